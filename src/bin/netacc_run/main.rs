@@ -1,0 +1,2 @@
+//! `netacc_run`: starts a program with the preload library.
+fn main() {}

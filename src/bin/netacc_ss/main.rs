@@ -1,0 +1,2 @@
+//! `netacc_ss`: shows what NetACC does in running processes.
+fn main() {}

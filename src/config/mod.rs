@@ -1,0 +1,1 @@
+//! Configuration: defaults, `/etc/netacc.conf`, environment, flags.

@@ -1,0 +1,6 @@
+//! NetACC's core: everything but the exported libc symbols, which are in `src/preload`.
+//!
+//! Tests, benches and tools link this library without interposing themselves.
+
+pub mod config;
+pub mod stats;

@@ -1,0 +1,1 @@
+//! Counters in a shared page per process, readable from outside.
