@@ -1,0 +1,197 @@
+//! One accelerated connection: what has arrived, what may be sent, how it ends. No I/O here: the
+//! link feeds records in, `socket/` takes bytes out, both under the socket's lock.
+//!
+//! Stream offsets count from 0 in each direction. The receiver grants offsets up to which the
+//! sender may go; a grant is renewed by a `Window` record when a quarter of the window was taken.
+
+mod rx;
+pub mod user_buf;
+
+use std::sync::Arc;
+
+use crate::link::Link;
+use crate::real::sys::Errno;
+use crate::stats::ConnStats;
+pub use rx::{Chunk, RxQueue};
+
+const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
+const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+
+/// State of a connection on a link.
+pub struct Conn {
+    /// The link that carries it.
+    pub link: Arc<Link>,
+    /// Its id on the link.
+    pub id: u32,
+    /// Bytes that have arrived.
+    pub rx: RxQueue,
+    /// The peer's stream has ended (FIN).
+    pub rx_fin: bool,
+    /// `shutdown(SHUT_RD)` here, or the connection was reset.
+    pub rx_shut: bool,
+    /// `shutdown(SHUT_WR)` here, or the connection was reset.
+    pub tx_shut: bool,
+    /// The peer's socket is gone: what we still send would be answered by a reset.
+    pub peer_closed: bool,
+    /// What `SO_ERROR` and the next failing call report.
+    pub error: Option<Errno>,
+    /// A sender found no room since it was last told of some.
+    pub tx_blocked: bool,
+    /// Its line in the stats page.
+    pub stats: &'static ConnStats,
+    window: u64,
+    rx_arrived: u64,
+    rx_taken: u64,
+    rx_granted: u64,
+    tx_sent: u64,
+    tx_granted: u64,
+}
+
+/// The peer did what the protocol forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation;
+
+impl Conn {
+    /// A connection that has just been opened on `link`.
+    pub fn new(link: Arc<Link>, id: u32, stats: &'static ConnStats) -> Self {
+        let (window, peer_window) = (link.window(), link.peer_window());
+        Conn {
+            link,
+            id,
+            rx: RxQueue::default(),
+            rx_fin: false,
+            rx_shut: false,
+            tx_shut: false,
+            peer_closed: false,
+            error: None,
+            tx_blocked: false,
+            stats,
+            window,
+            rx_arrived: 0,
+            rx_taken: 0,
+            rx_granted: window,
+            tx_sent: 0,
+            tx_granted: peer_window,
+        }
+    }
+
+    /// A `Data` record's payload has arrived. Returns the poll bits that may have become true, as
+    /// all of these do.
+    ///
+    /// # Errors
+    /// [`Violation`] when the peer sends beyond its grant or after its end.
+    pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
+        self.rx_arrived += chunk.len() as u64;
+        if self.rx_arrived > self.rx_granted || self.rx_fin {
+            return Err(Violation);
+        }
+        self.rx.push(chunk);
+        Ok(READABLE)
+    }
+
+    /// A `Fin` record has arrived.
+    pub fn on_fin(&mut self) -> u32 {
+        self.rx_fin = true;
+        READABLE | libc::EPOLLRDHUP as u32 | libc::EPOLLHUP as u32
+    }
+
+    /// A `Window` record has arrived.
+    pub fn on_window(&mut self, granted: u64) -> u32 {
+        self.tx_granted = self.tx_granted.max(granted);
+        self.room()
+    }
+
+    /// There may be room to send again: tells so if a sender found none before.
+    pub fn room(&mut self) -> u32 {
+        if self.tx_blocked && self.writable() {
+            self.tx_blocked = false;
+            return WRITABLE;
+        }
+        0
+    }
+
+    /// A `Close` record has arrived: the peer's socket is gone, its stream complete.
+    pub fn on_close(&mut self) -> u32 {
+        self.peer_closed = true;
+        self.tx_blocked = false;
+        self.on_fin() | WRITABLE
+    }
+
+    /// The connection is broken off: a `Reset` record, or its link is gone. As the kernel does on
+    /// RST: EPIPE after the peer's FIN, else `error`.
+    pub fn on_reset(&mut self, error: Errno) -> u32 {
+        if self.is_reset() {
+            return 0;
+        }
+        self.error = Some(if self.rx_fin { Errno::PIPE } else { error });
+        self.rx_shut = true;
+        self.tx_shut = true;
+        self.peer_closed = true;
+        self.tx_blocked = false;
+        READABLE | WRITABLE | (libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLRDHUP) as u32
+    }
+
+    /// Whether both directions ended by a reset.
+    pub fn is_reset(&self) -> bool {
+        self.rx_shut && self.tx_shut && self.peer_closed
+    }
+
+    /// Bytes that may be sent now as far as the peer's grant goes.
+    pub fn credit(&self) -> usize {
+        (self.tx_granted - self.tx_sent) as usize
+    }
+
+    /// Whether `poll` reports POLLOUT: a quarter of the window is free, or a write would fail or be
+    /// thrown away at once.
+    pub fn writable(&self) -> bool {
+        let roomy = self.credit() as u64 >= self.link.peer_window() / 4 && !self.link.is_full();
+        self.tx_shut || self.peer_closed || roomy
+    }
+
+    /// `n` bytes went to the link.
+    pub fn sent(&mut self, n: usize) {
+        self.tx_sent += n as u64;
+    }
+
+    /// Bytes sent that the peer has not been seen to take, at most (the peer reports in steps).
+    pub fn unacknowledged(&self) -> u64 {
+        (self.tx_sent + self.link.peer_window()).saturating_sub(self.tx_granted)
+    }
+
+    /// The application took `n` bytes. Returns a new grant when it is time to send one.
+    pub fn took(&mut self, n: usize) -> Option<u64> {
+        self.rx_taken += n as u64;
+        let grant = self.rx_taken + self.window;
+        if grant - self.rx_granted >= self.window / 4 && !self.rx_fin && !self.peer_closed {
+            self.rx_granted = grant;
+            return Some(grant);
+        }
+        None
+    }
+
+    /// Whether a read would not block: `enough` bytes (SO_RCVLOWAT), the end, or an error.
+    pub fn readable(&self, enough: usize) -> bool {
+        self.rx.len() >= enough.max(1) || self.rx_fin || self.rx_shut || self.error.is_some()
+    }
+
+    /// The `poll` bits, as the kernel's tcp_poll() would set them.
+    pub fn poll_mask(&self, enough: usize) -> u32 {
+        let mut mask = 0;
+        if self.is_reset() || (self.rx_fin || self.rx_shut) && self.tx_shut {
+            mask |= libc::EPOLLHUP;
+        }
+        if self.rx_fin || self.rx_shut {
+            mask |= libc::EPOLLIN | libc::EPOLLRDNORM | libc::EPOLLRDHUP;
+        }
+        if self.rx.len() >= enough.max(1) {
+            mask |= libc::EPOLLIN | libc::EPOLLRDNORM;
+        }
+        if self.writable() {
+            mask |= libc::EPOLLOUT | libc::EPOLLWRNORM;
+        }
+        if self.error.is_some() {
+            mask |= libc::EPOLLERR;
+        }
+        mask as u32
+    }
+}

@@ -1,0 +1,99 @@
+//! A fabric makes links: it moves a ring's bytes to the peer and tells it about them.
+//!
+//! A link is generic over [`Fabric`]. The link writes records into [`Fabric::tx`] memory (the peer's
+//! ring itself, or a registered mirror of it), then calls [`Fabric::publish`]; the receiving end
+//! sees [`Fabric::produced`] advance, reads the records in [`Fabric::rx`] memory and gives space back
+//! with [`Fabric::release`].
+//!
+//! Waiting: each sleeping place of a process (an epoll set, a blocked thread) has a small number,
+//! its *slot*. The receiver says in [`Fabric::set_slot`] where each connection's reader waits, and
+//! arms that slot before it sleeps. The sender rings only an armed slot, so a busy peer costs no
+//! system call.
+
+pub mod ring;
+pub mod shm;
+
+/// The slot of the I/O thread: it takes in the records and wakes whoever waits in the process.
+pub const SLOT_IO: u8 = 0;
+/// Nobody waits for this connection.
+pub const SLOT_NONE: u8 = u8::MAX;
+/// Number of slots of a process; waiters beyond them use [`SLOT_IO`].
+pub const SLOTS: usize = 64;
+/// Connections that one link can carry.
+pub const MAX_CONNS: usize = 1 << 16;
+
+/// Which fabric a link is made of. The numbers are those of the control protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FabricKind {
+    /// Memory of one process that talks to itself.
+    Loop = 1,
+    /// Shared memory between two processes of one host.
+    Shm = 2,
+}
+
+impl FabricKind {
+    /// The kind with this protocol number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(FabricKind::Loop),
+            2 => Some(FabricKind::Shm),
+            _ => None,
+        }
+    }
+}
+
+/// One ring's memory as this process sees it: mapped twice in a row, so that a record that crosses
+/// the end lies in one piece.
+#[derive(Clone, Copy, Debug)]
+pub struct RingMemory {
+    /// First byte; `2 * size` bytes are mapped from here.
+    pub base: *mut u8,
+    /// Size in bytes, a power of two.
+    pub size: usize,
+}
+
+impl RingMemory {
+    /// The byte that `cursor` stands for.
+    #[inline]
+    pub fn at(&self, cursor: u64) -> *mut u8 {
+        // The mask keeps the result inside the first mapping.
+        self.base.wrapping_add(cursor as usize & (self.size - 1))
+    }
+}
+
+/// One end of a link, below records.
+///
+/// Cursors count bytes from the link's start and never wrap.
+pub trait Fabric: Send + Sync {
+    /// What it is made of.
+    fn kind(&self) -> FabricKind;
+    /// Where to write outgoing records.
+    fn tx(&self) -> RingMemory;
+    /// Where incoming records lie.
+    fn rx(&self) -> RingMemory;
+
+    /// Makes the outgoing bytes before `to` visible to the peer.
+    fn publish(&self, to: u64);
+    /// Wakes the peer's waiter of `conn` if it sleeps. Called after `publish`.
+    fn notify(&self, conn: u32);
+    /// How far the peer has given outgoing ring space back.
+    fn freed(&self) -> u64;
+    /// Asks the peer to wake our I/O thread when it next gives space back. The caller looks at
+    /// [`freed`](Self::freed) once more afterwards.
+    fn want_space(&self);
+
+    /// How far incoming bytes are visible. Not to be trusted to be in range.
+    fn produced(&self) -> u64;
+    /// Gives the incoming bytes before `to` back to the peer, waking it if it asked.
+    fn release(&self, to: u64);
+
+    /// Where the reader of `conn` waits.
+    fn set_slot(&self, conn: u32, slot: u8);
+    /// The waiter of `slot` is about to sleep: it arms, looks once more, and sleeps.
+    fn arm(&self, slot: u8);
+    /// The waiter of `slot` is awake.
+    fn disarm(&self, slot: u8);
+    /// Offers the descriptor by which the peer can wake `slot` (an eventfd).
+    fn offer_bell(&self, slot: u8, bell: std::os::fd::BorrowedFd<'_>);
+}

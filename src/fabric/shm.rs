@@ -1,0 +1,303 @@
+//! Shared memory: a sealed memfd between two processes of one host, or private memory for a process
+//! that talks to itself.
+//!
+//! Layout of the segment: the two [`Direction`] headers, then the two rings, each a whole number of
+//! pages. Direction 0 is from the connecting to the accepting end.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::ring::Direction;
+use super::{Fabric, FabricKind, RingMemory, SLOT_IO, SLOTS};
+use crate::real::sys::{self, Errno, InternalFd};
+
+const PAGE: usize = 4096;
+const HEADER: usize = (size_of::<Direction>() + PAGE - 1) & !(PAGE - 1);
+
+/// Largest ring that is accepted from a peer, in bytes.
+pub const MAX_RING: usize = 64 << 20;
+
+/// Which end of the link this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It made the first contact.
+    Connector,
+    /// It was listening.
+    Acceptor,
+}
+
+/// A mapped region, unmapped when dropped.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is plain memory; all shared access to it goes through atomics or is ordered by
+// the cursors.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the region was mapped by `map` with this length and nothing borrows it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+impl Mapping {
+    fn reserve(len: usize) -> Result<Mapping, Errno> {
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
+        }?;
+        NonNull::new(base.cast()).map(|base| Mapping { base, len }).ok_or(Errno::NOMEM)
+    }
+
+    fn place(&self, at: usize, len: usize, fd: BorrowedFd<'_>, offset: usize) -> Result<(), Errno> {
+        // SAFETY: [at, at + len) lies inside the region that this mapping reserved for itself.
+        unsafe {
+            let target = self.base.as_ptr().add(at).cast();
+            rustix::mm::mmap(
+                target,
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                fd,
+                offset as u64,
+            )?;
+            // A forked child has no business in the rings.
+            rustix::mm::madvise(target, len, rustix::mm::Advice::LinuxDontFork)?;
+        }
+        Ok(())
+    }
+}
+
+/// The memory of a link, mapped.
+pub struct Segment {
+    headers: Mapping,
+    rings: [Mapping; 2],
+    ring_size: usize,
+}
+
+impl Segment {
+    /// Bytes of a segment whose rings have `ring_size` bytes each.
+    fn len(ring_size: usize) -> usize {
+        2 * HEADER + 2 * ring_size
+    }
+
+    /// Makes a sealed memfd for rings of `ring_size` bytes (a power of two of at least a page).
+    ///
+    /// # Errors
+    /// The kernel's, of memfd_create(2) and ftruncate(2).
+    pub fn create(ring_size: usize) -> Result<OwnedFd, Errno> {
+        let fd = rustix::fs::memfd_create(c"netacc-link", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, Self::len(ring_size) as u64)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(fd)
+    }
+
+    /// Maps the segment in `fd`.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is not a sealed memfd of just the right size (it may come from a peer);
+    /// else the kernel's, of mmap(2).
+    pub fn map(fd: BorrowedFd<'_>, ring_size: usize) -> Result<Segment, Errno> {
+        if !ring_size.is_power_of_two() || !(PAGE..=MAX_RING).contains(&ring_size) {
+            return Err(Errno::INVAL);
+        }
+        let wanted = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        if !rustix::fs::fcntl_get_seals(fd)?.contains(wanted)
+            || rustix::fs::fstat(fd)?.st_size as usize != Self::len(ring_size)
+        {
+            return Err(Errno::INVAL);
+        }
+        let headers = Mapping::reserve(2 * HEADER)?;
+        headers.place(0, 2 * HEADER, fd, 0)?;
+        let ring = |index: usize| {
+            let mapping = Mapping::reserve(2 * ring_size)?;
+            let offset = 2 * HEADER + index * ring_size;
+            mapping.place(0, ring_size, fd, offset)?;
+            mapping.place(ring_size, ring_size, fd, offset)?;
+            Ok::<_, Errno>(mapping)
+        };
+        Ok(Segment { headers, rings: [ring(0)?, ring(1)?], ring_size })
+    }
+
+    fn direction(&self, index: usize) -> &Direction {
+        // SAFETY: the header region holds two `Direction`s, page-aligned, made of atomics only, for
+        // which every bit pattern is valid; the seals keep the file from shrinking under us.
+        unsafe { &*self.headers.base.as_ptr().add(index * HEADER).cast::<Direction>() }
+    }
+
+    fn ring(&self, index: usize) -> RingMemory {
+        RingMemory { base: self.rings[index].base.as_ptr(), size: self.ring_size }
+    }
+}
+
+/// How an end rings the other's waiters.
+enum Bells {
+    /// Eventfds that the peer passed; -1 where it has not (yet).
+    Peer { fds: [AtomicI32; SLOTS], pass: InternalFd },
+    /// The waiters are this process's own.
+    Own,
+}
+
+/// One end of a shared-memory link.
+pub struct Shm {
+    segment: std::sync::Arc<Segment>,
+    end: End,
+    bells: Bells,
+}
+
+impl Shm {
+    /// An end of a link with another process. `io_bell` wakes the peer's I/O thread, `pass` is the
+    /// Unix socket by which further bells go to the peer.
+    pub fn with_peer(segment: Segment, end: End, io_bell: InternalFd, pass: InternalFd) -> Shm {
+        let fds = std::array::from_fn(|_| AtomicI32::new(-1));
+        fds[SLOT_IO as usize].store(io_bell.as_raw_fd(), Ordering::Relaxed);
+        // From here on the array owns it; `drop` closes it.
+        core::mem::forget(io_bell);
+        Shm { segment: std::sync::Arc::new(segment), end, bells: Bells::Peer { fds, pass } }
+    }
+
+    /// Both ends of a link of this process with itself.
+    ///
+    /// # Errors
+    /// Those of [`Segment::create`] and [`Segment::map`].
+    pub fn pair(ring_size: usize) -> Result<(Shm, Shm), Errno> {
+        let fd = Segment::create(ring_size)?;
+        let mapped = Segment::map(fd.as_fd(), ring_size);
+        sys::close(std::os::fd::IntoRawFd::into_raw_fd(fd));
+        let segment = std::sync::Arc::new(mapped?);
+        let end = |end| Shm { segment: segment.clone(), end, bells: Bells::Own };
+        Ok((end(End::Connector), end(End::Acceptor)))
+    }
+
+    /// The peer passed the bell of one of its slots.
+    pub fn install_bell(&self, slot: u8, bell: InternalFd) {
+        if let Bells::Peer { fds, .. } = &self.bells
+            && slot != SLOT_IO
+            && (slot as usize) < SLOTS
+            && fds[slot as usize]
+                .compare_exchange(-1, bell.as_raw_fd(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            core::mem::forget(bell);
+        }
+    }
+
+    fn out(&self) -> usize {
+        match self.end {
+            End::Connector => 0,
+            End::Acceptor => 1,
+        }
+    }
+
+    fn tx_head(&self) -> &Direction {
+        self.segment.direction(self.out())
+    }
+
+    fn rx_head(&self) -> &Direction {
+        self.segment.direction(1 - self.out())
+    }
+
+    #[cold]
+    fn ring_bell(&self, slot: u8) {
+        match &self.bells {
+            Bells::Own => crate::poll::waiter::ring_slot(slot),
+            Bells::Peer { fds, .. } => {
+                let mut fd = fds[slot as usize % SLOTS].load(Ordering::Acquire);
+                if fd < 0 {
+                    fd = fds[SLOT_IO as usize].load(Ordering::Acquire);
+                }
+                sys::signal(sys::borrow(fd));
+            }
+        }
+        crate::stats::add(&crate::stats::global().wakes_sent, 1);
+    }
+}
+
+impl Fabric for Shm {
+    fn kind(&self) -> FabricKind {
+        match self.bells {
+            Bells::Own => FabricKind::Loop,
+            Bells::Peer { .. } => FabricKind::Shm,
+        }
+    }
+
+    fn tx(&self) -> RingMemory {
+        self.segment.ring(self.out())
+    }
+
+    fn rx(&self) -> RingMemory {
+        self.segment.ring(1 - self.out())
+    }
+
+    #[inline]
+    fn publish(&self, to: u64) {
+        self.tx_head().cursors.publish(to);
+    }
+
+    #[inline]
+    fn notify(&self, conn: u32) {
+        if let Some(slot) = self.tx_head().claim_waiter(conn) {
+            self.ring_bell(slot);
+        }
+    }
+
+    #[inline]
+    fn freed(&self) -> u64 {
+        self.tx_head().cursors.freed()
+    }
+
+    fn want_space(&self) {
+        self.tx_head().cursors.want_space();
+    }
+
+    #[inline]
+    fn produced(&self) -> u64 {
+        self.rx_head().cursors.produced()
+    }
+
+    #[inline]
+    fn release(&self, to: u64) {
+        if self.rx_head().cursors.release(to) {
+            self.ring_bell(SLOT_IO);
+        }
+    }
+
+    fn set_slot(&self, conn: u32, slot: u8) {
+        self.rx_head().set_slot(conn, slot);
+    }
+
+    fn arm(&self, slot: u8) {
+        self.rx_head().armed.arm(slot);
+    }
+
+    fn disarm(&self, slot: u8) {
+        self.rx_head().armed.disarm(slot);
+    }
+
+    fn offer_bell(&self, slot: u8, bell: BorrowedFd<'_>) {
+        if let Bells::Peer { pass, .. } = &self.bells {
+            // If it does not go through, the peer rings the I/O thread for this slot: slower, not wrong.
+            let _ = crate::control::passing::send(pass.as_fd(), &[slot], &[bell]);
+        }
+    }
+}
+
+impl Drop for Shm {
+    fn drop(&mut self) {
+        if let Bells::Peer { fds, .. } = &mut self.bells {
+            for fd in fds.iter_mut().map(|fd| *fd.get_mut()).filter(|&fd| fd >= 0) {
+                crate::fdtable::clear_internal(fd);
+                sys::close(fd);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! From a descriptor number to what the library knows of it.
+//!
+//! One flat array, all zero until used (the pages are never touched in a process without TCP): an
+//! unknown descriptor costs one load. Entries are tagged pointers to objects that are never freed,
+//! only reused (see [`crate::slab`]), so a look-up that races with `close` in another thread reads a
+//! valid object and finds out under the object's lock that it is no longer this descriptor's.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::RawFd;
+
+use crate::poll::epoll::EpollSet;
+use crate::socket::Socket;
+
+/// Descriptors at or above this number are never accelerated.
+pub const CAPACITY: usize = 1 << 20;
+
+static ENTRIES: [AtomicUsize; CAPACITY] = [const { AtomicUsize::new(0) }; CAPACITY];
+
+/// One more than the highest number that ever had an entry: bounds the walk in a forked child.
+static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
+
+const TAG: usize = 0b111;
+const SOCKET: usize = 0b001;
+const EPOLL: usize = 0b010;
+const INTERNAL: usize = 0b011;
+const PLAIN: usize = 0b100;
+const ORPHAN: usize = 0b101;
+
+/// What a descriptor is to the library.
+#[derive(Clone, Copy)]
+pub enum Entry {
+    /// A TCP socket whose calls we serve.
+    Socket(&'static Socket),
+    /// A TCP socket that is the kernel's; we only keep its record (reason, virtual addresses).
+    Plain(&'static Socket),
+    /// An epoll set.
+    Epoll(&'static EpollSet),
+    /// A connection that a forked child inherited: its stream lives in the parent.
+    Orphan,
+    /// One of the library's own.
+    Internal,
+}
+
+#[inline]
+fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
+    ENTRIES.get(fd as usize)
+}
+
+/// Looks `fd` up; `None` means that the kernel alone knows it.
+#[inline]
+pub fn get(fd: RawFd) -> Option<Entry> {
+    let value = slot(fd)?.load(Ordering::Acquire);
+    if value == 0 {
+        return None;
+    }
+    decode(value)
+}
+
+#[inline]
+fn decode(value: usize) -> Option<Entry> {
+    let address = value & !TAG;
+    // SAFETY: entries are written by `encode` only, from references to objects that live for ever.
+    unsafe {
+        Some(match value & TAG {
+            SOCKET => Entry::Socket(&*(address as *const Socket)),
+            PLAIN => Entry::Plain(&*(address as *const Socket)),
+            EPOLL => Entry::Epoll(&*(address as *const EpollSet)),
+            ORPHAN => Entry::Orphan,
+            INTERNAL => Entry::Internal,
+            _ => return None,
+        })
+    }
+}
+
+fn encode(entry: Entry) -> usize {
+    match entry {
+        Entry::Socket(s) => s as *const Socket as usize | SOCKET,
+        Entry::Plain(s) => s as *const Socket as usize | PLAIN,
+        Entry::Epoll(e) => e as *const EpollSet as usize | EPOLL,
+        Entry::Orphan => ORPHAN,
+        Entry::Internal => INTERNAL,
+    }
+}
+
+/// Whether `fd` can have an entry at all.
+pub fn fits(fd: RawFd) -> bool {
+    (fd as usize) < CAPACITY
+}
+
+/// Installs `entry` and returns what was there before.
+pub fn set(fd: RawFd, entry: Entry) -> Option<Entry> {
+    let slot = slot(fd)?;
+    HIGH_WATER.fetch_max(fd as usize + 1, Ordering::Relaxed);
+    decode(slot.swap(encode(entry), Ordering::AcqRel))
+}
+
+/// Removes and returns the entry of `fd`.
+pub fn take(fd: RawFd) -> Option<Entry> {
+    let slot = slot(fd)?;
+    if slot.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    decode(slot.swap(0, Ordering::AcqRel))
+}
+
+/// Whether `fd` still means `entry`.
+pub fn is(fd: RawFd, entry: Entry) -> bool {
+    slot(fd).is_some_and(|s| s.load(Ordering::Acquire) == encode(entry))
+}
+
+/// Replaces `from` by `to` if it is still there.
+pub fn replace(fd: RawFd, from: Entry, to: Entry) -> bool {
+    slot(fd).is_some_and(|s| {
+        s.compare_exchange(encode(from), encode(to), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    })
+}
+
+/// Marks `fd` as the library's own.
+pub fn set_internal(fd: RawFd) {
+    set(fd, Entry::Internal);
+}
+
+/// Forgets that `fd` is the library's own.
+pub fn clear_internal(fd: RawFd) {
+    if let Some(s) = slot(fd) {
+        let _ = s.compare_exchange(INTERNAL, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Calls `f` for every number in `first..=last` that has an entry, in rising order.
+pub fn for_each(first: usize, last: usize, mut f: impl FnMut(RawFd, Entry)) {
+    let end = last.saturating_add(1).min(HIGH_WATER.load(Ordering::Relaxed));
+    for fd in first..end {
+        if let Some(entry) = get(fd as RawFd) {
+            f(fd as RawFd, entry);
+        }
+    }
+}

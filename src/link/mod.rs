@@ -1,0 +1,313 @@
+//! A link: one reliable, ordered channel between two processes that carries many connections.
+//!
+//! Generic over the [`Fabric`]; records in both directions ([`record`]), credits and batching
+//! ([`tx`]), demultiplexing and spill ([`rx`]).
+//!
+//! Lock order: a link's `rx`, then a socket, then a link's `tx`, then an epoll set's ready list.
+
+pub mod record;
+mod rx;
+pub mod slots;
+mod tx;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use parking_lot::Mutex;
+
+use crate::conn::Violation;
+use crate::conn::user_buf::UserBuf;
+use crate::fabric::{Fabric, SLOT_IO};
+use crate::poll::waiter::{Waiter, Wakes};
+use crate::real::sys::Errno;
+use crate::socket::Socket;
+use crate::stats::{self, LinkStats};
+use record::Kind;
+use rx::Rx;
+use slots::Slots;
+use tx::Tx;
+
+/// Names a link between its two processes. Random, so that nobody else can name it.
+pub type Token = [u8; 16];
+
+/// The largest payload of one record in a ring of `size` bytes: an eighth, so that a batch never
+/// waits for the whole ring to drain.
+fn max_payload(size: usize) -> usize {
+    size / 8
+}
+
+/// What both ends agreed on when the link was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The link's name.
+    pub token: Token,
+    /// Bytes that each connection may receive beyond what was read.
+    pub window: u64,
+    /// The same, granted by the peer.
+    pub peer_window: u64,
+    /// The peer's process id, for display.
+    pub peer_pid: u32,
+    /// The peer's user id, for display.
+    pub peer_uid: u32,
+    /// Connections it may carry.
+    pub max_conns: u32,
+    /// Largest payload that this end puts into one record: the peer copies while we go on.
+    pub msg_size: usize,
+}
+
+/// One end of a link.
+pub struct Link {
+    fabric: Box<dyn Fabric>,
+    terms: Terms,
+    tx: Mutex<Tx>,
+    rx: Mutex<Rx>,
+    /// Read marks of the records that lie in our ring.
+    pub slots: Slots,
+    /// Ring bytes before this were demultiplexed.
+    seen: AtomicU64,
+    /// A sender or an owed record waits for ring space.
+    full: AtomicBool,
+    dead: AtomicBool,
+    /// Slots whose bell the peer was offered.
+    offered: AtomicU64,
+    /// Its line in the stats page.
+    pub stats: &'static LinkStats,
+}
+
+impl Link {
+    /// A link over `fabric`.
+    pub fn new(fabric: Box<dyn Fabric>, terms: Terms) -> Arc<Link> {
+        let stats = stats::claim_link();
+        stats::describe_link(stats, fabric.kind(), terms.peer_pid, terms.peer_uid, fabric.rx().size);
+        stats::add(&stats::global().links_opened, 1);
+        let link = Arc::new(Link {
+            tx: Mutex::new(Tx::new(fabric.tx())),
+            rx: Mutex::new(Rx::new(fabric.rx())),
+            slots: Slots::new(),
+            seen: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            offered: AtomicU64::new(0),
+            stats,
+            fabric,
+            terms,
+        });
+        link.fabric.arm(SLOT_IO);
+        link
+    }
+
+    /// What it is made of.
+    pub fn fabric(&self) -> &dyn Fabric {
+        &*self.fabric
+    }
+
+    /// Its name.
+    pub fn token(&self) -> &Token {
+        &self.terms.token
+    }
+
+    /// Receive window of each connection, in bytes.
+    pub fn window(&self) -> u64 {
+        self.terms.window
+    }
+
+    /// The peer's receive window for each connection, in bytes.
+    pub fn peer_window(&self) -> u64 {
+        self.terms.peer_window
+    }
+
+    /// Whether it can carry no more traffic.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether a sender found the ring full and it has not been seen with room since.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether something has arrived that nobody has looked at.
+    #[inline]
+    pub fn pending(&self) -> bool {
+        self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room()
+    }
+
+    /// Takes in what has arrived and hands it to its connections. `me` is the caller's own waiter,
+    /// which needs no waking. Returns whether there was anything.
+    ///
+    /// If another thread is at it already, that thread finishes the work, whatever arrives until
+    /// the lock is free included.
+    #[inline]
+    pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+        self.pending() && self.poll_pending(me)
+    }
+
+    fn poll_pending(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+        let mut wakes = Wakes::new(me);
+        let mut progress = false;
+        let mut broken = None;
+        loop {
+            let Some(mut rx) = self.rx.try_lock() else { break };
+            let outcome = rx.run(self, &mut wakes);
+            self.seen.store(rx.seen(), Ordering::Relaxed);
+            drop(rx);
+            match outcome {
+                Ok(any) => progress |= any,
+                Err(violation) => {
+                    broken = Some(violation);
+                    break;
+                }
+            }
+            // Whoever found the lock taken relies on this look after its release.
+            fence(Ordering::SeqCst);
+            if self.fabric.produced() == self.seen.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        if self.is_full() {
+            self.resume_senders(&mut wakes);
+        }
+        wakes.ring();
+        if let Some(Violation) = broken {
+            self.retire(Errno::CONNRESET, true);
+        }
+        progress
+    }
+
+    /// Sends up to `buf.left()` bytes of `conn`; returns how many found room in the ring.
+    /// Caller holds the socket's lock and has checked the connection's credit.
+    pub fn send_data(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
+        let mut tx = self.tx.lock();
+        let n = tx.data(self, conn, buf, max);
+        drop(tx);
+        if n > 0 {
+            self.fabric.notify(conn);
+        }
+        n
+    }
+
+    /// Sends a record without stream bytes. It is never refused: without ring space it goes as
+    /// soon as there is some, before any later record.
+    pub fn send_control(&self, conn: u32, kind: Kind, payload: &[u8]) {
+        let mut tx = self.tx.lock();
+        tx.control(self, conn, kind, payload);
+        drop(tx);
+        self.fabric.notify(conn);
+    }
+
+    /// `socket` wants to hear of ring space; false if there is some by now. Caller holds its lock.
+    pub fn wait_for_room(&self, socket: &'static Socket) -> bool {
+        self.tx.lock().wait(self, socket)
+    }
+
+    /// The I/O thread's turn: as [`poll`](Self::poll), and asks for space anew if it is wanted.
+    pub fn service(self: &Arc<Self>) {
+        self.fabric.arm(SLOT_IO);
+        if self.pending() || self.is_full() {
+            self.poll_pending(None);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.tx.try_lock().is_some_and(|mut tx| tx.has_room(self))
+    }
+
+    /// Goes on with owed records and wakes senders if there is room now.
+    fn resume_senders(&self, wakes: &mut Wakes) {
+        let (waiting, notify) = {
+            let mut tx = self.tx.lock();
+            tx.resume(self)
+        };
+        for conn in notify {
+            self.fabric.notify(conn);
+        }
+        for socket in waiting {
+            socket.room_in_link(self, wakes);
+        }
+    }
+
+    /// Opens a connection under an id of our choice (the connecting end). `None`: it is full or dead.
+    pub fn open(self: &Arc<Self>, socket: &'static Socket) -> Option<u32> {
+        if self.is_dead() {
+            return None;
+        }
+        let mut rx = self.rx.lock();
+        let id = rx.conns.open(socket, self.terms.max_conns)?;
+        self.count(1);
+        Some(id)
+    }
+
+    /// Opens a connection under the id that the peer chose (the accepting end). False: the id is
+    /// not free.
+    pub fn open_as(self: &Arc<Self>, id: u32, socket: &'static Socket) -> bool {
+        // Its former bearer's last record may still lie in the ring.
+        self.poll(None);
+        let mut rx = self.rx.lock();
+        let opened = !self.is_dead() && rx.conns.open_as(id, socket);
+        if opened {
+            self.count(1);
+        }
+        opened
+    }
+
+    /// The socket of `id` is closed here: records for it are dropped from now on, and its id is free
+    /// once the peer's `Close` has come too.
+    pub fn forget(&self, id: u32, peer_closed: bool) {
+        self.rx.lock().conns.forget(id, peer_closed);
+        self.count(-1);
+        self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
+    }
+
+    /// The connecting end's `open` did not come to anything and the peer never knew the id.
+    pub fn abandon(&self, id: u32) {
+        self.forget(id, true);
+    }
+
+    fn count(&self, by: i64) {
+        stats::link_conns(self.stats, by);
+    }
+
+    /// Connections open on it.
+    pub fn conns(&self) -> usize {
+        self.rx.lock().conns.live()
+    }
+
+    /// Makes sure that the peer can ring `waiter` directly.
+    pub fn introduce(&self, waiter: &Waiter) {
+        let bit = 1u64 << waiter.slot();
+        if waiter.slot() != SLOT_IO && self.offered.load(Ordering::Relaxed) & bit == 0 {
+            if self.offered.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+                self.fabric.offer_bell(waiter.slot(), waiter.bell());
+            }
+        }
+    }
+
+    /// Nothing more will come: the peer is gone, or (`violated`) has broken the protocol. What has
+    /// arrived stays readable; after it the connections end, with `error` where TCP would reset.
+    pub fn retire(self: &Arc<Self>, error: Errno, violated: bool) {
+        if self.dead.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut wakes = Wakes::new(None);
+        {
+            let mut rx = self.rx.lock();
+            if !violated {
+                // A peer that is gone sends nothing more: this is all there will ever be.
+                let _ = rx.run(self, &mut wakes);
+                self.seen.store(rx.seen(), Ordering::Relaxed);
+            }
+            for socket in rx.conns.sockets() {
+                socket.link_gone(self, error, violated, &mut wakes);
+            }
+        }
+        wakes.ring();
+        stats::retire_link(self.stats);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        stats::release_link(self.stats);
+    }
+}

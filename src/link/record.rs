@@ -1,0 +1,97 @@
+//! Records: what a link's ring is made of.
+//!
+//! A record is a 16-byte header and its payload, padded to [`ALIGN`]. All numbers are little-endian.
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 0..4 | payload length |
+//! | 4..8 | connection id |
+//! | 8 | kind |
+//! | 9..16 | zero |
+//!
+//! The header comes from the peer: [`Header::parse`] is total and callers act on the parsed copy
+//! only, never on the shared memory a second time.
+
+/// Records start at multiples of this many bytes.
+pub const ALIGN: usize = 16;
+
+/// Bytes of a header.
+pub const HEADER: usize = 16;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Bytes of the stream.
+    Data = 1,
+    /// The sender's stream has ended (its `shutdown(SHUT_WR)`).
+    Fin = 2,
+    /// The sender aborts the connection in both directions.
+    Reset = 3,
+    /// Payload: the stream offset (u64) up to which the receiver of this record may send.
+    Window = 4,
+    /// The sender's side is closed for good; nothing more of this id comes from it.
+    Close = 5,
+}
+
+/// A parsed header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Payload bytes.
+    pub len: u32,
+    /// Connection id within the link.
+    pub conn: u32,
+    /// What the record says.
+    pub kind: Kind,
+}
+
+/// Why a header is not acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRecord {
+    /// The kind byte or the reserved bytes have no meaning.
+    Kind,
+    /// The payload length is not one that this kind can have.
+    Length,
+}
+
+impl Header {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        out[0..4].copy_from_slice(&self.len.to_le_bytes());
+        out[4..8].copy_from_slice(&self.conn.to_le_bytes());
+        out[8] = self.kind as u8;
+        out
+    }
+
+    /// Parses a header of a record whose payload may have at most `max_payload` bytes.
+    ///
+    /// # Errors
+    /// [`BadRecord`] for whatever [`encode`](Self::encode) cannot have made.
+    pub fn parse(bytes: [u8; HEADER], max_payload: usize) -> Result<Header, BadRecord> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if bytes[9..].iter().any(|&b| b != 0) {
+            return Err(BadRecord::Kind);
+        }
+        let (len, conn) = (word(0), word(4));
+        let (kind, fits) = match bytes[8] {
+            1 => (Kind::Data, len > 0 && len as usize <= max_payload),
+            2 => (Kind::Fin, len == 0),
+            3 => (Kind::Reset, len == 0),
+            4 => (Kind::Window, len == 8),
+            5 => (Kind::Close, len == 0),
+            _ => return Err(BadRecord::Kind),
+        };
+        if fits { Ok(Header { len, conn, kind }) } else { Err(BadRecord::Length) }
+    }
+
+    /// Ring bytes that the whole record takes.
+    pub fn span(&self) -> usize {
+        span(self.len as usize)
+    }
+}
+
+/// Ring bytes that a record with `payload` bytes takes.
+pub const fn span(payload: usize) -> usize {
+    (HEADER + payload + ALIGN - 1) & !(ALIGN - 1)
+}

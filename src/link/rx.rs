@@ -1,0 +1,227 @@
+//! The receiving half: demultiplexing, and spilling what holds the ring up.
+
+use super::record::{HEADER, Header, Kind};
+use super::slots::OpenRecords;
+use super::{Link, max_payload};
+use crate::conn::{Chunk, Violation};
+use crate::fabric::{MAX_CONNS, RingMemory};
+use crate::poll::waiter::Wakes;
+use crate::socket::Socket;
+use crate::stats;
+
+/// State of the receiving half, under the link's `rx` lock.
+pub struct Rx {
+    ring: RingMemory,
+    seen: u64,
+    released: u64,
+    open: OpenRecords,
+    /// The connections by id.
+    pub conns: Conns,
+}
+
+// SAFETY: the ring memory is plain mapped memory; records are read only under the lock that holds
+// this, or through chunks whose slots keep them from being overwritten.
+unsafe impl Send for Rx {}
+
+impl Rx {
+    pub fn new(ring: RingMemory) -> Self {
+        Rx { ring, seen: 0, released: 0, open: OpenRecords::new(), conns: Conns::default() }
+    }
+
+    /// Ring bytes before this were demultiplexed.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Hands every published record to its connection. Returns whether there was one.
+    pub fn run(&mut self, link: &Link, wakes: &mut Wakes) -> Result<bool, Violation> {
+        let produced = link.fabric.produced();
+        let before = self.seen;
+        let mut bytes = 0;
+        let mut records = 0;
+        if produced.wrapping_sub(self.released) > self.ring.size as u64 || produced < self.seen {
+            return Err(Violation);
+        }
+        while self.seen < produced {
+            let header = self.header(produced)?;
+            let end = self.seen + header.span() as u64;
+            if end > produced {
+                return Err(Violation);
+            }
+            let payload: *const u8 = self.ring.at(self.seen + HEADER as u64);
+            match (header.kind, self.conns.get(header.conn)) {
+                (Kind::Data, Some(socket)) => {
+                    if self.open.is_full() {
+                        self.spill_oldest(link);
+                    }
+                    let slot = self.open.open(&link.slots, header.conn, end);
+                    let chunk = Chunk::Ring { at: payload, len: header.len as usize, slot };
+                    socket.deliver(link, header.conn, wakes, |conn| conn.on_data(chunk))?;
+                    bytes += u64::from(header.len);
+                }
+                (Kind::Window, Some(socket)) => {
+                    // SAFETY: 8 payload bytes lie before `end`, which is published; read once.
+                    let granted = u64::from_le(unsafe { payload.cast::<u64>().read_unaligned() });
+                    socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_window(granted)))?;
+                    self.open.skip(end);
+                }
+                (Kind::Fin, Some(socket)) => {
+                    socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_fin()))?;
+                    self.open.skip(end);
+                }
+                (Kind::Reset, Some(socket)) => {
+                    let reset = crate::real::sys::Errno::CONNRESET;
+                    socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_reset(reset)))?;
+                    self.open.skip(end);
+                }
+                (Kind::Close, socket) => {
+                    if let Some(socket) = socket {
+                        socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_close()))?;
+                    }
+                    self.conns.peer_closed(header.conn);
+                    self.open.skip(end);
+                }
+                // For a socket that is closed here; the peer will learn, or has learnt, from our `Close`.
+                (_, None) => self.open.skip(end),
+            }
+            self.seen = end;
+            records += 1;
+        }
+        stats::bump(&link.stats.rx_records, records);
+        stats::bump(&link.stats.rx_bytes, bytes);
+        self.free(link);
+        Ok(self.seen != before)
+    }
+
+    fn header(&self, produced: u64) -> Result<Header, Violation> {
+        if produced - self.seen < HEADER as u64 {
+            return Err(Violation);
+        }
+        // SAFETY: 16 published bytes, mapped in one piece; copied once, so that what is checked is
+        // what is used.
+        let bytes = unsafe { self.ring.at(self.seen).cast::<[u8; HEADER]>().read_volatile() };
+        Header::parse(bytes, max_payload(self.ring.size)).map_err(|_| Violation)
+    }
+
+    /// Gives ring space back; when records that nobody reads hold more than half of it, moves
+    /// them to their connections' own memory (each bounded by its window).
+    fn free(&mut self, link: &Link) {
+        self.open.reclaim(&link.slots);
+        let limit = self.ring.size as u64 / 2;
+        while self.seen - self.open.freed() > limit && self.spill_oldest(link) {}
+        if self.open.freed() != self.released {
+            self.released = self.open.freed();
+            link.fabric.release(self.released);
+        }
+    }
+
+    fn spill_oldest(&mut self, link: &Link) -> bool {
+        self.open.reclaim(&link.slots);
+        let Some((slot, conn)) = self.open.oldest() else { return false };
+        let moved = self.conns.get(conn).map_or(0, |socket| socket.spill(link, conn, slot));
+        if moved == 0 {
+            // Its reader is at it, or the socket was just closed: either way it marks the slot soon.
+            link.slots.done(slot);
+        }
+        stats::bump(&link.stats.spilled_bytes, moved as u64);
+        stats::add(&stats::global().spilled_bytes, moved as u64);
+        self.open.reclaim(&link.slots);
+        true
+    }
+}
+
+/// Where an id stands.
+#[derive(Clone, Copy)]
+enum Place {
+    Free,
+    Open(&'static Socket),
+    /// Closed here; the peer's `Close` has not come.
+    Closing,
+    /// The peer's `Close` has come; open here.
+    Half(&'static Socket),
+}
+
+/// The connections of a link by id.
+#[derive(Default)]
+pub struct Conns {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+impl Conns {
+    pub fn get(&self, id: u32) -> Option<&'static Socket> {
+        match self.places.get(id as usize) {
+            Some(Place::Open(s) | Place::Half(s)) => Some(s),
+            _ => None,
+        }
+    }
+
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    pub fn open(&mut self, socket: &'static Socket, max: u32) -> Option<u32> {
+        if self.live >= max as usize {
+            return None;
+        }
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None if self.places.len() < MAX_CONNS => {
+                self.places.push(Place::Free);
+                self.places.len() as u32 - 1
+            }
+            None => return None,
+        };
+        self.places[id as usize] = Place::Open(socket);
+        self.live += 1;
+        Some(id)
+    }
+
+    pub fn open_as(&mut self, id: u32, socket: &'static Socket) -> bool {
+        if id as usize >= MAX_CONNS {
+            return false;
+        }
+        if self.places.len() <= id as usize {
+            self.places.resize(id as usize + 1, Place::Free);
+        }
+        let free = matches!(self.places[id as usize], Place::Free);
+        if free {
+            self.places[id as usize] = Place::Open(socket);
+            self.live += 1;
+        }
+        free
+    }
+
+    pub fn forget(&mut self, id: u32, peer_closed: bool) {
+        let Some(place) = self.places.get_mut(id as usize) else { return };
+        match place {
+            Place::Open(_) if !peer_closed => *place = Place::Closing,
+            Place::Open(_) | Place::Half(_) => {
+                *place = Place::Free;
+                self.free.push(id);
+            }
+            Place::Free | Place::Closing => return,
+        }
+        self.live -= 1;
+    }
+
+    pub fn peer_closed(&mut self, id: u32) {
+        let Some(place) = self.places.get_mut(id as usize) else { return };
+        match *place {
+            Place::Open(socket) => *place = Place::Half(socket),
+            Place::Closing => {
+                *place = Place::Free;
+                self.free.push(id);
+            }
+            Place::Free | Place::Half(_) => {}
+        }
+    }
+
+    pub fn sockets(&self) -> impl Iterator<Item = &'static Socket> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Open(s) | Place::Half(s) => Some(*s),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The sending half: records into the ring, one publication for a batch.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::record::{HEADER, Header, Kind, span};
+use super::{Link, max_payload};
+use crate::conn::user_buf::UserBuf;
+use crate::fabric::RingMemory;
+use crate::socket::Socket;
+use crate::stats;
+
+/// Ring bytes that data never takes, so that window grants and closes get through a full ring.
+const RESERVE: usize = 4096;
+
+/// A record without stream bytes that found no room.
+struct Owed {
+    conn: u32,
+    kind: Kind,
+    payload: [u8; 8],
+    len: usize,
+}
+
+/// State of the sending half, under the link's `tx` lock.
+pub struct Tx {
+    ring: RingMemory,
+    /// Bytes written (and published, outside of a call).
+    written: u64,
+    /// The peer's cursor when last looked at.
+    freed: u64,
+    owed: VecDeque<Owed>,
+    waiting: Vec<&'static Socket>,
+}
+
+// SAFETY: the ring memory is plain mapped memory, written only under the lock that holds this.
+unsafe impl Send for Tx {}
+
+impl Tx {
+    pub fn new(ring: RingMemory) -> Self {
+        Tx { ring, written: 0, freed: 0, owed: VecDeque::new(), waiting: Vec::new() }
+    }
+
+    /// Free ring bytes; looks at the peer's cursor only if fewer than `want` are known to be free.
+    #[inline]
+    fn free(&mut self, link: &Link, want: usize) -> usize {
+        let mut used = self.written.wrapping_sub(self.freed);
+        if (self.ring.size as u64).saturating_sub(used) < want as u64 {
+            let freed = link.fabric.freed();
+            // A cursor outside what we wrote is a lie: believe the last good one, and stall.
+            if self.written.wrapping_sub(freed) <= used {
+                self.freed = freed;
+                used = self.written - freed;
+            }
+        }
+        self.ring.size - used as usize
+    }
+
+    /// Writes a header at the write cursor.
+    #[inline]
+    fn header(&mut self, conn: u32, kind: Kind, len: usize) {
+        let header = Header { len: len as u32, conn, kind }.encode();
+        // SAFETY: the caller has made sure of room for the whole record; the ring is mapped twice,
+        // so `at` is followed by at least `size` mapped bytes.
+        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), self.ring.at(self.written), HEADER) };
+    }
+
+    /// Appends `Data` records with up to `max` bytes of `buf`, publishing each as soon as it is
+    /// complete: on shared memory that costs a store, and the peer copies while we go on.
+    pub fn data(&mut self, link: &Link, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
+        if !self.owed.is_empty() && !self.pay(link) {
+            return 0;
+        }
+        let max = max.min(buf.left());
+        let largest = link.terms.msg_size.min(max_payload(self.ring.size));
+        let mut sent = 0;
+        while sent < max {
+            let want = (max - sent).min(largest);
+            let free = self.free(link, span(want) + RESERVE);
+            let room = free.saturating_sub(RESERVE + HEADER) & !(super::record::ALIGN - 1);
+            // A shred of a large write is not worth a record of its own.
+            if room < want.min(512) {
+                break;
+            }
+            let len = want.min(room);
+            self.header(conn, Kind::Data, len);
+            // SAFETY: room was checked above, mapped as in `header`.
+            unsafe { buf.drain(self.ring.at(self.written + HEADER as u64), len) };
+            self.written += span(len) as u64;
+            link.fabric.publish(self.written);
+            sent += len;
+            stats::bump(&link.stats.tx_records, 1);
+            stats::bump(&link.stats.tx_batches, 1);
+        }
+        stats::bump(&link.stats.tx_bytes, sent as u64);
+        sent
+    }
+
+    /// Appends a record without stream bytes, or owes it.
+    pub fn control(&mut self, link: &Link, conn: u32, kind: Kind, payload: &[u8]) {
+        let mut owed = Owed { conn, kind, payload: [0; 8], len: payload.len().min(8) };
+        owed.payload[..owed.len].copy_from_slice(&payload[..owed.len]);
+        self.owed.push_back(owed);
+        if !self.pay(link) {
+            self.mark_full(link);
+        }
+    }
+
+    /// Writes owed records; true if none is left.
+    fn pay(&mut self, link: &Link) -> bool {
+        let before = self.written;
+        while let Some(owed) = self.owed.front() {
+            let (conn, kind, payload, len) = (owed.conn, owed.kind, owed.payload, owed.len);
+            if self.free(link, span(len)) < span(len) {
+                break;
+            }
+            self.header(conn, kind, len);
+            // SAFETY: as in `header`; a record's span includes its payload.
+            unsafe {
+                core::ptr::copy_nonoverlapping(payload.as_ptr(), self.ring.at(self.written + HEADER as u64), len);
+            }
+            self.written += span(len) as u64;
+            self.owed.pop_front();
+            stats::bump(&link.stats.tx_records, 1);
+        }
+        if self.written != before {
+            link.fabric.publish(self.written);
+            stats::bump(&link.stats.tx_batches, 1);
+        }
+        self.owed.is_empty()
+    }
+
+    /// Whether there is room for data and nothing is owed that cannot go.
+    pub fn has_room(&mut self, link: &Link) -> bool {
+        let enough = 2 * RESERVE.max(self.ring.size / 8);
+        self.free(link, enough) >= enough
+    }
+
+    fn mark_full(&mut self, link: &Link) {
+        link.full.store(true, Ordering::Relaxed);
+        stats::bump(&link.stats.ring_full, 1);
+        link.fabric.want_space();
+    }
+
+    /// `socket` waits for room. False if there is some by now.
+    pub fn wait(&mut self, link: &Link, socket: &'static Socket) -> bool {
+        if !self.waiting.iter().any(|&s| core::ptr::eq(s, socket)) {
+            self.waiting.push(socket);
+        }
+        self.mark_full(link);
+        !self.has_room(link)
+    }
+
+    /// If there is room now: writes what is owed and returns who waits and whom to notify.
+    pub fn resume(&mut self, link: &Link) -> (Vec<&'static Socket>, Vec<u32>) {
+        let notify: Vec<u32> = self.owed.iter().map(|o| o.conn).collect();
+        if !self.has_room(link) || !self.pay(link) {
+            // Asked anew: the last answer may have been used up.
+            link.fabric.want_space();
+            if !self.has_room(link) || !self.pay(link) {
+                return (Vec::new(), notify);
+            }
+        }
+        link.full.store(false, Ordering::Relaxed);
+        (core::mem::take(&mut self.waiting), notify)
+    }
+}

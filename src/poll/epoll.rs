@@ -1,0 +1,469 @@
+//! epoll sets that may hold accelerated sockets.
+//!
+//! The application's epoll descriptor stays what it is, and holds its kernel descriptors. Accelerated
+//! sockets are watched here: the waiting thread itself takes in what their links have, and sleeps in
+//! the kernel's epoll_wait, where the set's own bell is registered beside everything else.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use libc::{epoll_event, sigset_t};
+use parking_lot::RwLock;
+
+use super::ready::{ReadyList, Watch};
+use super::waiter::{Waiter, Wakes};
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::real::orig;
+use crate::real::sys::{self, Errno, now_ns};
+use crate::slab::Slab;
+use crate::socket::wait::Asleep;
+use crate::socket::{Inner, Role, Socket};
+use crate::stats;
+
+/// The kernel's descriptors get a look at least this often while accelerated ones keep a set busy.
+const KERNEL_LOOK_NS: u64 = 100_000;
+
+/// The data under which the bell is registered in the kernel's epoll: an address of ours, which
+/// the application has no reason to use.
+fn bell_mark() -> u64 {
+    static MARK: u8 = 0;
+    &raw const MARK as u64
+}
+
+/// An epoll descriptor.
+pub struct EpollSet {
+    life: AtomicU64,
+    /// Accelerated sockets and side-port listeners in it.
+    watched: AtomicUsize,
+    /// Their links, with the number of connections on each.
+    links: RwLock<Vec<(Arc<Link>, usize)>>,
+    /// Watches that may be ready.
+    pub ready: ReadyList,
+    waiter: AtomicPtr<Waiter>,
+    has_kernel: AtomicBool,
+    last_kernel_look: AtomicU64,
+}
+
+static SETS: Slab<EpollSet> = Slab::new();
+
+/// For a forked child.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn reset_after_fork() {
+    // SAFETY: by the contract.
+    unsafe { SETS.reset_after_fork() };
+}
+
+impl EpollSet {
+    /// A set for a fresh epoll descriptor.
+    pub fn take() -> &'static EpollSet {
+        SETS.take(|| EpollSet {
+            life: AtomicU64::new(0),
+            watched: AtomicUsize::new(0),
+            links: RwLock::new(Vec::new()),
+            ready: ReadyList::new(),
+            waiter: AtomicPtr::new(core::ptr::null_mut()),
+            has_kernel: AtomicBool::new(false),
+            last_kernel_look: AtomicU64::new(0),
+        })
+    }
+
+    /// Its last number was closed. Watches that still name it notice by its life.
+    pub fn close(&'static self) {
+        self.life.fetch_add(1, Ordering::AcqRel);
+        let waiter = self.waiter.swap(core::ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: waiters live for ever.
+        if let Some(waiter) = unsafe { waiter.as_ref() } {
+            waiter.put();
+        }
+        self.links.write().clear();
+        self.ready.clear();
+        self.watched.store(0, Ordering::Relaxed);
+        self.has_kernel.store(false, Ordering::Relaxed);
+        SETS.put(self);
+    }
+
+    /// Changes whenever the object starts to stand for another descriptor.
+    #[inline]
+    pub fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// Where its threads sleep, once it watches an accelerated socket.
+    #[inline]
+    pub fn waiter(&self) -> Option<&'static Waiter> {
+        // SAFETY: null or a waiter, and those live for ever.
+        unsafe { self.waiter.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Gives the set a bell, registered in the kernel's epoll `epfd`.
+    fn need_waiter(&self, epfd: RawFd) -> Result<&'static Waiter, Errno> {
+        if let Some(waiter) = self.waiter() {
+            return Ok(waiter);
+        }
+        let waiter = Waiter::take()?;
+        let mine = core::ptr::from_ref(waiter).cast_mut();
+        if self.waiter.compare_exchange(core::ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            waiter.put();
+            return self.waiter().ok_or(Errno::BADF);
+        }
+        // Edge-triggered: each ring is an event of its own, and nobody has to read the eventfd.
+        let mut event =
+            epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: bell_mark() };
+        // SAFETY: a valid event.
+        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0 {
+            let error = sys::last_error();
+            // Registered by an earlier life of this waiter under a dup of the same epoll: fine.
+            if error != Errno::EXIST {
+                self.waiter.store(core::ptr::null_mut(), Ordering::Release);
+                waiter.put();
+                return Err(error);
+            }
+        }
+        Ok(waiter)
+    }
+
+    fn adopt(&self, link: &Arc<Link>) {
+        let mut links = self.links.write();
+        match links.iter_mut().find(|(l, _)| Arc::ptr_eq(l, link)) {
+            Some((_, count)) => *count += 1,
+            None => links.push((link.clone(), 1)),
+        }
+    }
+
+    /// A watch of this set, with a connection on `link`, is gone.
+    pub fn drop_watch(&self, life: u64, link: Option<&Arc<Link>>) {
+        if self.life() != life {
+            return;
+        }
+        self.watched.fetch_sub(1, Ordering::AcqRel);
+        let Some(link) = link else { return };
+        let mut links = self.links.write();
+        if let Some(at) = links.iter().position(|(l, _)| Arc::ptr_eq(l, link)) {
+            links[at].1 -= 1;
+            if links[at].1 == 0 {
+                links.swap_remove(at);
+            }
+        }
+    }
+
+    /// A watched socket came to be on `link`.
+    pub fn joined(&self, life: u64, link: &Arc<Link>) {
+        if self.life() == life {
+            self.adopt(link);
+            if let Some(waiter) = self.waiter() {
+                waiter.wake();
+            }
+        }
+    }
+
+    fn take_in(&self, waiter: &'static Waiter) {
+        for (link, _) in self.links.read().iter() {
+            link.poll(Some(waiter));
+        }
+    }
+
+    fn pending(&self) -> bool {
+        self.links.read().iter().any(|(link, _)| link.pending())
+    }
+
+    /// epoll_wait(2) in all its forms. `timeout` in nanoseconds, `None` for ever.
+    ///
+    /// # Safety
+    /// The contract of epoll_pwait(2) for `mask`.
+    ///
+    /// # Errors
+    /// As epoll_pwait(2).
+    pub unsafe fn wait(
+        &'static self,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        timeout: Option<u64>,
+        mask: *const sigset_t,
+    ) -> Result<usize, Errno> {
+        let waiter = self.waiter().filter(|_| self.watched.load(Ordering::Acquire) > 0);
+        let Some(waiter) = waiter else {
+            // SAFETY: by the contract.
+            return unsafe { kernel_wait(epfd, events, timeout, mask) };
+        };
+        stats::add(&stats::global().epoll_waits, 1);
+        let spin_max = crate::runtime::get().spin_ns();
+        let deadline = timeout.map(|t| now_ns().saturating_add(t));
+        loop {
+            self.take_in(waiter);
+            let found = self.ready.collect(events);
+            if found > 0 || timeout == Some(0) {
+                return Ok(found + self.look_at_kernel(epfd, events, found, timeout == Some(0)));
+            }
+            if waiter.spin.until(spin_max, || self.pending()) {
+                continue;
+            }
+            let links: Vec<Arc<Link>> = self.links.read().iter().map(|(l, _)| l.clone()).collect();
+            let asleep = Asleep::new(waiter, &links);
+            self.take_in(waiter);
+            let found = self.ready.collect(events);
+            if found > 0 {
+                drop(asleep);
+                return Ok(found + self.look_at_kernel(epfd, events, found, false));
+            }
+            let start = now_ns();
+            let left = deadline.map(|d| d.saturating_sub(start));
+            // SAFETY: by the contract.
+            let got = unsafe { kernel_wait(epfd, events, left, mask) };
+            drop(asleep);
+            let end = now_ns();
+            waiter.spin.slept(end - start, spin_max);
+            self.last_kernel_look.store(end, Ordering::Relaxed);
+            let got = got?;
+            let kept = without_bell(events, got);
+            if kept < got {
+                stats::add(&stats::global().wakes_received, 1);
+            }
+            if kept > 0 {
+                self.take_in(waiter);
+                return Ok(kept + self.ready.collect(&mut events[kept..]));
+            }
+            if got == 0 && deadline.is_some_and(|d| d <= end) {
+                self.take_in(waiter);
+                return Ok(self.ready.collect(events));
+            }
+        }
+    }
+
+    /// Adds the kernel's events after the first `found`, if it is time for a look.
+    fn look_at_kernel(&self, epfd: RawFd, events: &mut [epoll_event], found: usize, always: bool) -> usize {
+        if found == events.len() || !always && !self.has_kernel.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let now = now_ns();
+        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < KERNEL_LOOK_NS {
+            return 0;
+        }
+        self.last_kernel_look.store(now, Ordering::Relaxed);
+        stats::add(&stats::global().kernel_polls, 1);
+        let rest = &mut events[found..];
+        // SAFETY: a valid buffer, no mask.
+        let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
+        without_bell(rest, got)
+    }
+}
+
+/// The kernel's epoll_pwait, in the coarsest form that can express the timeout.
+unsafe fn kernel_wait(
+    epfd: RawFd,
+    events: &mut [epoll_event],
+    timeout: Option<u64>,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
+    let max = events.len() as i32;
+    let n = match timeout {
+        Some(ns) if ns % 1_000_000 != 0 => {
+            let time = libc::timespec {
+                tv_sec: (ns / 1_000_000_000) as libc::time_t,
+                tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+            };
+            // SAFETY: a valid buffer and timespec; `mask` by the caller's contract.
+            let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
+            if n < 0 && sys::last_error() == Errno::NOSYS {
+                // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
+                unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, (ns / 1_000_000 + 1) as i32, mask) }
+            } else {
+                n
+            }
+        }
+        _ => {
+            let ms = timeout.map_or(-1, |ns| (ns / 1_000_000).min(i32::MAX as u64) as i32);
+            // SAFETY: as above.
+            unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, ms, mask) }
+        }
+    };
+    if n < 0 { Err(sys::last_error()) } else { Ok(n as usize) }
+}
+
+/// Removes the bell from the first `count` events; returns how many are left.
+fn without_bell(events: &mut [epoll_event], count: usize) -> usize {
+    let mark = bell_mark();
+    match events[..count].iter().position(|e| e.u64 == mark) {
+        Some(at) => {
+            events.copy_within(at + 1..count, at);
+            count - 1
+        }
+        None => count,
+    }
+}
+
+/// epoll_ctl(2) on a set of ours. `None`: the kernel alone is concerned, the caller passes the call on.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn control(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    op: i32,
+    fd: RawFd,
+    event: Option<&epoll_event>,
+) -> Option<Result<(), Errno>> {
+    let Some(Entry::Socket(socket)) = fdtable::get(fd) else {
+        set.has_kernel.store(true, Ordering::Relaxed);
+        return None;
+    };
+    let mut inner = socket.lock();
+    if !fdtable::is(fd, Entry::Socket(socket)) {
+        drop(inner);
+        return control(set, epfd, op, fd, event);
+    }
+    let result = match (op, event) {
+        (libc::EPOLL_CTL_ADD, Some(event)) => add(set, epfd, fd, event, socket, &mut inner),
+        (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
+        (libc::EPOLL_CTL_DEL, _) => {
+            let outcome = delete(set, epfd, fd, &mut inner);
+            let link = inner.link();
+            drop(inner);
+            // The set's list of links is never locked under a socket's lock.
+            if outcome.is_ok() {
+                set.drop_watch(set.life(), link.as_ref());
+            }
+            return Some(outcome);
+        }
+        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, None) => Err(Errno::FAULT),
+        _ => Err(Errno::INVAL),
+    };
+    let link = inner.link();
+    drop(inner);
+    if result.is_ok() {
+        if op == libc::EPOLL_CTL_ADD {
+            set.watched.fetch_add(1, Ordering::AcqRel);
+            if let Some(link) = link {
+                set.adopt(&link);
+            }
+        }
+        if let Some(waiter) = set.waiter() {
+            waiter.wake();
+        }
+    }
+    Some(result)
+}
+
+fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Result<(), Errno> {
+    let mut event = *event;
+    // SAFETY: a valid event.
+    match unsafe { orig::epoll_ctl(epfd, op, fd, &mut event) } {
+        0 => Ok(()),
+        _ => Err(sys::last_error()),
+    }
+}
+
+fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
+    inner.watches.retain(Watch::is_live);
+    inner.watches.iter().position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
+}
+
+/// Queues the watch if its socket is ready now.
+fn check(at: usize, socket: &'static Socket, inner: &mut Inner) {
+    let mask = inner.poll_mask();
+    // The caller wakes the set's threads itself.
+    inner.watches[at].signal(socket, mask, &mut Wakes::new(None));
+}
+
+fn add(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    fd: RawFd,
+    event: &epoll_event,
+    socket: &'static Socket,
+    inner: &mut Inner,
+) -> Result<(), Errno> {
+    if find(set, fd, inner).is_some() {
+        return Err(Errno::EXIST);
+    }
+    set.need_waiter(epfd)?;
+    let in_kernel = !inner.is_virtual();
+    if in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
+        set.has_kernel.store(true, Ordering::Relaxed);
+    }
+    inner.watches.push(Watch::new(set, fd, event, in_kernel));
+    inner.update_slot();
+    check(inner.watches.len() - 1, socket, inner);
+    Ok(())
+}
+
+fn modify(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    fd: RawFd,
+    event: &epoll_event,
+    socket: &'static Socket,
+    inner: &mut Inner,
+) -> Result<(), Errno> {
+    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    if inner.watches[at].in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, event)?;
+    }
+    inner.watches[at].modify(event);
+    check(at, socket, inner);
+    Ok(())
+}
+
+fn delete(set: &'static EpollSet, epfd: RawFd, fd: RawFd, inner: &mut Inner) -> Result<(), Errno> {
+    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    let watch = inner.watches.swap_remove(at);
+    if watch.in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_DEL, fd, &watch.event())?;
+    }
+    inner.update_slot();
+    Ok(())
+}
+
+/// The socket leaves the kernel's epoll: its readiness comes from us from now on.
+pub fn leave_kernel(inner: &mut Inner) {
+    inner.watches.retain(Watch::is_live);
+    for watch in inner.watches.iter_mut().filter(|w| w.in_kernel) {
+        watch.in_kernel = false;
+        if let Some(epfd) = epfd_of(watch.set) {
+            let _ = kernel_control(epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
+        }
+    }
+}
+
+/// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
+pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
+    let mut left = Vec::new();
+    for watch in inner.watches.drain(..).filter(Watch::is_live) {
+        if !watch.in_kernel && let Some(epfd) = epfd_of(watch.set) {
+            watch.set.has_kernel.store(true, Ordering::Relaxed);
+            let _ = kernel_control(epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
+        }
+        left.push((watch.set, watch.life));
+    }
+    left
+}
+
+/// A number of the set.
+fn epfd_of(set: &'static EpollSet) -> Option<RawFd> {
+    let fd = set_fd(set)?;
+    fdtable::is(fd, Entry::Epoll(set)).then_some(fd)
+}
+
+fn set_fd(set: &'static EpollSet) -> Option<RawFd> {
+    let mut found = None;
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {
+        if let Entry::Epoll(s) = entry
+            && core::ptr::eq(s, set)
+        {
+            found = Some(fd);
+        }
+    });
+    found
+}
+
+/// Whether the socket is a listener or connection whose sets must be told when it goes.
+pub fn link_of(role: &Role) -> Option<&Arc<Link>> {
+    match role {
+        Role::Connected(conn) => Some(&conn.link),
+        _ => None,
+    }
+}

@@ -1,0 +1,187 @@
+//! Readiness of accelerated sockets in an epoll set: each watch is queued once when its socket may
+//! have become ready; what it is ready for is found out when the events are collected.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libc::epoll_event;
+use parking_lot::Mutex;
+
+use super::epoll::EpollSet;
+use super::waiter::{Waiter, Wakes};
+use crate::socket::{Inner, Socket};
+
+const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+/// One registration of a socket in an epoll set.
+pub struct Watch {
+    /// The set.
+    pub set: &'static EpollSet,
+    /// The set's life when the watch was made: a set that was closed since is another one.
+    pub life: u64,
+    /// The number under which the socket was added.
+    pub fd: RawFd,
+    /// What the application wants to hear, with EPOLLET and EPOLLONESHOT.
+    pub interest: u32,
+    /// What it wants to be told it with.
+    pub data: u64,
+    /// The kernel's epoll has it as well (or alone).
+    pub in_kernel: bool,
+    token: u64,
+    queued: bool,
+    spent: bool,
+}
+
+static TOKENS: AtomicU64 = AtomicU64::new(1);
+
+impl Watch {
+    /// A watch for `event`.
+    pub fn new(set: &'static EpollSet, fd: RawFd, event: &epoll_event, in_kernel: bool) -> Watch {
+        Watch {
+            set,
+            life: set.life(),
+            fd,
+            interest: event.events,
+            data: event.u64,
+            in_kernel,
+            token: TOKENS.fetch_add(1, Ordering::Relaxed),
+            queued: false,
+            spent: false,
+        }
+    }
+
+    /// EPOLL_CTL_MOD.
+    pub fn modify(&mut self, event: &epoll_event) {
+        self.interest = event.events;
+        self.data = event.u64;
+        self.spent = false;
+    }
+
+    /// Whether the set it was made for still exists.
+    pub fn is_live(&self) -> bool {
+        self.set.life() == self.life
+    }
+
+    /// Where the set's threads sleep.
+    pub fn waiter(&self) -> Option<&'static Waiter> {
+        self.is_live().then(|| self.set.waiter()).flatten()
+    }
+
+    /// The event as epoll_ctl(2) takes it.
+    pub fn event(&self) -> epoll_event {
+        epoll_event { events: self.interest, u64: self.data }
+    }
+
+    /// `events` may have become true.
+    #[inline]
+    pub fn signal(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {
+        if self.queued || self.spent || events & (self.interest | ALWAYS) == 0 || !self.is_live() {
+            return;
+        }
+        self.queued = true;
+        self.set.ready.push(Ready { socket, token: self.token });
+        if let Some(waiter) = self.set.waiter() {
+            wakes.add(waiter);
+        }
+    }
+
+    /// What to report now, and whether to keep it queued.
+    fn report(&mut self, mask: u32) -> (Option<epoll_event>, bool) {
+        let events = mask & (self.interest | ALWAYS);
+        let once = self.interest & libc::EPOLLONESHOT as u32 != 0;
+        let edge = self.interest & libc::EPOLLET as u32 != 0;
+        if events == 0 || self.spent {
+            self.queued = false;
+            return (None, false);
+        }
+        self.spent = once;
+        self.queued = !once && !edge;
+        (Some(epoll_event { events, u64: self.data }), self.queued)
+    }
+}
+
+/// A queued watch.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    socket: &'static Socket,
+    token: u64,
+}
+
+/// The queue of an epoll set.
+#[derive(Default)]
+pub struct ReadyList {
+    queue: Mutex<VecDeque<Ready>>,
+}
+
+impl ReadyList {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        ReadyList { queue: Mutex::new(VecDeque::new()) }
+    }
+
+    #[inline]
+    fn push(&self, ready: Ready) {
+        self.queue.lock().push_back(ready);
+    }
+
+    /// Whether something is queued. (A level-triggered watch stays queued until it is seen idle.)
+    pub fn is_empty(&self) -> bool {
+        self.queue.lock().is_empty()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.queue.lock().clear();
+    }
+
+    /// Writes the events of ready sockets to `out`; returns their number. Each queued watch is
+    /// looked at once; those that stay ready go to the end, so that all get their turn.
+    pub fn collect(&self, out: &mut [epoll_event]) -> usize {
+        const BATCH: usize = 64;
+        let mut found = 0;
+        let mut left = self.queue.lock().len();
+        while left > 0 && found < out.len() {
+            let mut batch = [const { None }; BATCH];
+            let mut taken = 0;
+            {
+                let mut queue = self.queue.lock();
+                let want = left.min(BATCH).min(out.len() - found);
+                while taken < want {
+                    let Some(ready) = queue.pop_front() else { break };
+                    batch[taken] = Some(ready);
+                    taken += 1;
+                }
+            }
+            if taken == 0 {
+                break;
+            }
+            left -= taken;
+            let mut kept = 0;
+            for at in 0..taken {
+                let Some(ready) = batch[at].take() else { continue };
+                let (event, keep) = ready.socket.lock().report(ready.token);
+                if let Some(event) = event {
+                    out[found] = event;
+                    found += 1;
+                }
+                if keep {
+                    batch[kept] = Some(ready);
+                    kept += 1;
+                }
+            }
+            if kept > 0 {
+                self.queue.lock().extend(batch[..kept].iter_mut().filter_map(Option::take));
+            }
+        }
+        found
+    }
+}
+
+impl Inner {
+    fn report(&mut self, token: u64) -> (Option<epoll_event>, bool) {
+        let Some(at) = self.watches.iter().position(|w| w.token == token) else { return (None, false) };
+        let mask = self.poll_mask();
+        self.watches[at].report(mask)
+    }
+}

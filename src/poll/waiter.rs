@@ -1,0 +1,206 @@
+//! Where a thread sleeps: an eventfd with a process-wide number (its slot) under which peers and
+//! other threads of this process can wake it.
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, fence};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use rustix::event::EventfdFlags;
+
+use super::spin::Spin;
+use crate::fabric::{SLOT_IO, SLOTS};
+use crate::real::orig;
+use crate::real::sys::{self, Errno, InternalFd};
+use crate::slab::Slab;
+use crate::stats;
+
+/// A sleeping place. Belongs to one epoll set, or to one blocked thread at a time.
+pub struct Waiter {
+    bell: InternalFd,
+    slot: u8,
+    sleeping: AtomicU32,
+    /// It was rung since it last said that it sleeps.
+    rung: AtomicBool,
+    /// How long its thread spins first.
+    pub spin: Spin,
+}
+
+static BY_SLOT: [AtomicPtr<Waiter>; SLOTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS];
+static NEXT_SLOT: AtomicU8 = AtomicU8::new(SLOT_IO + 1);
+static POOL: Slab<Waiter> = Slab::new();
+
+/// Rings the waiter of `slot` of this process.
+pub fn ring_slot(slot: u8) {
+    if slot == SLOT_IO {
+        crate::runtime::get().ring_io();
+        return;
+    }
+    let waiter = BY_SLOT[slot as usize % SLOTS].load(Ordering::Acquire);
+    // SAFETY: only pointers to waiters that live for ever are stored.
+    if let Some(waiter) = unsafe { waiter.as_ref() } {
+        sys::signal(waiter.bell());
+    }
+}
+
+impl Waiter {
+    fn make() -> Result<Waiter, Errno> {
+        let bell = InternalFd::adopt(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
+        let slot = NEXT_SLOT
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |slot| ((slot as usize) < SLOTS).then_some(slot + 1))
+            .unwrap_or(SLOT_IO);
+        Ok(Waiter { bell, slot, sleeping: AtomicU32::new(0), rung: AtomicBool::new(false), spin: Spin::default() })
+    }
+
+    /// A waiter nobody uses.
+    ///
+    /// # Errors
+    /// The kernel's, when no further eventfd can be had.
+    pub fn take() -> Result<&'static Waiter, Errno> {
+        if let Some(waiter) = POOL.pop() {
+            return Ok(waiter);
+        }
+        let made = Self::make()?;
+        let waiter = POOL.take(|| made);
+        if waiter.slot != SLOT_IO {
+            BY_SLOT[waiter.slot as usize].store(core::ptr::from_ref(waiter).cast_mut(), Ordering::Release);
+        }
+        Ok(waiter)
+    }
+
+    /// Gives it back for others to use.
+    pub fn put(&'static self) {
+        POOL.put(self);
+    }
+
+    /// The number under which peers know it; [`SLOT_IO`] if numbers ran out.
+    #[inline]
+    pub fn slot(&self) -> u8 {
+        self.slot
+    }
+
+    /// The eventfd.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// The eventfd's number.
+    pub fn raw_bell(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    /// Says that a thread is about to sleep here. It looks for work once more afterwards.
+    pub fn begin_sleep(&self) {
+        self.rung.store(false, Ordering::Relaxed);
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        stats::add(&stats::global().sleeps, 1);
+    }
+
+    /// A thread is awake again. True if others still sleep here; whatever the bell told was told to
+    /// one of them only, so the caller passes it on.
+    pub fn end_sleep(&self) -> bool {
+        let others = self.sleeping.fetch_sub(1, Ordering::SeqCst) > 1;
+        if others {
+            self.rung.store(false, Ordering::SeqCst);
+        }
+        others
+    }
+
+    /// Whether the caller is the one to ring: somebody sleeps and nobody rang yet. The caller has
+    /// issued a full barrier since it made the news visible.
+    fn claim(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst) != 0 && !self.rung.swap(true, Ordering::SeqCst)
+    }
+
+    /// Wakes it if it sleeps.
+    pub fn wake(&'static self) {
+        let mut wakes = Wakes::new(None);
+        wakes.add(self);
+        wakes.ring();
+    }
+
+    /// Sleeps until rung, or for `timeout`. A cancellation point; restarted after a signal as the
+    /// handler's SA_RESTART says if there is no timeout (as the kernel does for socket calls).
+    ///
+    /// # Errors
+    /// `EINTR`; `EAGAIN` when the time is over.
+    pub fn sleep(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+        let _keep = sys::KeepErrno::new();
+        if let Some(timeout) = timeout {
+            let time = libc::timespec {
+                tv_sec: timeout.as_secs() as libc::time_t,
+                tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+            };
+            let mut fds = libc::pollfd { fd: self.raw_bell(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one valid pollfd, a valid timespec, no mask.
+            match unsafe { orig::ppoll(&mut fds, 1, &time, core::ptr::null()) } {
+                0 => return Err(Errno::AGAIN),
+                n if n < 0 => return Err(sys::last_error()),
+                _ => {}
+            }
+        }
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes, as an eventfd wants.
+        if unsafe { orig::read(self.raw_bell(), (&raw mut count).cast(), 8) } < 0 {
+            return Err(sys::last_error());
+        }
+        Ok(())
+    }
+}
+
+/// Waiters to wake once the locks are released: a system call under a link's lock would hold up
+/// every other thread of the link.
+pub struct Wakes {
+    me: Option<&'static Waiter>,
+    list: [Option<&'static Waiter>; 16],
+    len: usize,
+}
+
+impl Wakes {
+    /// None yet. `me` is the caller's own waiter, which is awake.
+    pub fn new(me: Option<&'static Waiter>) -> Self {
+        Wakes { me, list: [None; 16], len: 0 }
+    }
+
+    /// Wakes `waiter` at the end, if it sleeps then.
+    #[inline]
+    pub fn add(&mut self, waiter: &'static Waiter) {
+        let known = |w: &Option<&'static Waiter>| w.is_some_and(|w| core::ptr::eq(w, waiter));
+        if known(&self.me) || self.list[..self.len].iter().rev().any(known) {
+            return;
+        }
+        if self.len == self.list.len() {
+            self.ring();
+        }
+        self.list[self.len] = Some(waiter);
+        self.len += 1;
+    }
+
+    /// Rings those that sleep.
+    pub fn ring(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        for waiter in self.list[..self.len].iter_mut().filter_map(Option::take) {
+            if waiter.claim() {
+                sys::signal(waiter.bell());
+                stats::add(&stats::global().wakes_sent, 1);
+            }
+        }
+        self.len = 0;
+    }
+}
+
+/// For a forked child: the parent's waiters are not ours.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn reset_after_fork() {
+    for slot in &BY_SLOT {
+        slot.store(core::ptr::null_mut(), Ordering::Relaxed);
+    }
+    NEXT_SLOT.store(SLOT_IO + 1, Ordering::Relaxed);
+    // SAFETY: by the contract.
+    unsafe { POOL.reset_after_fork() };
+}

@@ -1,0 +1,131 @@
+//! Raw system calls that our hooks never see, and the descriptors that belong to the library.
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+pub use rustix::io::Errno;
+
+/// Sets the calling thread's `errno`.
+pub fn set_errno(value: i32) {
+    // SAFETY: __errno_location always returns a valid pointer to the calling thread's errno.
+    unsafe { *libc::__errno_location() = value }
+}
+
+/// The calling thread's `errno`.
+pub fn errno() -> i32 {
+    // SAFETY: as in `set_errno`.
+    unsafe { *libc::__errno_location() }
+}
+
+/// The error that the last failed libc call left behind.
+pub fn last_error() -> Errno {
+    Errno::from_raw_os_error(errno())
+}
+
+/// Restores `errno` when dropped: a successful call must not be seen to change it.
+pub struct KeepErrno(i32);
+
+impl KeepErrno {
+    /// Remembers the current value.
+    pub fn new() -> Self {
+        KeepErrno(errno())
+    }
+}
+
+impl Default for KeepErrno {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for KeepErrno {
+    fn drop(&mut self) {
+        set_errno(self.0);
+    }
+}
+
+/// A descriptor that the application only knows by number, borrowed for one system call.
+pub fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the kernel checks the number; a stale one gives EBADF, as it would the application.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A descriptor of the library's own: kept out of the low numbers, closed by a raw system call and
+/// listed in [`crate::fdtable`] so that the application cannot close it.
+#[derive(Debug)]
+pub struct InternalFd(RawFd);
+
+impl InternalFd {
+    /// Takes `fd` over and moves it high (see [`high_floor`]). When the process has no high numbers
+    /// left it stays where it is.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        let low = fd.into_raw_fd();
+        let raw = match rustix::io::fcntl_dupfd_cloexec(borrow(low), high_floor()) {
+            Ok(high) => {
+                close(low);
+                high.into_raw_fd()
+            }
+            Err(_) => low,
+        };
+        crate::fdtable::set_internal(raw);
+        InternalFd(raw)
+    }
+
+    /// Gives the descriptor up, still open, at its present number.
+    pub fn release(self) -> RawFd {
+        let raw = self.0;
+        crate::fdtable::clear_internal(raw);
+        core::mem::forget(self);
+        raw
+    }
+}
+
+impl AsFd for InternalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrow(self.0)
+    }
+}
+
+impl AsRawFd for InternalFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Drop for InternalFd {
+    fn drop(&mut self) {
+        crate::fdtable::clear_internal(self.0);
+        close(self.0);
+    }
+}
+
+/// Closes a number without passing through the hooks.
+pub fn close(fd: RawFd) {
+    // SAFETY: the callers own the number that they close.
+    unsafe { rustix::io::close(fd) }
+}
+
+/// The lowest number for the library's own descriptors: three quarters up the soft limit, so that
+/// the low numbers stay the application's and `select` users keep theirs below 1,024.
+fn high_floor() -> RawFd {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    let limit = limit.min(crate::fdtable::CAPACITY as u64);
+    (limit - limit / 4) as RawFd
+}
+
+/// Monotonic time in nanoseconds.
+pub fn now_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Adds one to an eventfd, waking whoever sleeps on it.
+pub fn signal(fd: BorrowedFd<'_>) {
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+}
+
+/// Sends SIGPIPE to the calling thread, as the kernel does on a write to a broken stream.
+pub fn raise_sigpipe() {
+    // SAFETY: tgkill on the calling thread; the signal's disposition is the application's affair.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGPIPE);
+    }
+}

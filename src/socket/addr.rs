@@ -1,0 +1,159 @@
+//! Socket addresses of IPv4 and IPv6 as the system calls want them.
+
+use core::mem::{MaybeUninit, size_of};
+
+use libc::{sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+
+use crate::real::sys::Errno;
+
+/// An IPv4 or IPv6 address with port (and, for IPv6, flow label and scope).
+#[derive(Clone, Copy)]
+pub enum Address {
+    /// AF_INET.
+    V4(sockaddr_in),
+    /// AF_INET6.
+    V6(sockaddr_in6),
+}
+
+impl core::fmt::Debug for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.canonical() {
+            (ip, port, false) => write!(f, "{}.{}.{}.{}:{port}", ip[12], ip[13], ip[14], ip[15]),
+            (ip, port, true) => write!(f, "[{}]:{port}", core::net::Ipv6Addr::from(ip)),
+        }
+    }
+}
+
+impl Address {
+    /// Reads an address that the application passed.
+    ///
+    /// # Safety
+    /// `addr` must be valid for `len` bytes, as connect(2) wants.
+    pub unsafe fn read(addr: *const sockaddr, len: socklen_t) -> Option<Address> {
+        if addr.is_null() || (len as usize) < size_of::<libc::sa_family_t>() {
+            return None;
+        }
+        // SAFETY: each read is preceded by a check of the length.
+        unsafe {
+            match i32::from((*addr).sa_family) {
+                libc::AF_INET if len as usize >= size_of::<sockaddr_in>() => {
+                    Some(Address::V4(addr.cast::<sockaddr_in>().read_unaligned()))
+                }
+                libc::AF_INET6 if len as usize >= size_of::<sockaddr_in6>() => {
+                    Some(Address::V6(addr.cast::<sockaddr_in6>().read_unaligned()))
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Gives the address to the application as getsockname(2) does: cut off at `*len`, which then
+    /// holds the full length.
+    ///
+    /// # Safety
+    /// The contract of getsockname(2).
+    ///
+    /// # Errors
+    /// `EFAULT` for null pointers, `EINVAL` for a negative length.
+    pub unsafe fn write(&self, addr: *mut sockaddr, len: *mut socklen_t) -> Result<(), Errno> {
+        if addr.is_null() || len.is_null() {
+            return Err(Errno::FAULT);
+        }
+        let (from, full) = self.as_ptr();
+        // SAFETY: by the contract, `len` is valid and `addr` holds `*len` bytes.
+        unsafe {
+            if (*len as i32) < 0 {
+                return Err(Errno::INVAL);
+            }
+            let n = (*len).min(full) as usize;
+            core::ptr::copy_nonoverlapping(from.cast::<u8>(), addr.cast::<u8>(), n);
+            *len = full;
+        }
+        Ok(())
+    }
+
+    /// Pointer and length for a system call.
+    pub fn as_ptr(&self) -> (*const sockaddr, socklen_t) {
+        match self {
+            Address::V4(a) => ((&raw const *a).cast(), size_of::<sockaddr_in>() as socklen_t),
+            Address::V6(a) => ((&raw const *a).cast(), size_of::<sockaddr_in6>() as socklen_t),
+        }
+    }
+
+    /// The port, in host order.
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::V4(a) => u16::from_be(a.sin_port),
+            Address::V6(a) => u16::from_be(a.sin6_port),
+        }
+    }
+
+    /// The same address with another port.
+    #[must_use]
+    pub fn with_port(mut self, port: u16) -> Address {
+        match &mut self {
+            Address::V4(a) => a.sin_port = port.to_be(),
+            Address::V6(a) => a.sin6_port = port.to_be(),
+        }
+        self
+    }
+
+    /// IPv6 form of the address, port, and whether it is IPv6 proper (v4-mapped counts as IPv4).
+    pub fn canonical(&self) -> ([u8; 16], u16, bool) {
+        match self {
+            Address::V4(a) => {
+                let mut ip = [0; 16];
+                ip[10] = 0xff;
+                ip[11] = 0xff;
+                ip[12..].copy_from_slice(&a.sin_addr.s_addr.to_ne_bytes());
+                (ip, self.port(), false)
+            }
+            Address::V6(a) => {
+                let ip = a.sin6_addr.s6_addr;
+                let mapped = ip[..10] == [0; 10] && ip[10..12] == [0xff, 0xff];
+                (ip, self.port(), !mapped)
+            }
+        }
+    }
+
+    /// IPv6 scope (interface), 0 for IPv4.
+    pub fn scope(&self) -> u32 {
+        match self {
+            Address::V4(_) => 0,
+            Address::V6(a) => a.sin6_scope_id,
+        }
+    }
+
+    /// AF_INET or AF_INET6.
+    pub fn family(&self) -> i32 {
+        match self {
+            Address::V4(_) => libc::AF_INET,
+            Address::V6(_) => libc::AF_INET6,
+        }
+    }
+
+    /// What the kernel says about `fd`, by getsockname(2) or getpeername(2).
+    fn ask(fd: i32, call: libc::c_long) -> Option<Address> {
+        let mut storage = MaybeUninit::<sockaddr_in6>::zeroed();
+        let mut len = size_of::<sockaddr_in6>() as socklen_t;
+        // SAFETY: a buffer of `len` bytes; the kernel writes at most that.
+        unsafe {
+            let rc = libc::syscall(call, fd, storage.as_mut_ptr(), &raw mut len);
+            if rc != 0 {
+                crate::real::sys::set_errno(0);
+                return None;
+            }
+            Address::read(storage.as_ptr().cast(), len)
+        }
+    }
+
+    /// The local address of `fd`.
+    pub fn local_of(fd: i32) -> Option<Address> {
+        Self::ask(fd, libc::SYS_getsockname)
+    }
+
+    /// The peer's address of `fd`.
+    pub fn peer_of(fd: i32) -> Option<Address> {
+        Self::ask(fd, libc::SYS_getpeername)
+    }
+}

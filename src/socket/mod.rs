@@ -1,0 +1,269 @@
+//! TCP sockets as the application sees them: what each is at the moment ([`Role`]) and who waits for it.
+//!
+//! Operations are in one file each: [`connect`], [`accept`], [`recv`], [`send`], [`options`],
+//! [`lifecycle`]. A socket that turns out to be the kernel's leaves this module: its table entry
+//! becomes [`Entry::Plain`](crate::fdtable::Entry) and every data call goes straight to the kernel.
+
+pub mod accept;
+pub mod addr;
+pub mod connect;
+pub mod lifecycle;
+pub mod options;
+pub mod recv;
+pub mod send;
+pub mod wait;
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::conn::{Conn, Violation};
+use crate::control::listener::SideListener;
+use crate::fabric::{SLOT_IO, SLOT_NONE};
+use crate::link::Link;
+use crate::poll::ready::Watch;
+use crate::poll::waiter::{Waiter, Wakes};
+use crate::real::sys::Errno;
+use crate::slab::Slab;
+use crate::stats::{self, ConnStats};
+use addr::Address;
+
+/// What a socket is at the moment.
+pub enum Role {
+    /// In the free list.
+    Unused,
+    /// A TCP socket that has neither listened nor connected.
+    Fresh,
+    /// Listening, on the side port too.
+    Listening(Box<Listening>),
+    /// A non-blocking `connect` is under way, driven by the I/O thread.
+    Connecting,
+    /// On a link.
+    Connected(Box<Conn>),
+    /// The kernel's; only its addresses and its reason are ours to know.
+    Plain,
+}
+
+/// A listener with a side port.
+pub struct Listening {
+    /// The kernel's queue is looked at next, for fairness.
+    pub kernel_next: bool,
+    /// The other door.
+    pub side: std::sync::Arc<SideListener>,
+}
+
+/// A TCP socket.
+pub struct Socket {
+    inner: Mutex<Inner>,
+}
+
+/// A socket's state, under its lock.
+pub struct Inner {
+    /// What it is.
+    pub role: Role,
+    /// Counts the lives of this object: tells a late reader that it is another socket now.
+    pub life: u64,
+    /// The application's numbers for it.
+    pub fds: Vec<RawFd>,
+    /// Threads inside a call on it; it is not reused before they left.
+    pub users: u32,
+    /// AF_INET or AF_INET6.
+    pub domain: i32,
+    /// O_NONBLOCK as the application set it.
+    pub nonblocking: bool,
+    /// SO_RCVTIMEO.
+    pub receive_timeout: Option<Duration>,
+    /// SO_SNDTIMEO.
+    pub send_timeout: Option<Duration>,
+    /// SO_RCVLOWAT, in bytes.
+    pub low_water: usize,
+    /// SO_LINGER, in seconds, if on.
+    pub linger: Option<i32>,
+    /// `connect` failed in the background with this (SO_ERROR).
+    pub connect_error: Option<Errno>,
+    /// The address that `getsockname` reports in place of the kernel's.
+    pub local: Option<Address>,
+    /// The address that `getpeername` reports in place of the kernel's.
+    pub remote: Option<Address>,
+    /// Its line in the stats page.
+    pub stats: &'static ConnStats,
+    /// Epoll sets that watch it.
+    pub watches: Vec<Watch>,
+    /// Threads that sleep until something happens to it.
+    pub sleepers: Vec<&'static Waiter>,
+}
+
+static SOCKETS: Slab<Socket> = Slab::new();
+
+impl Socket {
+    fn blank() -> Socket {
+        Socket {
+            inner: Mutex::new(Inner {
+                role: Role::Unused,
+                life: 0,
+                fds: Vec::new(),
+                users: 0,
+                domain: libc::AF_INET,
+                nonblocking: false,
+                receive_timeout: None,
+                send_timeout: None,
+                low_water: 1,
+                linger: None,
+                connect_error: None,
+                local: None,
+                remote: None,
+                stats: stats::no_conn(),
+                watches: Vec::new(),
+                sleepers: Vec::new(),
+            }),
+        }
+    }
+
+    /// A socket in the role [`Role::Fresh`], without a number yet.
+    pub fn new(domain: i32, nonblocking: bool) -> &'static Socket {
+        let socket = SOCKETS.take(Socket::blank);
+        {
+            let mut inner = socket.lock();
+            inner.role = Role::Fresh;
+            inner.domain = domain;
+            inner.nonblocking = nonblocking;
+        }
+        socket
+    }
+
+    /// Locks it.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Puts it back into the free list once neither a number nor a thread has it.
+    pub fn recycle_if_done(&'static self, inner: &mut MutexGuard<'_, Inner>) {
+        if !inner.fds.is_empty() || inner.users > 0 || matches!(inner.role, Role::Unused) {
+            return;
+        }
+        let life = inner.life + 1;
+        stats::release_conn(inner.stats);
+        **inner = Socket::blank().inner.into_inner();
+        inner.life = life;
+        SOCKETS.put(self);
+    }
+
+    /// The link hands a record of connection `id` in. Called under the link's `rx` lock.
+    ///
+    /// # Errors
+    /// What `apply` says about a peer that breaks the protocol.
+    #[inline]
+    pub fn deliver(
+        &'static self,
+        link: &Link,
+        id: u32,
+        wakes: &mut Wakes,
+        apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
+    ) -> Result<(), Violation> {
+        let mut inner = self.lock();
+        let Role::Connected(conn) = &mut inner.role else { return Ok(()) };
+        if conn.id == id && core::ptr::eq(&*conn.link, link) {
+            let events = apply(conn)?;
+            inner.announce(self, events, wakes);
+        }
+        Ok(())
+    }
+
+    /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
+    /// the link's `rx` lock.
+    pub fn spill(&'static self, link: &Link, id: u32, slot: u32) -> usize {
+        match &mut self.lock().role {
+            Role::Connected(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
+                conn.rx.spill(slot, &link.slots)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The link has ring space again.
+    pub fn room_in_link(&'static self, link: &Link, wakes: &mut Wakes) {
+        let mut inner = self.lock();
+        let Role::Connected(conn) = &mut inner.role else { return };
+        if core::ptr::eq(&*conn.link, link) {
+            let events = conn.room();
+            inner.announce(self, events, wakes);
+        }
+    }
+
+    /// The link is gone: what has arrived stays readable, then the stream ends (the peer's process
+    /// died) or breaks off with `error` (`broken`). Called under the link's `rx` lock.
+    pub fn link_gone(&'static self, link: &Link, error: Errno, broken: bool, wakes: &mut Wakes) {
+        let mut inner = self.lock();
+        let Role::Connected(conn) = &mut inner.role else { return };
+        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
+            return;
+        }
+        // The kernel of a killed process resets the connections whose data it had not read, and
+        // ends the others in good order.
+        let reset = broken || conn.unacknowledged() >= link.peer_window() / 4;
+        let events = if reset { conn.on_reset(error) } else { conn.on_close() };
+        inner.announce(self, events, wakes);
+    }
+}
+
+impl Inner {
+    /// Something happened: `events` are the poll bits that may have become true.
+    #[inline]
+    pub fn announce(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {
+        if events == 0 {
+            return;
+        }
+        for watch in &mut self.watches {
+            watch.signal(socket, events, wakes);
+        }
+        for waiter in &self.sleepers {
+            wakes.add(waiter);
+        }
+    }
+
+    /// One of its numbers, for calls to the kernel.
+    pub fn fd(&self) -> RawFd {
+        self.fds.first().copied().unwrap_or(-1)
+    }
+
+    /// The `poll` bits that do not come from the kernel's socket.
+    pub fn poll_mask(&self) -> u32 {
+        match &self.role {
+            Role::Connected(conn) => conn.poll_mask(self.low_water),
+            Role::Listening(listening) if listening.side.has_ready() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
+            _ => 0,
+        }
+    }
+
+    /// Whether its readiness comes from us alone and not from the kernel's socket.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.role, Role::Connected(_) | Role::Connecting)
+    }
+
+    /// Tells the peer's end of the link where this connection's reader waits.
+    pub fn update_slot(&self) {
+        let Role::Connected(conn) = &self.role else { return };
+        let mut watchers = self.watches.iter().filter_map(Watch::waiter).chain(self.sleepers.iter().copied());
+        let slot = match (watchers.next(), watchers.next()) {
+            (None, _) => SLOT_NONE,
+            (Some(only), None) => {
+                conn.link.introduce(only);
+                only.slot()
+            }
+            // Several: the I/O thread takes the record in and wakes all of them.
+            (Some(_), Some(_)) => SLOT_IO,
+        };
+        conn.link.fabric().set_slot(conn.id, slot);
+    }
+}
+
+/// For a forked child: the parent's sockets are not ours.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn reset_after_fork() {
+    // SAFETY: by the contract.
+    unsafe { SOCKETS.reset_after_fork() };
+}

@@ -1,0 +1,154 @@
+//! How a thread waits for a socket: look, take in what the link has, spin a little, sleep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use super::{Inner, Role, Socket};
+use crate::link::Link;
+use crate::poll::waiter::Waiter;
+use crate::real::sys::{Errno, now_ns};
+
+/// A socket in use by a thread: it is not reused for another connection meanwhile.
+struct Use(&'static Socket);
+
+impl Use {
+    fn new(socket: &'static Socket, inner: &mut Inner) -> Use {
+        inner.users += 1;
+        Use(socket)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.users -= 1;
+        self.0.recycle_if_done(&mut inner);
+    }
+}
+
+/// A thread that is listed as sleeping on a socket.
+pub struct Sleeper {
+    socket: &'static Socket,
+    waiter: &'static Waiter,
+}
+
+impl Sleeper {
+    /// Lists `waiter`.
+    pub fn new(socket: &'static Socket, inner: &mut Inner, waiter: &'static Waiter) -> Sleeper {
+        inner.sleepers.push(waiter);
+        inner.update_slot();
+        Sleeper { socket, waiter }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let mut inner = self.socket.lock();
+        if let Some(at) = inner.sleepers.iter().position(|w| core::ptr::eq(*w, self.waiter)) {
+            inner.sleepers.swap_remove(at);
+            inner.update_slot();
+        }
+    }
+}
+
+/// A thread between `begin_sleep` and `end_sleep`.
+pub struct Asleep<'a>(&'static Waiter, &'a [Arc<Link>]);
+
+impl<'a> Asleep<'a> {
+    /// Arms `waiter` on `links`. The caller looks for work once more.
+    pub fn new(waiter: &'static Waiter, links: &'a [Arc<Link>]) -> Self {
+        waiter.begin_sleep();
+        for link in links {
+            link.fabric().arm(waiter.slot());
+        }
+        Asleep(waiter, links)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        if !self.0.end_sleep() && self.0.slot() != crate::fabric::SLOT_IO {
+            for link in self.1 {
+                link.fabric().disarm(self.0.slot());
+            }
+        }
+    }
+}
+
+/// A waiter from the pool, given back when dropped.
+pub struct Borrowed(pub &'static Waiter);
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.0.put();
+    }
+}
+
+impl Inner {
+    /// The link of a connected socket.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        match &self.role {
+            Role::Connected(conn) => Some(conn.link.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Socket {
+    /// Waits until `attempt` gives a result. It is called with the lock held whenever something may
+    /// have changed; the lock is free while waiting.
+    ///
+    /// # Errors
+    /// `EAGAIN` when `timeout` is over, `EINTR` on a signal (see [`Waiter::sleep`]), or whatever
+    /// `attempt` gives.
+    pub fn wait_until<T>(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        timeout: Option<Duration>,
+        mut attempt: impl FnMut(&mut Inner) -> Option<Result<T, Errno>>,
+    ) -> Result<T, Errno> {
+        if let Some(result) = attempt(&mut inner) {
+            return result;
+        }
+        let _in_use = Use::new(self, &mut inner);
+        let link = inner.link();
+        let links = link.as_slice();
+        drop(inner);
+        let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
+        let borrowed = Borrowed(Waiter::take()?);
+        let waiter = borrowed.0;
+        let spin_max = crate::runtime::get().spin_ns();
+        let take_in = || links.iter().fold(false, |any, l| l.poll(Some(waiter)) | any);
+        loop {
+            take_in();
+            if let Some(result) = attempt(&mut self.lock()) {
+                return result;
+            }
+            if links.iter().any(|l| waiter.spin.until(spin_max, || l.pending())) {
+                continue;
+            }
+            let _listed = Sleeper::new(self, &mut self.lock(), waiter);
+            let asleep = Asleep::new(waiter, links);
+            take_in();
+            if let Some(result) = attempt(&mut self.lock()) {
+                return result;
+            }
+            let start = now_ns();
+            let left = match deadline {
+                Some(deadline) if deadline <= start => return Err(Errno::AGAIN),
+                Some(deadline) => Some(Duration::from_nanos(deadline - start)),
+                None => None,
+            };
+            let woken = waiter.sleep(left);
+            drop(asleep);
+            waiter.spin.slept(now_ns() - start, spin_max);
+            if woken == Err(Errno::AGAIN) {
+                take_in();
+                return attempt(&mut self.lock()).unwrap_or(Err(Errno::AGAIN));
+            }
+            woken?;
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The atomics of the lock-free parts; loom's own under `--cfg loom`, so that the models in
+//! `tests/loom.rs` check the very code that ships.
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
