@@ -18,8 +18,7 @@ pub fn example() -> String {
     );
     for key in KEYS {
         text.push('\n');
-        let words = format!("{} {}", key.doc, range(key));
-        for line in wrap(&words, 98) {
+        for line in wrap(key.doc, 98).into_iter().chain(wrap(&range(key), 98)) {
             text += &format!("# {line}\n");
         }
         text += &match key.kind {

@@ -64,7 +64,7 @@ impl Write for Line {
     }
 }
 
-/// Writes an event's message.
+/// Writes an event's message, with a space before it.
 pub(super) struct Message<'a>(pub(super) &'a mut Line);
 
 /// Writes an event's other fields, as ` key=value`.
@@ -75,13 +75,13 @@ pub(super) struct Fields<'a>(pub(super) &'a mut Line);
 impl Visit for Message<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            let _ = write!(self.0, "{value:?}");
+            let _ = write!(self.0, " {value:?}");
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            let _ = self.0.write_str(value);
+            let _ = write!(self.0, " {value}");
         }
     }
 }

@@ -81,7 +81,7 @@ impl Subscriber for Log {
         // An error means that the line is full, which its end shows.
         let _ = write!(
             line,
-            "netacc[{pid}] {} {}: ",
+            "netacc[{pid}] {} {}:",
             metadata.level(),
             metadata.target()
         );
