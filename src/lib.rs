@@ -3,4 +3,5 @@
 //! Tests, benches and tools link this library without interposing themselves.
 
 pub mod config;
+pub mod log;
 pub mod stats;

@@ -1,0 +1,182 @@
+//! Values: from what was written to a checked value in [`Config`].
+
+use super::Config;
+use super::keys::{Key, Kind, Unit};
+
+/// A value as it was written, before it is known whether its key takes such a one.
+#[derive(Debug)]
+pub(super) enum Raw<'a> {
+    /// A quoted string of the file, or a value of the environment or a flag.
+    Text(&'a str),
+    /// A whole number of the file.
+    Integer(i128),
+    /// Something else of the file, with its name ("a floating-point number").
+    Other(&'static str),
+}
+
+/// Why a value was refused: a sentence on what is wrong, and one on what to do.
+pub(super) type Refusal = (String, String);
+
+/// Stores `raw` as the value of `key`, or says why it can't be.
+pub(super) fn store(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), Refusal> {
+    let refuse = |what: String| Err((format!("{} {what}.", key.name), remedy(key)));
+    match key.kind {
+        Kind::Number {
+            unit,
+            min,
+            max,
+            set,
+            ..
+        } => {
+            let value = match *raw {
+                Raw::Integer(value) => value,
+                Raw::Text(text) => match parse_number(text, unit) {
+                    Some(value) => value,
+                    None => return refuse(format!("is \"{text}\", which is no whole number")),
+                },
+                Raw::Other(kind) => return refuse(format!("is {kind}, not a whole number")),
+            };
+            if value < i128::from(min) {
+                return refuse(format!("is {value}, below the smallest allowed value"));
+            }
+            if value > i128::from(max) {
+                return refuse(format!("is {value}, above the largest allowed value"));
+            }
+            let value = value as u64;
+            if unit == Unit::PowerOfTwoBytes && !value.is_power_of_two() {
+                return refuse(format!("is {value}, which is not a power of two"));
+            }
+            set(config, value);
+            Ok(())
+        }
+        Kind::Text { set, .. } => match *raw {
+            Raw::Text(text) => set(config, text).or_else(refuse),
+            Raw::Integer(_) => refuse("is a number, not a string".to_owned()),
+            Raw::Other(kind) => refuse(format!("is {kind}, not a string")),
+        },
+    }
+}
+
+/// Sets `key` to its default.
+pub(super) fn store_default(config: &mut Config, key: &Key) {
+    match key.kind {
+        Kind::Number { default, set, .. } => set(config, default),
+        // A default that its own check refuses leaves the field empty; a test keeps that from happening.
+        Kind::Text { default, set, .. } => drop(set(config, default)),
+    }
+}
+
+/// What to write instead, for a value that `key` refused.
+pub(super) fn remedy(key: &Key) -> String {
+    match key.kind {
+        Kind::Number {
+            unit,
+            default,
+            min,
+            max,
+            ..
+        } => {
+            let show = |v| show_number(v, unit);
+            let words = match unit.words() {
+                "" => String::new(),
+                words => format!(" ({words})"),
+            };
+            let (min, max, default) = (show(min), show(max), show(default));
+            format!("Give a number from {min} to {max}{words}; the default is {default}.")
+        }
+        Kind::Text {
+            allowed, default, ..
+        } => {
+            format!("Give {allowed}, in double quotes in the file; the default is \"{default}\".")
+        }
+    }
+}
+
+/// `value` as a person would write it: bytes with K, M or G where that is exact.
+pub(super) fn show_number(value: u64, unit: Unit) -> String {
+    if unit.is_bytes() && value != 0 {
+        for (shift, letter) in [(30, 'G'), (20, 'M'), (10, 'K')] {
+            if value.trailing_zeros() >= shift {
+                return format!("{}{letter}", value >> shift);
+            }
+        }
+    }
+    value.to_string()
+}
+
+/// Reads a number as TOML writes it (decimal or 0x, 0o, 0b; single underscores between digits), and for bytes also
+/// with K, M or G behind it (multiples of 1024, either case).
+fn parse_number(text: &str, unit: Unit) -> Option<i128> {
+    let text = text.trim();
+    let (text, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') if unit.is_bytes() => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') if unit.is_bytes() => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') if unit.is_bytes() => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let text = text.trim_end();
+    let value = match text.get(..2) {
+        Some("0x") => parse_digits(&text[2..], 16),
+        Some("0o") => parse_digits(&text[2..], 8),
+        Some("0b") => parse_digits(&text[2..], 2),
+        _ => match text.strip_prefix('-') {
+            Some(digits) => parse_digits(digits, 10).map(|v| -v),
+            None => parse_digits(text.strip_prefix('+').unwrap_or(text), 10),
+        },
+    }?;
+    Some(value << shift)
+}
+
+/// Digits with single underscores between them. A number that does not fit is as good as the
+/// largest one that does: both are out of every range.
+pub(super) fn parse_digits(text: &str, radix: u32) -> Option<i128> {
+    const LARGEST: i128 = i64::MAX as i128;
+    let mut value: i128 = 0;
+    let mut after_digit = false;
+    for byte in text.bytes() {
+        if byte == b'_' && after_digit {
+            after_digit = false;
+            continue;
+        }
+        let digit = char::from(byte).to_digit(radix)?;
+        value = (value * i128::from(radix) + i128::from(digit)).min(LARGEST);
+        after_digit = true;
+    }
+    after_digit.then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        let bytes = |text| parse_number(text, Unit::Bytes);
+        assert_eq!(bytes("16384"), Some(16384));
+        assert_eq!(bytes("16K"), Some(16384));
+        assert_eq!(bytes(" 8 m "), Some(8 << 20));
+        assert_eq!(bytes("1G"), Some(1 << 30));
+        assert_eq!(bytes("0x40_00"), Some(0x4000));
+        assert_eq!(bytes("16_384"), Some(16384));
+        assert_eq!(bytes("-1"), Some(-1));
+        assert_eq!(
+            bytes("99999999999999999999999999999999999999999G"),
+            Some(i128::from(i64::MAX) << 30)
+        );
+        for bad in [
+            "", "K", "16KB", "1.5M", "_1", "1_", "1__0", "0x", "--1", "é", "16 384",
+        ] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+        assert_eq!(parse_number("16K", Unit::Count), None);
+    }
+
+    #[test]
+    fn numbers_are_shown_in_the_largest_exact_unit() {
+        assert_eq!(show_number(16384, Unit::Bytes), "16K");
+        assert_eq!(show_number(8 << 20, Unit::Bytes), "8M");
+        assert_eq!(show_number(1 << 30, Unit::Bytes), "1G");
+        assert_eq!(show_number(1025, Unit::Bytes), "1025");
+        assert_eq!(show_number(1024, Unit::Count), "1024");
+    }
+}
