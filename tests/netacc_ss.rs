@@ -39,13 +39,19 @@ fn serve() {
     link.fabric.store(Fabric::Shm as u32, Relaxed);
     bump(&link.rx_bytes, 4321);
     let server = ConnStats::claim(8);
-    server.set_addresses("127.0.0.1:6379".parse().unwrap(), "127.0.0.1:50000".parse().unwrap());
+    server.set_addresses(
+        "127.0.0.1:6379".parse().unwrap(),
+        "127.0.0.1:50000".parse().unwrap(),
+    );
     server.set_mode(Mode::Shm, Reason::None);
     server.set_state(ConnState::Established);
     server.set_link(Some(link));
     bump(&server.rx_bytes, 4321);
     let client = ConnStats::claim(10);
-    client.set_addresses("[::1]:50001".parse().unwrap(), "[::1]:5432".parse().unwrap());
+    client.set_addresses(
+        "[::1]:50001".parse().unwrap(),
+        "[::1]:5432".parse().unwrap(),
+    );
     client.set_mode(Mode::Tcp, Reason::SidePortTimeout);
     client.set_state(ConnState::Tcp);
 }
@@ -53,7 +59,9 @@ fn serve() {
 /// The words of the line that contains `part`.
 fn words<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
     let line = text.lines().find(|line| line.contains(part));
-    line.unwrap_or_else(|| panic!("no {part} in:\n{text}")).split_whitespace().collect()
+    line.unwrap_or_else(|| panic!("no {part} in:\n{text}"))
+        .split_whitespace()
+        .collect()
 }
 
 #[test]
@@ -62,15 +70,41 @@ fn all_of_one_process() {
     let text = output(&["-s", "all", "-p", &process.pid.to_string()]);
     let title = text.lines().next().unwrap();
     assert!(title.contains(&format!("(pid {},", process.pid)), "{title}");
-    assert!(title.ends_with(concat!("NetACC ", env!("CARGO_PKG_VERSION"))), "{title}");
+    assert!(
+        title.ends_with(concat!("NetACC ", env!("CARGO_PKG_VERSION"))),
+        "{title}"
+    );
     assert_eq!(
         words(&text, "127.0.0.1:6379"),
-        ["ESTAB", "SHM", "127.0.0.1:6379", "127.0.0.1:50000", "8", "0", "0", "4321", "0", "0", "0", "-"]
+        [
+            "ESTAB",
+            "SHM",
+            "127.0.0.1:6379",
+            "127.0.0.1:50000",
+            "8",
+            "0",
+            "0",
+            "4321",
+            "0",
+            "0",
+            "0",
+            "-"
+        ]
     );
     assert_eq!(
         words(&text, "[::1]:50001"),
         [
-            "KERNEL", "TCP", "[::1]:50001", "[::1]:5432", "10", "-", "0", "0", "0", "0", "0",
+            "KERNEL",
+            "TCP",
+            "[::1]:50001",
+            "[::1]:5432",
+            "10",
+            "-",
+            "0",
+            "0",
+            "0",
+            "0",
+            "0",
             "side_port_timeout"
         ]
     );
@@ -94,7 +128,10 @@ fn each_view_shows_its_part_alone() {
 
 #[test]
 fn every_process_without_a_number() {
-    let processes = [PageProcess::after(&[serve]), PageProcess::after(&[stats::init])];
+    let processes = [
+        PageProcess::after(&[serve]),
+        PageProcess::after(&[stats::init]),
+    ];
     let text = output(&["-s", "sock"]);
     for process in &processes {
         assert!(text.contains(&format!("(pid {},", process.pid)), "{text}");
@@ -136,14 +173,20 @@ fn no_such_process() {
     process.kill(true);
     let pid = process.pid.to_string();
     let said = complaint(&mut netacc_ss(&["-p", &pid]), 1);
-    assert_eq!(said, format!("netacc_ss: no process has the number {pid}\n"));
+    assert_eq!(
+        said,
+        format!("netacc_ss: no process has the number {pid}\n")
+    );
 }
 
 #[test]
 fn a_process_without_netacc() {
     let pid = std::process::id().to_string();
     let said = complaint(&mut netacc_ss(&["-p", &pid]), 1);
-    assert!(said.contains(&format!("process {pid} does not run NetACC")), "{said}");
+    assert!(
+        said.contains(&format!("process {pid} does not run NetACC")),
+        "{said}"
+    );
     assert_eq!(said.lines().count(), 1);
 }
 
@@ -157,7 +200,11 @@ fn another_users_process() {
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(dir.path(), everybody).unwrap();
     let copy = dir.path().join("netacc_ss");
-    std::fs::copy(env!("CARGO_BIN_EXE_netacc_ss"), &copy).unwrap();
+    // By another program: a fork of a test beside this one would hold our own copy open for writing,
+    // and a file open for writing cannot be run.
+    let mut install = Command::new("install");
+    install.args(["-m", "755", env!("CARGO_BIN_EXE_netacc_ss")]);
+    install.arg(&copy).assert().success();
 
     let process = PageProcess::after(&[serve]);
     let mut command = std::process::Command::new(copy);
@@ -177,7 +224,10 @@ fn another_users_process() {
 fn views_that_do_not_exist_are_not_offered() {
     for view in ["qp", "cfg", "nonsense"] {
         let said = complaint(&mut netacc_ss(&["-s", view]), 2);
-        assert!(said.contains("[possible values: all, cnt, sock, link]"), "{said}");
+        assert!(
+            said.contains("[possible values: all, cnt, sock, link]"),
+            "{said}"
+        );
     }
 }
 

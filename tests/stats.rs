@@ -34,7 +34,10 @@ fn count_a_little() {
     conn.set_state(ConnState::Established);
     conn.set_mode(Mode::Shm, Reason::None);
     conn.set_link(Some(link));
-    conn.set_addresses("127.0.0.1:6379".parse().unwrap(), "127.0.0.2:40000".parse().unwrap());
+    conn.set_addresses(
+        "127.0.0.1:6379".parse().unwrap(),
+        "127.0.0.2:40000".parse().unwrap(),
+    );
     bump(&conn.rx_bytes, 512);
     bump(&conn.rx_bytes, 512);
 }
@@ -55,15 +58,25 @@ fn what_is_counted_is_seen_from_outside() {
     assert_eq!(page.fallback(Reason::SidePortForeign), 2);
     assert_eq!(page.fallback(Reason::Forked), 0);
 
-    let [link] = &page.links[..] else { panic!("{:?}", page.links) };
+    let [link] = &page.links[..] else {
+        panic!("{:?}", page.links)
+    };
     assert_eq!(link.state, Some(LinkState::Up));
     assert_eq!(link.fabric, Some(Fabric::Shm));
     assert_eq!((link.peer_pid, link.tx_bytes), (77, 1000));
 
-    let [conn] = &page.conns[..] else { panic!("{:?}", page.conns) };
+    let [conn] = &page.conns[..] else {
+        panic!("{:?}", page.conns)
+    };
     assert_eq!(conn.state, Some(ConnState::Established));
-    assert_eq!((conn.mode, conn.reason), (Some(Mode::Shm), Some(Reason::None)));
-    assert_eq!((conn.fd, conn.link, conn.rx_bytes), (9, Some(link.slot), 1024));
+    assert_eq!(
+        (conn.mode, conn.reason),
+        (Some(Mode::Shm), Some(Reason::None))
+    );
+    assert_eq!(
+        (conn.fd, conn.link, conn.rx_bytes),
+        (9, Some(link.slot), 1024)
+    );
     assert_eq!(conn.local, Some("127.0.0.1:6379".parse().unwrap()));
     assert_eq!(conn.peer, Some("127.0.0.2:40000".parse().unwrap()));
 }
@@ -90,7 +103,11 @@ fn addresses_of_all_families() {
     }
     let process = PageProcess::after(&[set]);
     let page = read(&process);
-    let ends: Vec<_> = page.conns.iter().map(|conn| (conn.local, conn.peer)).collect();
+    let ends: Vec<_> = page
+        .conns
+        .iter()
+        .map(|conn| (conn.local, conn.peer))
+        .collect();
     let v6 = Some("[2001:db8::1]:443".parse().unwrap());
     let mapped = Some("[::ffff:10.1.2.3]:80".parse().unwrap());
     assert_eq!(ends, [(v6, v6), (v6, mapped), (None, None)]);
@@ -128,15 +145,59 @@ fn a_full_table_gives_spare_slots_and_recovers() {
         }
         let links: [_; LINK_SLOTS] = std::array::from_fn(|_| LinkStats::claim());
         let spare = LinkStats::claim();
-        assert_eq!((links[LINK_SLOTS - 1].index(), spare.index()), (Some(LINK_SLOTS - 1), None));
+        assert_eq!(
+            (links[LINK_SLOTS - 1].index(), spare.index()),
+            (Some(LINK_SLOTS - 1), None)
+        );
         spare.release();
         links[5].release();
         assert_eq!(LinkStats::claim().index(), Some(5));
     }
     let process = PageProcess::after(&[fill]);
     let page = read(&process);
-    assert_eq!((page.conns.len(), page.links.len()), (CONN_SLOTS, LINK_SLOTS));
+    assert_eq!(
+        (page.conns.len(), page.links.len()),
+        (CONN_SLOTS, LINK_SLOTS)
+    );
     assert!(page.conns.iter().all(|conn| conn.fd == conn.slot as i32));
+}
+
+#[test]
+fn a_full_or_read_only_dev_shm_costs_no_more_than_the_view() {
+    /// Everything counted here must be written without a signal, whether there is memory or not.
+    fn count_with(mount_options: &std::ffi::CStr) {
+        // SAFETY: system calls with strings that end in zero; they concern this child alone.
+        let mounted = unsafe {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let (none, data) = (c"none".as_ptr(), mount_options.as_ptr().cast());
+            let shm = c"/dev/shm".as_ptr();
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), none, private, data) == 0
+                && libc::mount(none, shm, c"tmpfs".as_ptr(), 0, data) == 0
+        };
+        // SAFETY: no arguments, cannot fail.
+        let root = unsafe { libc::geteuid() } == 0;
+        assert!(mounted || !root);
+        if !mounted {
+            return;
+        }
+        stats::init();
+        let mut seen = 0;
+        for fd in 0..2 * CONN_SLOTS as i32 {
+            let conn = ConnStats::claim(fd);
+            bump(&conn.tx_bytes, 1);
+            seen += usize::from(conn.index().is_some());
+            bump(&LinkStats::claim().tx_bytes, 1);
+        }
+        // Private memory shows all, a file as far as it has memory.
+        assert_eq!(seen == CONN_SLOTS, !stats::is_shared());
+        assert!(seen > 0);
+    }
+    PageProcess::after(&[|| count_with(c"size=4k")]);
+    PageProcess::after(&[|| count_with(c"size=32k")]);
+    PageProcess::after(&[|| count_with(c"size=64k")]);
+    PageProcess::after(&[|| count_with(c"size=256k")]);
+    PageProcess::after(&[|| count_with(c"mode=000,nr_inodes=1")]);
 }
 
 #[test]
@@ -150,7 +211,10 @@ fn before_init_nothing_is_made_and_counting_is_allowed() {
     }
     fn init() {
         stats::init();
-        assert_eq!((stats::is_shared(), stats::global().sleeps.load(Relaxed)), (true, 0));
+        assert_eq!(
+            (stats::is_shared(), stats::global().sleeps.load(Relaxed)),
+            (true, 0)
+        );
     }
     let mut process = PageProcess::after(&[count_early, init]);
     let error = Store::default().page(process.pid).unwrap_err();
@@ -174,19 +238,28 @@ fn removed_at_exit() {
 fn the_page_of_a_dead_process_is_removed_when_seen() {
     for reap in [true, false] {
         let mut process = PageProcess::after(&[count_a_little]);
-        process.kill(reap);
         assert!(Path::new(&page_path(process.pid)).exists());
+        process.kill(reap);
         let shown = Store::default().pages();
         let is_it = |page: &Snapshot| page.pid == process.pid;
         assert!(!shown.iter().flatten().any(is_it), "reaped: {reap}");
-        assert!(!Path::new(&page_path(process.pid)).exists(), "reaped: {reap}");
+        assert!(
+            !Path::new(&page_path(process.pid)).exists(),
+            "reaped: {reap}"
+        );
     }
 }
 
 /// A store of the test's own with one file, named `pid`.
 fn store_with(pid: u32, bytes: &[u8]) -> (tempfile::TempDir, Store, std::path::PathBuf) {
     let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join(Path::new(&page_path(pid)).parent().unwrap().file_name().unwrap());
+    let dir = root.path().join(
+        Path::new(&page_path(pid))
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap(),
+    );
     std::fs::create_dir(&dir).unwrap();
     let file = dir.join(pid.to_string());
     std::fs::write(&file, bytes).unwrap();
@@ -197,7 +270,7 @@ fn store_with(pid: u32, bytes: &[u8]) -> (tempfile::TempDir, Store, std::path::P
 #[test]
 fn the_page_of_an_earlier_process_of_the_same_number_is_removed() {
     let mut bytes = VALID.clone();
-    bytes[offset_of!(Page, header.start_time)] ^= 1;
+    bytes[offset_of!(Page, header.start_time) + 6] ^= 1;
     let (_root, store, file) = store_with(std::process::id(), &bytes);
     assert!(store.pages().is_empty());
     assert!(!file.exists());
@@ -217,8 +290,13 @@ fn pages_of_another_pid_namespace_are_left_alone() {
 fn a_file_that_is_no_page_is_an_error_for_a_living_process() {
     let (_root, store, file) = store_with(std::process::id(), b"something quite different");
     let shown = store.pages();
-    let [Err(error)] = &shown[..] else { panic!("{shown:?}") };
-    assert!(error.to_string().contains("not a page of NetACC"), "{error}");
+    let [Err(error)] = &shown[..] else {
+        panic!("{shown:?}")
+    };
+    assert!(
+        error.to_string().contains("not a page of NetACC"),
+        "{error}"
+    );
     assert!(file.exists());
 }
 
@@ -261,11 +339,20 @@ fn a_forks_child_counts_for_itself() {
         }
     };
     assert_eq!(theirs.counter("sleeps"), Some(7));
-    assert_eq!(theirs.conns.iter().map(|conn| conn.fd).collect::<Vec<_>>(), [5]);
+    assert_eq!(
+        theirs.conns.iter().map(|conn| conn.fd).collect::<Vec<_>>(),
+        [5]
+    );
     assert!(theirs.links.is_empty());
     let ours = read(&process);
     assert_eq!(ours.counter("sleeps"), Some(5));
-    assert_eq!(ours.conns.iter().map(|conn| conn.tx_bytes).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(
+        ours.conns
+            .iter()
+            .map(|conn| conn.tx_bytes)
+            .collect::<Vec<_>>(),
+        [0, 0]
+    );
     drop(process);
     let _ = std::fs::remove_file(page_path(grandchild));
 }
@@ -281,15 +368,23 @@ fn headers_of_other_releases_are_refused_in_words() {
     let mut bytes = VALID.clone();
     bytes[offset_of!(Page, header.layout)] = 99;
     let error = Snapshot::parse(&bytes).unwrap_err();
-    assert!(matches!(error, FormatError::OtherLayout { layout: 99, .. }), "{error}");
+    assert!(
+        matches!(error, FormatError::OtherLayout { layout: 99, .. }),
+        "{error}"
+    );
     let mut bytes = VALID.clone();
     bytes[offset_of!(Page, header.conn_slots)] ^= 1;
-    assert!(matches!(Snapshot::parse(&bytes), Err(FormatError::Damaged { .. })));
+    assert!(matches!(
+        Snapshot::parse(&bytes),
+        Err(FormatError::Damaged { .. })
+    ));
     assert_eq!(Snapshot::parse(&[]), Err(FormatError::Unfinished));
     assert_eq!(Snapshot::parse(&[7; 4000]), Err(FormatError::NotAPage));
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_page_cut_short_or_too_long_is_an_error(len in 0..VALID.len() + 100) {
         let mut bytes = VALID.clone();

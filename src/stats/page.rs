@@ -329,7 +329,10 @@ mod tests {
             std::fs::write(dir.join(pid().to_string()), "of an earlier program").unwrap();
         });
         assert!(made.shared && made.backed > HEAD);
-        assert_eq!(std::fs::metadata(file_in(root.path())).unwrap().len(), SIZE as u64);
+        assert_eq!(
+            std::fs::metadata(file_in(root.path())).unwrap().len(),
+            SIZE as u64
+        );
         let name = CString::new(root.path().as_os_str().as_bytes()).unwrap();
         remove(&name);
         assert!(!file_in(root.path()).exists());

@@ -8,7 +8,10 @@ use netacc::stats::{Mode, Reason};
 
 /// One line that says which process this is.
 pub fn header(page: &Snapshot) -> String {
-    format!("{} (pid {}, uid {}), NetACC {}\n", page.comm, page.pid, page.uid, page.version)
+    format!(
+        "{} (pid {}, uid {}), NetACC {}\n",
+        page.comm, page.pid, page.uid, page.version
+    )
 }
 
 /// The table of links.
@@ -17,8 +20,22 @@ pub fn links(page: &Snapshot) -> String {
         return "Links: none\n".to_owned();
     }
     let head = [
-        "Link", "State", "Fabric", "Peer", "User", "Conns", "Ever", "Tx-B", "Rx-B", "Tx-Rec",
-        "Rx-Rec", "Batches", "Bells", "Stalls", "Spilled-B", "Ring-B",
+        "Link",
+        "State",
+        "Fabric",
+        "Peer",
+        "User",
+        "Conns",
+        "Ever",
+        "Tx-B",
+        "Rx-B",
+        "Tx-Rec",
+        "Rx-Rec",
+        "Batches",
+        "Bells",
+        "Stalls",
+        "Spilled-B",
+        "Ring-B",
     ];
     let rows = page.links.iter().map(link_row).collect();
     format!("Links:\n{}", table(&head, rows))
@@ -98,7 +115,10 @@ pub fn counters(page: &Snapshot) -> String {
         let (name, value) = (counter.name.to_owned(), counter.value.to_string());
         vec![name, value, counter.meaning.to_owned()]
     });
-    let mut out = format!("Counters:\n{}", table(&["Name", "Value", "Meaning"], rows.collect()));
+    let mut out = format!(
+        "Counters:\n{}",
+        table(&["Name", "Value", "Meaning"], rows.collect())
+    );
     let rows: Vec<_> = page
         .fallbacks
         .iter()
@@ -119,7 +139,12 @@ pub fn counters(page: &Snapshot) -> String {
 
 /// `name value` lines. Names are never changed or reordered lightly: scripts read them.
 pub fn plain_counters(page: &Snapshot) -> String {
-    let now = |mode| page.conns.iter().filter(|conn| conn.mode == Some(mode)).count() as u64;
+    let now = |mode| {
+        page.conns
+            .iter()
+            .filter(|conn| conn.mode == Some(mode))
+            .count() as u64
+    };
     let present = [
         ("pid", u64::from(page.pid)),
         ("links_now", page.links.len() as u64),
@@ -128,7 +153,10 @@ pub fn plain_counters(page: &Snapshot) -> String {
         ("conns_now_tcp", now(Mode::Tcp)),
     ];
     let mut out = String::new();
-    let counted = page.counters.iter().map(|counter| (counter.name, counter.value));
+    let counted = page
+        .counters
+        .iter()
+        .map(|counter| (counter.name, counter.value));
     for (name, value) in present.into_iter().chain(counted) {
         let _ = writeln!(out, "{name} {value}");
     }
