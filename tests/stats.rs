@@ -194,6 +194,7 @@ fn a_full_or_read_only_dev_shm_costs_no_more_than_the_view() {
         assert!(seen > 0);
     }
     PageProcess::after(&[|| count_with(c"size=4k")]);
+    PageProcess::after(&[|| count_with(c"size=24k")]);
     PageProcess::after(&[|| count_with(c"size=32k")]);
     PageProcess::after(&[|| count_with(c"size=64k")]);
     PageProcess::after(&[|| count_with(c"size=256k")]);
