@@ -1,0 +1,373 @@
+//! The page's layout: what the library writes and `reader` reads.
+//!
+//! Everything is a fixed-size atomic integer, so that any bytes at all are a valid page, zeroed
+//! memory is an empty one, and a reader in another process needs no lock. Change anything here and
+//! [`LAYOUT`] must change too.
+
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::codes::{ConnState, LinkState, Mode};
+use super::reason::Reason;
+
+/// First eight bytes of a finished page.
+pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
+/// Version of this layout.
+pub const LAYOUT: u32 = 1;
+/// Links that a page can show.
+pub const LINK_SLOTS: usize = 64;
+/// Connections that a page can show; more are counted in [`Global`] only.
+pub const CONN_SLOTS: usize = 4096;
+
+/// Adds `n` to a counter that several threads may write at once.
+#[inline]
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Relaxed);
+}
+
+/// Adds `n` to a counter whose only writer is the caller (it holds the lock that guards it):
+/// a plain load and store, several times cheaper than [`add`].
+#[inline]
+pub fn bump(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+/// Who wrote the page and in which layout. Written once, the magic last.
+#[repr(C, align(64))]
+pub struct Header {
+    /// [`MAGIC`] once the page is ready to be read.
+    pub magic: AtomicU64,
+    /// [`LAYOUT`].
+    pub layout: AtomicU32,
+    /// Number of reasons in [`Global::fallbacks`].
+    pub reasons: AtomicU32,
+    /// Size of the whole page, bytes.
+    pub total_size: AtomicU32,
+    /// Size of [`Global`], bytes.
+    pub global_size: AtomicU32,
+    /// Size of one [`LinkStats`], bytes.
+    pub link_size: AtomicU32,
+    /// Number of link slots.
+    pub link_slots: AtomicU32,
+    /// Size of one [`ConnStats`], bytes.
+    pub conn_size: AtomicU32,
+    /// Number of connection slots.
+    pub conn_slots: AtomicU32,
+    /// The process, as it sees itself in its PID namespace.
+    pub pid: AtomicU32,
+    /// Its effective user when the page was made.
+    pub uid: AtomicU32,
+    /// Its start, clock ticks since boot (field 22 of `/proc/PID/stat`), 0 if unknown.
+    pub start_time: AtomicU64,
+    /// Inode of its PID namespace, 0 if unknown.
+    pub pid_namespace: AtomicU64,
+    /// When the page was made, nanoseconds since 1970.
+    pub created_ns: AtomicU64,
+    /// Name of the program as in `/proc/PID/comm`, padded with zeros.
+    pub comm: [AtomicU64; 2],
+    /// Version of the library, padded with zeros.
+    pub version: [AtomicU64; 4],
+}
+
+/// Declares [`Global`] and the table of its counters' names and meanings.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counters of the whole process, since its page was made.
+        ///
+        /// What links and connections count on the data path is counted in their own slots; the
+        /// `tx_` and `rx_` counters here take up a link's numbers when its slot is released, and the
+        /// reader adds those of living links.
+        #[repr(C, align(64))]
+        pub struct Global {
+            $($(#[doc = $doc])+ pub $name: AtomicU64,)+
+            /// Connections left to kernel TCP, by [`Reason`].
+            pub fallbacks: [AtomicU64; Reason::COUNT],
+        }
+
+        impl Global {
+            /// Name and meaning of every plain counter, in the order of [`Global::values`].
+            pub const NAMES: &[(&'static str, &'static str)] =
+                &[$((stringify!($name), concat!($($doc),+)),)+];
+
+            /// The present values of the plain counters.
+            pub fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$name.load(Relaxed),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that this process opened and that became LOOP.
+    connected_loop,
+    /// Connections that this process opened and that became SHM.
+    connected_shm,
+    /// Connections that this process opened and that stayed kernel TCP.
+    connected_tcp,
+    /// Connections that this process accepted as LOOP.
+    accepted_loop,
+    /// Connections that this process accepted as SHM.
+    accepted_shm,
+    /// Connections that this process accepted as kernel TCP.
+    accepted_tcp,
+    /// Connections closed, of every mode.
+    conns_closed,
+    /// Links made.
+    links_opened,
+    /// Links that could not be made or that broke.
+    links_failed,
+    /// Hellos sent.
+    hellos_sent,
+    /// Hellos received.
+    hellos_received,
+    /// Hellos received and refused.
+    hellos_rejected,
+    /// Peers found to be another service on port + 20000.
+    foreign_peers,
+    /// Looks at kernel descriptors while polling (a system call each).
+    kernel_polls,
+    /// Calls of epoll_wait, poll, select and their like that went through the library.
+    epoll_waits,
+    /// Times that a thread slept in the kernel because nothing was ready.
+    sleeps,
+    /// Bells rung for a sleeping peer (a system call each).
+    wakes_sent,
+    /// Bells received.
+    wakes_received,
+    /// Spins that ended with something ready.
+    spins_won,
+    /// Spins that ended with nothing and led to sleep.
+    spins_lost,
+    /// Calls on TCP sockets passed through to the kernel.
+    syscalls_passed,
+    /// Bytes moved out of a ring because their connection did not read them in time.
+    spilled_bytes,
+    /// Writes that had to wait for their connection's window.
+    window_stalls,
+    /// Writes that had to wait for room in the link's ring.
+    ring_full_stalls,
+    /// Records sent over links.
+    tx_records,
+    /// Bytes of streams sent over links.
+    tx_bytes,
+    /// Publishes: batches of records made visible to a peer at once.
+    tx_batches,
+    /// Records received over links.
+    rx_records,
+    /// Bytes of streams received over links.
+    rx_bytes,
+}
+
+impl Global {
+    /// The counter of connections that this process opened in `mode`.
+    pub fn connected(&self, mode: Mode) -> &AtomicU64 {
+        match mode {
+            Mode::Loop => &self.connected_loop,
+            Mode::Shm => &self.connected_shm,
+            Mode::Tcp | Mode::Undecided => &self.connected_tcp,
+        }
+    }
+
+    /// The counter of connections that this process accepted in `mode`.
+    pub fn accepted(&self, mode: Mode) -> &AtomicU64 {
+        match mode {
+            Mode::Loop => &self.accepted_loop,
+            Mode::Shm => &self.accepted_shm,
+            Mode::Tcp | Mode::Undecided => &self.accepted_tcp,
+        }
+    }
+
+    /// The counter of connections left to kernel TCP for `reason`.
+    pub fn fallback(&self, reason: Reason) -> &AtomicU64 {
+        &self.fallbacks[reason as usize]
+    }
+}
+
+/// What the page tells of one link.
+///
+/// The sender's and the receiver's counters lie on cache lines of their own: each is written under
+/// its own lock.
+#[repr(C, align(64))]
+pub struct LinkStats {
+    /// A [`LinkState`].
+    pub state: AtomicU32,
+    /// A [`super::Fabric`].
+    pub fabric: AtomicU32,
+    /// The peer process, 0 if unknown.
+    pub peer_pid: AtomicU32,
+    /// The peer's user.
+    pub peer_uid: AtomicU32,
+    /// Connections that it carries now.
+    pub conns_now: AtomicU64,
+    /// Connections that it ever carried.
+    pub conns_total: AtomicU64,
+    /// Size of one direction's ring, bytes.
+    pub ring_size: AtomicU64,
+    _pad_head: [AtomicU64; 3],
+
+    /// Records sent.
+    pub tx_records: AtomicU64,
+    /// Bytes of streams sent.
+    pub tx_bytes: AtomicU64,
+    /// Publishes: each makes a batch of records visible to the peer.
+    pub tx_batches: AtomicU64,
+    /// Bells rung for the sleeping peer.
+    pub bells: AtomicU64,
+    /// Times that a sender waited for room in the ring or in a window.
+    pub stalls: AtomicU64,
+    _pad_tx: [AtomicU64; 3],
+
+    /// Records received.
+    pub rx_records: AtomicU64,
+    /// Bytes of streams received.
+    pub rx_bytes: AtomicU64,
+    /// Bytes moved out of the ring for slow connections.
+    pub spilled_bytes: AtomicU64,
+    _pad_rx: [AtomicU64; 5],
+}
+
+impl LinkStats {
+    /// Sets where the link stands.
+    pub fn set_state(&self, state: LinkState) {
+        self.state.store(state as u32, Relaxed);
+    }
+
+    /// Empties a slot that the caller has claimed.
+    pub(super) fn clear(&self) {
+        for word in [&self.state, &self.fabric, &self.peer_pid, &self.peer_uid] {
+            word.store(0, Relaxed);
+        }
+        let words = [
+            &self.conns_now,
+            &self.conns_total,
+            &self.ring_size,
+            &self.tx_records,
+            &self.tx_bytes,
+            &self.tx_batches,
+            &self.bells,
+            &self.stalls,
+            &self.rx_records,
+            &self.rx_bytes,
+            &self.spilled_bytes,
+        ];
+        words.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+/// What the page tells of one connection. The counters that data moves share one cache line.
+#[repr(C, align(64))]
+pub struct ConnStats {
+    /// A [`ConnState`].
+    pub state: AtomicU32,
+    /// A [`Mode`].
+    pub mode: AtomicU32,
+    /// A [`Reason`].
+    pub reason: AtomicU32,
+    /// The application's descriptor.
+    pub fd: AtomicU32,
+    /// Index of the link's slot plus one, 0 for none.
+    pub link: AtomicU32,
+    /// 4 or 6 once the addresses are set, 0 before.
+    pub family: AtomicU32,
+    /// Local port.
+    pub local_port: AtomicU32,
+    /// Peer's port.
+    pub peer_port: AtomicU32,
+    /// Local address; an IPv4 one is in the first four bytes.
+    pub local_addr: [AtomicU64; 2],
+    /// Peer's address, likewise.
+    pub peer_addr: [AtomicU64; 2],
+
+    /// Bytes sent.
+    pub tx_bytes: AtomicU64,
+    /// Bytes received.
+    pub rx_bytes: AtomicU64,
+    /// Records sent.
+    pub tx_records: AtomicU64,
+    /// Records received.
+    pub rx_records: AtomicU64,
+    /// Times that a write waited for the window or the ring.
+    pub stalls: AtomicU64,
+    _pad: [AtomicU64; 3],
+}
+
+impl ConnStats {
+    /// Sets where the connection stands.
+    pub fn set_state(&self, state: ConnState) {
+        self.state.store(state as u32, Relaxed);
+    }
+
+    /// Sets what carries the connection, and why if that is kernel TCP.
+    pub fn set_mode(&self, mode: Mode, reason: Reason) {
+        self.reason.store(reason as u32, Relaxed);
+        self.mode.store(mode as u32, Relaxed);
+    }
+
+    /// Sets both ends' addresses (a listener gives an unspecified peer).
+    pub fn set_addresses(&self, local: SocketAddr, peer: SocketAddr) {
+        let v4 = local.is_ipv4() && peer.is_ipv4();
+        store_ip(&self.local_addr, local.ip(), v4);
+        store_ip(&self.peer_addr, peer.ip(), v4);
+        self.local_port.store(u32::from(local.port()), Relaxed);
+        self.peer_port.store(u32::from(peer.port()), Relaxed);
+        self.family.store(if v4 { 4 } else { 6 }, Relaxed);
+    }
+
+    /// Empties a slot that the caller has claimed.
+    pub(super) fn clear(&self) {
+        let narrow = [
+            &self.state,
+            &self.mode,
+            &self.reason,
+            &self.fd,
+            &self.link,
+            &self.family,
+            &self.local_port,
+            &self.peer_port,
+        ];
+        narrow.iter().for_each(|word| word.store(0, Relaxed));
+        let wide = [
+            &self.tx_bytes,
+            &self.rx_bytes,
+            &self.tx_records,
+            &self.rx_records,
+            &self.stalls,
+        ];
+        wide.iter().for_each(|word| word.store(0, Relaxed));
+        store_text(&self.local_addr, &[]);
+        store_text(&self.peer_addr, &[]);
+    }
+}
+
+/// The whole page: what is always used first, then the slots, which cost memory only when used.
+#[repr(C, align(64))]
+pub struct Page {
+    /// Who wrote it.
+    pub header: Header,
+    /// Counters of the process.
+    pub global: Global,
+    /// Links.
+    pub links: [LinkStats; LINK_SLOTS],
+    /// Connections.
+    pub conns: [ConnStats; CONN_SLOTS],
+}
+
+/// Spreads `text` over `words` in memory order, cut or padded with zeros.
+pub(super) fn store_text(words: &[AtomicU64], text: &[u8]) {
+    for (index, word) in words.iter().enumerate() {
+        let mut bytes = [0; 8];
+        let rest = text.get(index * 8..).unwrap_or_default();
+        let n = rest.len().min(8);
+        bytes[..n].copy_from_slice(&rest[..n]);
+        word.store(u64::from_ne_bytes(bytes), Relaxed);
+    }
+}
+
+/// Stores an address, an IPv4 one as itself or, beside an IPv6 one, mapped.
+fn store_ip(words: &[AtomicU64; 2], ip: IpAddr, v4: bool) {
+    match ip {
+        IpAddr::V4(ip) if v4 => store_text(words, &ip.octets()),
+        IpAddr::V4(ip) => store_text(words, &ip.to_ipv6_mapped().octets()),
+        IpAddr::V6(ip) => store_text(words, &ip.octets()),
+    }
+}
