@@ -6,7 +6,7 @@
 //! valid object and finds out under the object's lock that it is no longer this descriptor's.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
-use std::os::fd::RawFd;
+use rustix::fd::RawFd;
 
 use crate::poll::epoll::EpollSet;
 use crate::socket::Socket;

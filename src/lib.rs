@@ -1,7 +1,21 @@
 //! NetACC's core: everything but the exported libc symbols, which are in `src/preload`.
 //!
-//! Tests, benches and tools link this library without interposing themselves.
+//! Tests, benches and tools link this library without interposing themselves. `docs/architecture.md`
+//! tells how the modules fit together.
 
 pub mod config;
+pub mod conn;
+pub mod control;
+pub mod fabric;
+pub mod fdtable;
+pub mod fork;
+pub mod hooks;
+pub mod link;
 pub mod log;
+pub mod poll;
+pub mod real;
+pub mod runtime;
+pub mod slab;
+pub mod socket;
 pub mod stats;
+pub mod sync;

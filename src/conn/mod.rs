@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::link::Link;
 use crate::real::sys::Errno;
-use crate::stats::ConnStats;
 pub use rx::{Chunk, RxQueue};
 
 const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
@@ -37,8 +36,6 @@ pub struct Conn {
     pub error: Option<Errno>,
     /// A sender found no room since it was last told of some.
     pub tx_blocked: bool,
-    /// Its line in the stats page.
-    pub stats: &'static ConnStats,
     window: u64,
     rx_arrived: u64,
     rx_taken: u64,
@@ -53,7 +50,7 @@ pub struct Violation;
 
 impl Conn {
     /// A connection that has just been opened on `link`.
-    pub fn new(link: Arc<Link>, id: u32, stats: &'static ConnStats) -> Self {
+    pub fn new(link: Arc<Link>, id: u32) -> Self {
         let (window, peer_window) = (link.window(), link.peer_window());
         Conn {
             link,
@@ -65,7 +62,6 @@ impl Conn {
             peer_closed: false,
             error: None,
             tx_blocked: false,
-            stats,
             window,
             rx_arrived: 0,
             rx_taken: 0,

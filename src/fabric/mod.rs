@@ -33,6 +33,22 @@ pub enum FabricKind {
 }
 
 impl FabricKind {
+    /// Its name in the stats page.
+    pub fn stats(self) -> crate::stats::Fabric {
+        match self {
+            FabricKind::Loop => crate::stats::Fabric::Loop,
+            FabricKind::Shm => crate::stats::Fabric::Shm,
+        }
+    }
+
+    /// How connections over it are counted.
+    pub fn mode(self) -> crate::stats::Mode {
+        match self {
+            FabricKind::Loop => crate::stats::Mode::Loop,
+            FabricKind::Shm => crate::stats::Mode::Shm,
+        }
+    }
+
     /// The kind with this protocol number.
     pub fn from_code(code: u8) -> Option<Self> {
         match code {
@@ -95,5 +111,7 @@ pub trait Fabric: Send + Sync {
     /// The waiter of `slot` is awake.
     fn disarm(&self, slot: u8);
     /// Offers the descriptor by which the peer can wake `slot` (an eventfd).
-    fn offer_bell(&self, slot: u8, bell: std::os::fd::BorrowedFd<'_>);
+    fn offer_bell(&self, slot: u8, bell: rustix::fd::BorrowedFd<'_>);
+    /// The peer offered one.
+    fn install_bell(&self, slot: u8, bell: crate::real::sys::InternalFd);
 }

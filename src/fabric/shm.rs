@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -172,23 +172,10 @@ impl Shm {
     pub fn pair(ring_size: usize) -> Result<(Shm, Shm), Errno> {
         let fd = Segment::create(ring_size)?;
         let mapped = Segment::map(fd.as_fd(), ring_size);
-        sys::close(std::os::fd::IntoRawFd::into_raw_fd(fd));
+        sys::close(rustix::fd::IntoRawFd::into_raw_fd(fd));
         let segment = std::sync::Arc::new(mapped?);
         let end = |end| Shm { segment: segment.clone(), end, bells: Bells::Own };
         Ok((end(End::Connector), end(End::Acceptor)))
-    }
-
-    /// The peer passed the bell of one of its slots.
-    pub fn install_bell(&self, slot: u8, bell: InternalFd) {
-        if let Bells::Peer { fds, .. } = &self.bells
-            && slot != SLOT_IO
-            && (slot as usize) < SLOTS
-            && fds[slot as usize]
-                .compare_exchange(-1, bell.as_raw_fd(), Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-        {
-            core::mem::forget(bell);
-        }
     }
 
     fn out(&self) -> usize {
@@ -287,6 +274,18 @@ impl Fabric for Shm {
         if let Bells::Peer { pass, .. } = &self.bells {
             // If it does not go through, the peer rings the I/O thread for this slot: slower, not wrong.
             let _ = crate::control::passing::send(pass.as_fd(), &[slot], &[bell]);
+        }
+    }
+
+    fn install_bell(&self, slot: u8, bell: InternalFd) {
+        if let Bells::Peer { fds, .. } = &self.bells
+            && slot != SLOT_IO
+            && (slot as usize) < SLOTS
+            && fds[slot as usize]
+                .compare_exchange(-1, bell.as_raw_fd(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            core::mem::forget(bell);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::fabric::{Fabric, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::socket::Socket;
-use crate::stats::{self, LinkStats};
+use crate::stats::{self, LinkState, LinkStats};
 use record::Kind;
 use rx::Rx;
 use slots::Slots;
@@ -77,8 +77,12 @@ pub struct Link {
 impl Link {
     /// A link over `fabric`.
     pub fn new(fabric: Box<dyn Fabric>, terms: Terms) -> Arc<Link> {
-        let stats = stats::claim_link();
-        stats::describe_link(stats, fabric.kind(), terms.peer_pid, terms.peer_uid, fabric.rx().size);
+        let stats = LinkStats::claim();
+        stats.fabric.store(fabric.kind().stats() as u32, Ordering::Relaxed);
+        stats.peer_pid.store(terms.peer_pid, Ordering::Relaxed);
+        stats.peer_uid.store(terms.peer_uid, Ordering::Relaxed);
+        stats.ring_size.store(fabric.rx().size as u64, Ordering::Relaxed);
+        stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
         let link = Arc::new(Link {
             tx: Mutex::new(Tx::new(fabric.tx())),
@@ -234,7 +238,7 @@ impl Link {
         }
         let mut rx = self.rx.lock();
         let id = rx.conns.open(socket, self.terms.max_conns)?;
-        self.count(1);
+        self.count(&rx, 1);
         Some(id)
     }
 
@@ -246,7 +250,7 @@ impl Link {
         let mut rx = self.rx.lock();
         let opened = !self.is_dead() && rx.conns.open_as(id, socket);
         if opened {
-            self.count(1);
+            self.count(&rx, 1);
         }
         opened
     }
@@ -254,9 +258,16 @@ impl Link {
     /// The socket of `id` is closed here: records for it are dropped from now on, and its id is free
     /// once the peer's `Close` has come too.
     pub fn forget(&self, id: u32, peer_closed: bool) {
-        self.rx.lock().conns.forget(id, peer_closed);
-        self.count(-1);
+        let mut rx = self.rx.lock();
+        // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
+        rx.conns.forget(id, peer_closed);
+        self.count(&rx, 0);
+    }
+
+    /// The connecting end gives an id up that the peer may know; it is free once the peer has said so.
+    pub fn forget_later(&self, id: u32) {
+        self.forget(id, false);
     }
 
     /// The connecting end's `open` did not come to anything and the peer never knew the id.
@@ -264,8 +275,10 @@ impl Link {
         self.forget(id, true);
     }
 
-    fn count(&self, by: i64) {
-        stats::link_conns(self.stats, by);
+    /// Tells the stats page how many connections there are. Called under the `rx` lock.
+    fn count(&self, rx: &Rx, opened: u64) {
+        self.stats.conns_now.store(rx.conns.live() as u64, Ordering::Relaxed);
+        stats::bump(&self.stats.conns_total, opened);
     }
 
     /// Connections open on it.
@@ -302,12 +315,12 @@ impl Link {
             }
         }
         wakes.ring();
-        stats::retire_link(self.stats);
+        self.stats.set_state(LinkState::Failed);
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        stats::release_link(self.stats);
+        self.stats.release();
     }
 }

@@ -137,7 +137,8 @@ impl Tx {
 
     fn mark_full(&mut self, link: &Link) {
         link.full.store(true, Ordering::Relaxed);
-        stats::bump(&link.stats.ring_full, 1);
+        stats::bump(&link.stats.stalls, 1);
+        stats::add(&stats::global().ring_full_stalls, 1);
         link.fabric.want_space();
     }
 

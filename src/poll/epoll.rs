@@ -4,7 +4,7 @@
 //! sockets are watched here: the waiting thread itself takes in what their links have, and sleeps in
 //! the kernel's epoll_wait, where the set's own bell is registered beside everything else.
 
-use std::os::fd::RawFd;
+use rustix::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -19,7 +19,7 @@ use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::slab::Slab;
 use crate::socket::wait::Asleep;
-use crate::socket::{Inner, Role, Socket};
+use crate::socket::{Inner, Socket};
 use crate::stats;
 
 /// The kernel's descriptors get a look at least this often while accelerated ones keep a set busy.
@@ -35,6 +35,8 @@ fn bell_mark() -> u64 {
 /// An epoll descriptor.
 pub struct EpollSet {
     life: AtomicU64,
+    /// The application's numbers for it.
+    numbers: AtomicUsize,
     /// Accelerated sockets and side-port listeners in it.
     watched: AtomicUsize,
     /// Their links, with the number of connections on each.
@@ -60,19 +62,30 @@ pub unsafe fn reset_after_fork() {
 impl EpollSet {
     /// A set for a fresh epoll descriptor.
     pub fn take() -> &'static EpollSet {
-        SETS.take(|| EpollSet {
+        let set = SETS.take(|| EpollSet {
             life: AtomicU64::new(0),
+            numbers: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
             links: RwLock::new(Vec::new()),
             ready: ReadyList::new(),
             waiter: AtomicPtr::new(core::ptr::null_mut()),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
-        })
+        });
+        set.numbers.store(1, Ordering::Relaxed);
+        set
     }
 
-    /// Its last number was closed. Watches that still name it notice by its life.
-    pub fn close(&'static self) {
+    /// It got one more number.
+    pub fn numbered(&self) {
+        self.numbers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of its numbers was closed. After the last, watches that still name it notice by its life.
+    pub fn unnumbered(&'static self) {
+        if self.numbers.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
         self.life.fetch_add(1, Ordering::AcqRel);
         let waiter = self.waiter.swap(core::ptr::null_mut(), Ordering::AcqRel);
         // SAFETY: waiters live for ever.
@@ -84,6 +97,12 @@ impl EpollSet {
         self.watched.store(0, Ordering::Relaxed);
         self.has_kernel.store(false, Ordering::Relaxed);
         SETS.put(self);
+    }
+
+    /// Whether a socket of ours is in it.
+    #[inline]
+    pub fn watches_ours(&self) -> bool {
+        self.watched.load(Ordering::Acquire) > 0
     }
 
     /// Changes whenever the object starts to stand for another descriptor.
@@ -184,7 +203,7 @@ impl EpollSet {
         timeout: Option<u64>,
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
-        let waiter = self.waiter().filter(|_| self.watched.load(Ordering::Acquire) > 0);
+        let waiter = self.waiter().filter(|_| self.watches_ours());
         let Some(waiter) = waiter else {
             // SAFETY: by the contract.
             return unsafe { kernel_wait(epfd, events, timeout, mask) };
@@ -385,7 +404,7 @@ fn add(
         kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
         set.has_kernel.store(true, Ordering::Relaxed);
     }
-    inner.watches.push(Watch::new(set, fd, event, in_kernel));
+    inner.watches.push(Watch::new(set, epfd, fd, event, in_kernel));
     inner.update_slot();
     check(inner.watches.len() - 1, socket, inner);
     Ok(())
@@ -423,8 +442,8 @@ pub fn leave_kernel(inner: &mut Inner) {
     inner.watches.retain(Watch::is_live);
     for watch in inner.watches.iter_mut().filter(|w| w.in_kernel) {
         watch.in_kernel = false;
-        if let Some(epfd) = epfd_of(watch.set) {
-            let _ = kernel_control(epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
+        if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
+            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
         }
     }
 }
@@ -433,37 +452,11 @@ pub fn leave_kernel(inner: &mut Inner) {
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
     let mut left = Vec::new();
     for watch in inner.watches.drain(..).filter(Watch::is_live) {
-        if !watch.in_kernel && let Some(epfd) = epfd_of(watch.set) {
+        if !watch.in_kernel && fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
             watch.set.has_kernel.store(true, Ordering::Relaxed);
-            let _ = kernel_control(epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
+            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
         }
         left.push((watch.set, watch.life));
     }
     left
-}
-
-/// A number of the set.
-fn epfd_of(set: &'static EpollSet) -> Option<RawFd> {
-    let fd = set_fd(set)?;
-    fdtable::is(fd, Entry::Epoll(set)).then_some(fd)
-}
-
-fn set_fd(set: &'static EpollSet) -> Option<RawFd> {
-    let mut found = None;
-    fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {
-        if let Entry::Epoll(s) = entry
-            && core::ptr::eq(s, set)
-        {
-            found = Some(fd);
-        }
-    });
-    found
-}
-
-/// Whether the socket is a listener or connection whose sets must be told when it goes.
-pub fn link_of(role: &Role) -> Option<&Arc<Link>> {
-    match role {
-        Role::Connected(conn) => Some(&conn.link),
-        _ => None,
-    }
 }

@@ -2,7 +2,7 @@
 //! have become ready; what it is ready for is found out when the events are collected.
 
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
+use rustix::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::epoll_event;
@@ -20,6 +20,8 @@ pub struct Watch {
     pub set: &'static EpollSet,
     /// The set's life when the watch was made: a set that was closed since is another one.
     pub life: u64,
+    /// The set's number by which the socket was added.
+    pub epfd: RawFd,
     /// The number under which the socket was added.
     pub fd: RawFd,
     /// What the application wants to hear, with EPOLLET and EPOLLONESHOT.
@@ -37,10 +39,11 @@ static TOKENS: AtomicU64 = AtomicU64::new(1);
 
 impl Watch {
     /// A watch for `event`.
-    pub fn new(set: &'static EpollSet, fd: RawFd, event: &epoll_event, in_kernel: bool) -> Watch {
+    pub fn new(set: &'static EpollSet, epfd: RawFd, fd: RawFd, event: &epoll_event, in_kernel: bool) -> Watch {
         Watch {
             set,
             life: set.life(),
+            epfd,
             fd,
             interest: event.events,
             data: event.u64,

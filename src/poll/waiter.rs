@@ -2,7 +2,7 @@
 //! other threads of this process can wake it.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, fence};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::EventfdFlags;
@@ -119,23 +119,28 @@ impl Waiter {
         wakes.ring();
     }
 
-    /// Sleeps until rung, or for `timeout`. A cancellation point; restarted after a signal as the
-    /// handler's SA_RESTART says if there is no timeout (as the kernel does for socket calls).
+    /// Sleeps until rung, until `also` has input, or for `timeout`. A cancellation point; without
+    /// `also` and `timeout` restarted after a signal as the handler's SA_RESTART says (as the kernel
+    /// does for socket calls without a timeout).
     ///
     /// # Errors
     /// `EINTR`; `EAGAIN` when the time is over.
-    pub fn sleep(&self, timeout: Option<Duration>) -> Result<(), Errno> {
-        let _keep = sys::KeepErrno::new();
-        if let Some(timeout) = timeout {
-            let time = libc::timespec {
+    pub fn sleep(&self, timeout: Option<Duration>, also: Option<RawFd>) -> Result<(), Errno> {
+        let _errno = crate::log::ErrnoGuard::new();
+        if timeout.is_some() || also.is_some() {
+            let time = timeout.map(|timeout| libc::timespec {
                 tv_sec: timeout.as_secs() as libc::time_t,
                 tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
-            };
-            let mut fds = libc::pollfd { fd: self.raw_bell(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one valid pollfd, a valid timespec, no mask.
-            match unsafe { orig::ppoll(&mut fds, 1, &time, core::ptr::null()) } {
+            });
+            let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+            let input = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // A negative number is skipped.
+            let mut fds = [input(self.raw_bell()), input(also.unwrap_or(-1))];
+            // SAFETY: two valid pollfds, a valid or null timespec, no mask.
+            match unsafe { orig::ppoll(fds.as_mut_ptr(), 2, time, core::ptr::null()) } {
                 0 => return Err(Errno::AGAIN),
                 n if n < 0 => return Err(sys::last_error()),
+                _ if fds[0].revents == 0 => return Ok(()),
                 _ => {}
             }
         }

@@ -1,1 +1,20 @@
-//! The exported symbols.
+//! The preload library: every symbol of the table, exported under libc's name. Nothing else is here,
+//! so that tests, benches and tools can link the core without interposing themselves.
+
+use libc::*;
+
+macro_rules! exports {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
+        $(
+            /// # Safety
+            /// The contract of the libc function of this name.
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
+                // SAFETY: the caller's contract.
+                unsafe { netacc::hooks::$name($($arg),*) }
+            }
+        )*
+    };
+}
+
+netacc::for_each_symbol!(exports);

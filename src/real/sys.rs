@@ -3,6 +3,8 @@
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 pub use rustix::io::Errno;
 
+use crate::socket::addr::Address;
+
 /// Sets the calling thread's `errno`.
 pub fn set_errno(value: i32) {
     // SAFETY: __errno_location always returns a valid pointer to the calling thread's errno.
@@ -18,28 +20,6 @@ pub fn errno() -> i32 {
 /// The error that the last failed libc call left behind.
 pub fn last_error() -> Errno {
     Errno::from_raw_os_error(errno())
-}
-
-/// Restores `errno` when dropped: a successful call must not be seen to change it.
-pub struct KeepErrno(i32);
-
-impl KeepErrno {
-    /// Remembers the current value.
-    pub fn new() -> Self {
-        KeepErrno(errno())
-    }
-}
-
-impl Default for KeepErrno {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for KeepErrno {
-    fn drop(&mut self) {
-        set_errno(self.0);
-    }
 }
 
 /// A descriptor that the application only knows by number, borrowed for one system call.
@@ -128,4 +108,42 @@ pub fn raise_sigpipe() {
     unsafe {
         libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGPIPE);
     }
+}
+
+/// bind(2), unseen by the hooks.
+///
+/// # Errors
+/// The kernel's.
+pub fn bind(fd: BorrowedFd<'_>, address: &Address) -> Result<(), Errno> {
+    address_call(libc::SYS_bind, fd, address)
+}
+
+/// connect(2), unseen by the hooks.
+///
+/// # Errors
+/// The kernel's; `EINPROGRESS` on a non-blocking socket.
+pub fn connect(fd: BorrowedFd<'_>, address: &Address) -> Result<(), Errno> {
+    address_call(libc::SYS_connect, fd, address)
+}
+
+fn address_call(call: libc::c_long, fd: BorrowedFd<'_>, address: &Address) -> Result<(), Errno> {
+    let (ptr, len) = address.as_ptr();
+    let kept = errno();
+    // SAFETY: pointer and length describe a socket address.
+    if unsafe { libc::syscall(call, fd.as_raw_fd(), ptr, len) } == 0 {
+        return Ok(());
+    }
+    let error = last_error();
+    set_errno(kept);
+    Err(error)
+}
+
+/// Breaks an established or half-made TCP connection off and leaves its socket as new, options and
+/// all: connect(2) with AF_UNSPEC.
+pub fn disconnect(fd: RawFd) {
+    let kept = errno();
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    // SAFETY: a valid address of the given length.
+    unsafe { libc::syscall(libc::SYS_connect, fd, &raw const nowhere, size_of::<libc::sockaddr>()) };
+    set_errno(kept);
 }

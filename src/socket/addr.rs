@@ -17,10 +17,7 @@ pub enum Address {
 
 impl core::fmt::Debug for Address {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.canonical() {
-            (ip, port, false) => write!(f, "{}.{}.{}.{}:{port}", ip[12], ip[13], ip[14], ip[15]),
-            (ip, port, true) => write!(f, "[{}]:{port}", core::net::Ipv6Addr::from(ip)),
-        }
+        self.to_std().fmt(f)
     }
 }
 
@@ -121,6 +118,22 @@ impl Address {
         match self {
             Address::V4(_) => 0,
             Address::V6(a) => a.sin6_scope_id,
+        }
+    }
+
+    /// As the standard library has it, for display.
+    pub fn to_std(&self) -> core::net::SocketAddr {
+        match self {
+            Address::V4(a) => (a.sin_addr.s_addr.to_ne_bytes(), self.port()).into(),
+            Address::V6(a) => (a.sin6_addr.s6_addr, self.port()).into(),
+        }
+    }
+
+    /// No address of the same family, for display.
+    pub fn unspecified(&self) -> core::net::SocketAddr {
+        match self {
+            Address::V4(_) => ([0; 4], 0).into(),
+            Address::V6(_) => ([0; 16], 0).into(),
         }
     }
 

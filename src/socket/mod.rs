@@ -13,7 +13,8 @@ pub mod recv;
 pub mod send;
 pub mod wait;
 
-use std::os::fd::RawFd;
+use rustix::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,7 +27,7 @@ use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::slab::Slab;
-use crate::stats::{self, ConnStats};
+use crate::stats::ConnStats;
 use addr::Address;
 
 /// What a socket is at the moment.
@@ -37,8 +38,8 @@ pub enum Role {
     Fresh,
     /// Listening, on the side port too.
     Listening(Box<Listening>),
-    /// A non-blocking `connect` is under way, driven by the I/O thread.
-    Connecting,
+    /// A `connect` is under way; on a link already, if its records may come before it is over.
+    Connecting(Option<Box<Conn>>),
     /// On a link.
     Connected(Box<Conn>),
     /// The kernel's; only its addresses and its reason are ours to know.
@@ -49,8 +50,15 @@ pub enum Role {
 pub struct Listening {
     /// The kernel's queue is looked at next, for fairness.
     pub kernel_next: bool,
-    /// The other door.
-    pub side: std::sync::Arc<SideListener>,
+    /// The other door; a forked child has none.
+    pub side: Option<Arc<SideListener>>,
+}
+
+impl Listening {
+    /// Whether somebody who came in by the side port waits.
+    pub fn has_ready(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.has_ready())
+    }
 }
 
 /// A TCP socket.
@@ -87,7 +95,7 @@ pub struct Inner {
     /// The address that `getpeername` reports in place of the kernel's.
     pub remote: Option<Address>,
     /// Its line in the stats page.
-    pub stats: &'static ConnStats,
+    pub stats: Option<&'static ConnStats>,
     /// Epoll sets that watch it.
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
@@ -113,7 +121,7 @@ impl Socket {
                 connect_error: None,
                 local: None,
                 remote: None,
-                stats: stats::no_conn(),
+                stats: None,
                 watches: Vec::new(),
                 sleepers: Vec::new(),
             }),
@@ -144,7 +152,9 @@ impl Socket {
             return;
         }
         let life = inner.life + 1;
-        stats::release_conn(inner.stats);
+        if let Some(stats) = inner.stats {
+            stats.release();
+        }
         **inner = Socket::blank().inner.into_inner();
         inner.life = life;
         SOCKETS.put(self);
@@ -163,7 +173,7 @@ impl Socket {
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
     ) -> Result<(), Violation> {
         let mut inner = self.lock();
-        let Role::Connected(conn) = &mut inner.role else { return Ok(()) };
+        let Some(conn) = inner.conn() else { return Ok(()) };
         if conn.id == id && core::ptr::eq(&*conn.link, link) {
             let events = apply(conn)?;
             inner.announce(self, events, wakes);
@@ -174,10 +184,8 @@ impl Socket {
     /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
     /// the link's `rx` lock.
     pub fn spill(&'static self, link: &Link, id: u32, slot: u32) -> usize {
-        match &mut self.lock().role {
-            Role::Connected(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
-                conn.rx.spill(slot, &link.slots)
-            }
+        match self.lock().conn() {
+            Some(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => conn.rx.spill(slot, &link.slots),
             _ => 0,
         }
     }
@@ -185,7 +193,7 @@ impl Socket {
     /// The link has ring space again.
     pub fn room_in_link(&'static self, link: &Link, wakes: &mut Wakes) {
         let mut inner = self.lock();
-        let Role::Connected(conn) = &mut inner.role else { return };
+        let Some(conn) = inner.conn() else { return };
         if core::ptr::eq(&*conn.link, link) {
             let events = conn.room();
             inner.announce(self, events, wakes);
@@ -196,7 +204,7 @@ impl Socket {
     /// died) or breaks off with `error` (`broken`). Called under the link's `rx` lock.
     pub fn link_gone(&'static self, link: &Link, error: Errno, broken: bool, wakes: &mut Wakes) {
         let mut inner = self.lock();
-        let Role::Connected(conn) = &mut inner.role else { return };
+        let Some(conn) = inner.conn() else { return };
         if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
             return;
         }
@@ -209,6 +217,15 @@ impl Socket {
 }
 
 impl Inner {
+    /// The connection on a link, established or about to be.
+    #[inline]
+    pub fn conn(&mut self) -> Option<&mut Conn> {
+        match &mut self.role {
+            Role::Connected(conn) | Role::Connecting(Some(conn)) => Some(conn),
+            _ => None,
+        }
+    }
+
     /// Something happened: `events` are the poll bits that may have become true.
     #[inline]
     pub fn announce(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {
@@ -232,19 +249,19 @@ impl Inner {
     pub fn poll_mask(&self) -> u32 {
         match &self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
-            Role::Listening(listening) if listening.side.has_ready() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
+            Role::Listening(listening) if listening.has_ready() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
             _ => 0,
         }
     }
 
     /// Whether its readiness comes from us alone and not from the kernel's socket.
     pub fn is_virtual(&self) -> bool {
-        matches!(self.role, Role::Connected(_) | Role::Connecting)
+        matches!(self.role, Role::Connected(_) | Role::Connecting(_))
     }
 
     /// Tells the peer's end of the link where this connection's reader waits.
     pub fn update_slot(&self) {
-        let Role::Connected(conn) = &self.role else { return };
+        let (Role::Connected(conn) | Role::Connecting(Some(conn))) = &self.role else { return };
         let mut watchers = self.watches.iter().filter_map(Watch::waiter).chain(self.sleepers.iter().copied());
         let slot = match (watchers.next(), watchers.next()) {
             (None, _) => SLOT_NONE,
@@ -257,6 +274,45 @@ impl Inner {
         };
         conn.link.fabric().set_slot(conn.id, slot);
     }
+}
+
+impl Socket {
+    /// What a forked child makes of its parent's socket, without touching the parent's locks and
+    /// links: the kernel's part of it.
+    ///
+    /// # Safety
+    /// No other thread may run.
+    pub unsafe fn inherit(&'static self) -> Inherited {
+        // SAFETY: by the contract nobody changes it; only plain values are copied.
+        let old = unsafe { &*self.inner.data_ptr() };
+        let role = match &old.role {
+            Role::Fresh => Role::Fresh,
+            Role::Listening(_) => Role::Listening(Box::new(Listening { kernel_next: true, side: None })),
+            Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
+            Role::Plain | Role::Unused => return Inherited::Kernel,
+            Role::Connected(_) | Role::Connecting(_) => return Inherited::Orphan,
+        };
+        let socket = Socket::new(old.domain, old.nonblocking);
+        let mut inner = socket.lock();
+        inner.role = role;
+        inner.receive_timeout = old.receive_timeout;
+        inner.send_timeout = old.send_timeout;
+        inner.local = old.local;
+        inner.remote = old.remote;
+        drop(inner);
+        Inherited::Socket(socket)
+    }
+}
+
+/// See [`Socket::inherit`].
+#[derive(Clone, Copy)]
+pub enum Inherited {
+    /// The kernel's alone.
+    Kernel,
+    /// A socket of the child's own.
+    Socket(&'static Socket),
+    /// The parent's stream, out of the child's reach.
+    Orphan,
 }
 
 /// For a forked child: the parent's sockets are not ours.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fd::RawFd;
+
 use parking_lot::MutexGuard;
 
 use super::{Inner, Role, Socket};
@@ -87,10 +89,10 @@ impl Drop for Borrowed {
 }
 
 impl Inner {
-    /// The link of a connected socket.
+    /// The link that carries the socket.
     pub fn link(&self) -> Option<Arc<Link>> {
         match &self.role {
-            Role::Connected(conn) => Some(conn.link.clone()),
+            Role::Connected(conn) | Role::Connecting(Some(conn)) => Some(conn.link.clone()),
             _ => None,
         }
     }
@@ -98,7 +100,8 @@ impl Inner {
 
 impl Socket {
     /// Waits until `attempt` gives a result. It is called with the lock held whenever something may
-    /// have changed; the lock is free while waiting.
+    /// have changed; the lock is free while waiting. `also` is a kernel descriptor whose input is a
+    /// change too.
     ///
     /// # Errors
     /// `EAGAIN` when `timeout` is over, `EINTR` on a signal (see [`Waiter::sleep`]), or whatever
@@ -107,6 +110,7 @@ impl Socket {
         &'static self,
         mut inner: MutexGuard<'static, Inner>,
         timeout: Option<Duration>,
+        also: Option<RawFd>,
         mut attempt: impl FnMut(&mut Inner) -> Option<Result<T, Errno>>,
     ) -> Result<T, Errno> {
         if let Some(result) = attempt(&mut inner) {
@@ -141,7 +145,7 @@ impl Socket {
                 Some(deadline) => Some(Duration::from_nanos(deadline - start)),
                 None => None,
             };
-            let woken = waiter.sleep(left);
+            let woken = waiter.sleep(left, also);
             drop(asleep);
             waiter.spin.slept(now_ns() - start, spin_max);
             if woken == Err(Errno::AGAIN) {

@@ -1,0 +1,93 @@
+//! What is known of destinations: linked, not NetACC (for a while), or being asked right now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::link::Link;
+use crate::real::sys::now_ns;
+use crate::socket::addr::Address;
+use crate::stats::Reason;
+
+/// A destination: address in IPv6 form, port, whether it is IPv6 proper, scope.
+pub type Key = ([u8; 16], u16, bool, u32);
+
+/// The key of an address.
+pub fn key(address: &Address) -> Key {
+    let (ip, port, v6) = address.canonical();
+    (ip, port, v6, address.scope())
+}
+
+/// The first time that a destination is found not to be NetACC it is believed for this long only:
+/// it may just be starting. Doubled each further time, up to NACC_PEER_TTL_S.
+const FIRST_TTL_NS: u64 = 1_000_000_000;
+
+enum Known {
+    Linked(Vec<Arc<Link>>),
+    NotUs { until_ns: u64, ttl_ns: u64, reason: Reason },
+}
+
+/// Answer of [`Cache::look`].
+pub enum Look {
+    /// Links to the process that listens there.
+    Linked(Vec<Arc<Link>>),
+    /// It was found not to be NetACC, for this reason.
+    NotUs(Reason),
+    /// Not known, or no longer.
+    Unknown,
+}
+
+/// The memory of one process.
+#[derive(Default)]
+pub struct Cache {
+    known: HashMap<Key, Known>,
+}
+
+impl Cache {
+    /// What is known of `key`.
+    pub fn look(&mut self, key: &Key) -> Look {
+        match self.known.get_mut(key) {
+            Some(Known::Linked(links)) => {
+                links.retain(|l| !l.is_dead());
+                if links.is_empty() { Look::Unknown } else { Look::Linked(links.clone()) }
+            }
+            Some(Known::NotUs { until_ns, reason, .. }) if now_ns() < *until_ns => Look::NotUs(*reason),
+            _ => Look::Unknown,
+        }
+    }
+
+    /// A link to `key` was made.
+    pub fn linked(&mut self, key: Key, link: Arc<Link>) {
+        match self.known.get_mut(&key) {
+            Some(Known::Linked(links)) => links.push(link),
+            _ => {
+                self.known.insert(key, Known::Linked(vec![link]));
+            }
+        }
+    }
+
+    /// `key` was found not to be NetACC; remembered for at most `max_ttl_ns`.
+    pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
+        let ttl_ns = match self.known.get(&key) {
+            Some(Known::NotUs { ttl_ns, .. }) => ttl_ns.saturating_mul(2),
+            _ => FIRST_TTL_NS,
+        }
+        .min(max_ttl_ns);
+        self.known.insert(key, Known::NotUs { until_ns: now_ns() + ttl_ns, ttl_ns, reason });
+        self.bound();
+    }
+
+    /// Keeps the memory of a process that visits ever new destinations from growing.
+    fn bound(&mut self) {
+        const MOST: usize = 4096;
+        if self.known.len() > MOST {
+            let now = now_ns();
+            self.known.retain(|_, known| match known {
+                Known::Linked(links) => links.iter().any(|l| !l.is_dead()),
+                Known::NotUs { until_ns, .. } => *until_ns > now,
+            });
+            if self.known.len() > MOST {
+                self.known.retain(|_, known| matches!(known, Known::Linked(_)));
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! First contact with a destination: a hello on a connection of our own, and the link that comes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::cache;
+use super::io_thread::{Control, Source};
+use super::passing;
+use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use crate::config::FabricName;
+use crate::fabric::FabricKind;
+use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
+use crate::link::{Link, Terms};
+use crate::poll::waiter::Waiter;
+use crate::real::sys::{self, Errno, InternalFd, now_ns};
+use crate::runtime::Runtime;
+use crate::socket::Socket;
+use crate::socket::addr::Address;
+use crate::stats::{self, Reason};
+
+/// Who waits for a contact's outcome.
+pub enum Waiting {
+    /// A thread in a blocking connect.
+    Thread(Arc<AtomicBool>, &'static Waiter),
+    /// A socket whose connect is under way, in the life of that number.
+    Socket(&'static Socket, u64),
+}
+
+/// What can come of a contact, other than a link.
+type Failure = Reason;
+
+enum Stage {
+    /// The TCP connection to the side port is being made.
+    Connecting,
+    /// The hello is sent.
+    AwaitAnswer { buf: Vec<u8> },
+    /// The token is sent to the rendezvous.
+    AwaitSegment { unix: InternalFd, answer: Answer, peer_uid: u32 },
+}
+
+/// A contact under way.
+pub struct Contact {
+    address: Address,
+    tcp: InternalFd,
+    stage: Stage,
+    deadline: u64,
+}
+
+impl Control {
+    /// Makes contact with `address`, unless that is under way already, and tells `waiting` of the outcome.
+    pub fn contact(&mut self, address: Address, waiting: Waiting) {
+        let key = cache::key(&address);
+        if let Some(others) = self.contacts.get_mut(&key) {
+            others.push(waiting);
+            return;
+        }
+        self.contacts.insert(key, vec![waiting]);
+        match Contact::start(self.runtime, address) {
+            Ok(contact) => {
+                if let Some(contact) = Box::new(contact).advance(self, false) {
+                    self.insert(Source::Contact(contact));
+                }
+            }
+            Err(reason) => self.contact_failed(&address, reason),
+        }
+    }
+
+    fn contact_failed(&mut self, address: &Address, reason: Reason) {
+        tracing::info!(target: "netacc::control", "{address:?} is not reached by NetACC: {}", reason.name());
+        if reason == Reason::SidePortForeign {
+            stats::add(&stats::global().foreign_peers, 1);
+        }
+        let ttl = self.runtime.config.peer_ttl.as_nanos() as u64;
+        self.runtime.cache.lock().not_us(cache::key(address), reason, ttl);
+        self.contact_over(address);
+    }
+
+    fn contact_made(&mut self, address: &Address, link: Arc<Link>) {
+        tracing::info!(target: "netacc::control", "{address:?} is linked by {:?}", link.fabric().kind());
+        self.runtime.cache.lock().linked(cache::key(address), link);
+        self.contact_over(address);
+    }
+
+    /// Lets everybody who waited go on.
+    fn contact_over(&mut self, address: &Address) {
+        for waiting in self.contacts.remove(&cache::key(address)).unwrap_or_default() {
+            match waiting {
+                Waiting::Thread(done, waiter) => {
+                    done.store(true, Ordering::Release);
+                    waiter.wake();
+                }
+                Waiting::Socket(socket, life) => {
+                    if let Some(opening) = socket.go_on_connecting(self.runtime, life, address) {
+                        match opening {
+                            Ok(opening) => self.open(opening),
+                            // The link is full: another one.
+                            Err(waiting) => self.contact(*address, waiting),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Contact {
+    fn start(runtime: &Runtime, address: Address) -> Result<Contact, Failure> {
+        let offset = runtime.config.side_port_offset;
+        let port = address.port().checked_add(offset).ok_or(Reason::SidePortOutOfRange)?;
+        let family = AddressFamily::from_raw(address.family() as u16);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let tcp = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+            .map_err(|_| Reason::ResourceLimit)?;
+        let tcp = InternalFd::adopt(tcp);
+        match sys::connect(tcp.as_fd(), &address.with_port(port)) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+        let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
+        Ok(Contact { address, tcp, stage: Stage::Connecting, deadline })
+    }
+
+    /// See [`Source`].
+    pub fn interest(&self) -> EventFlags {
+        match self.stage {
+            Stage::Connecting => EventFlags::OUT,
+            _ => EventFlags::IN | EventFlags::RDHUP,
+        }
+    }
+
+    /// See [`Source`].
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// Does what can be done now; gives itself back while there is more to come.
+    pub fn advance(mut self: Box<Self>, control: &mut Control, expired: bool) -> Option<Box<Self>> {
+        let outcome = match expired {
+            true => Err(match self.stage {
+                Stage::Connecting | Stage::AwaitAnswer { .. } => Reason::SidePortTimeout,
+                Stage::AwaitSegment { .. } => Reason::HandshakeTimeout,
+            }),
+            false => self.step(control),
+        };
+        match outcome {
+            Ok(None) => return Some(self),
+            Ok(Some(link)) => control.contact_made(&self.address, link),
+            Err(reason) => control.contact_failed(&self.address, reason),
+        }
+        None
+    }
+
+    fn step(&mut self, control: &mut Control) -> Result<Option<Arc<Link>>, Failure> {
+        if matches!(self.stage, Stage::Connecting) {
+            match connected(self.tcp.as_fd()) {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(refusal(error)),
+                Some(Ok(())) => {}
+            }
+            let hello = hello(control.runtime).encode();
+            let sent = rustix::net::send(&self.tcp, &hello, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            if sent != Ok(hello.len()) {
+                return Err(Reason::SidePortForeign);
+            }
+            stats::add(&stats::global().hellos_sent, 1);
+            self.stage = Stage::AwaitAnswer { buf: Vec::new() };
+        }
+        if let Stage::AwaitAnswer { buf } = &mut self.stage {
+            let Some(answer) = read_answer(self.tcp.as_fd(), buf)? else { return Ok(None) };
+            return self.answered(control, answer);
+        }
+        self.fetch_segment(control)
+    }
+
+    fn answered(&mut self, control: &mut Control, answer: Answer) -> Result<Option<Arc<Link>>, Failure> {
+        match answer.verdict {
+            Verdict::Yes if answer.version == VERSION => {}
+            Verdict::Yes | Verdict::Version => return Err(Reason::VersionMismatch),
+            Verdict::Fabric => return Err(Reason::NoCommonFabric),
+            Verdict::Plain | Verdict::Resources => return Err(Reason::PeerRefused),
+        }
+        match FabricKind::from_code(answer.fabric) {
+            Some(FabricKind::Loop) => {
+                // The answer came from this very thread.
+                control.own_ends.remove(&answer.token).map(Some).ok_or(Reason::SidePortForeign)
+            }
+            Some(FabricKind::Shm) => {
+                let (unix, peer_uid) = attach(control.runtime, &answer)?;
+                self.stage = Stage::AwaitSegment { unix, answer, peer_uid };
+                Ok(None)
+            }
+            None => Err(Reason::NoCommonFabric),
+        }
+    }
+
+    fn fetch_segment(&mut self, control: &mut Control) -> Result<Option<Arc<Link>>, Failure> {
+        let Stage::AwaitSegment { unix, answer, peer_uid } = &self.stage else { return Ok(None) };
+        let mut bytes = [0; MAX_FRAME];
+        let (n, fds) = match passing::receive(unix, &mut bytes) {
+            Ok((0, _)) => return Err(Reason::PeerRefused),
+            Ok(got) => got,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            Err(_) => return Err(Reason::LinkFailed),
+        };
+        let Ok(Parsed::Frame(Frame::Segment { ring_size }, _)) = Frame::parse(&bytes[..n]) else {
+            return Err(Reason::LinkFailed);
+        };
+        let Ok([memory, io_bell]) = <[InternalFd; 2]>::try_from(fds) else { return Err(Reason::LinkFailed) };
+        if ring_size > MAX_RING as u64 {
+            return Err(Reason::LinkFailed);
+        }
+        let segment = Segment::map(memory.as_fd(), ring_size as usize).map_err(|error| match error {
+            Errno::INVAL => Reason::LinkFailed,
+            _ => Reason::ResourceLimit,
+        })?;
+        let pass = duplicate(unix)?;
+        let terms = terms(control.runtime, answer.token, answer.window, answer.pid, *peer_uid);
+        let raw = rustix::fd::AsRawFd::as_raw_fd(&pass);
+        let link = Link::new(Box::new(Shm::with_peer(segment, End::Connector, io_bell, pass)), terms);
+        control.adopt_link(&link, 0, raw);
+        Ok(Some(link))
+    }
+}
+
+impl AsFd for Contact {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stage {
+            Stage::AwaitSegment { unix, .. } => unix.as_fd(),
+            _ => self.tcp.as_fd(),
+        }
+    }
+}
+
+/// A second number for a Unix socket: the first one ends with the hand-shake.
+fn duplicate(fd: &InternalFd) -> Result<InternalFd, Failure> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0).map(InternalFd::adopt).map_err(|_| Reason::ResourceLimit)
+}
+
+/// What a link between us and a peer stands on.
+pub fn terms(runtime: &Runtime, token: [u8; 16], peer_window: u64, peer_pid: u32, peer_uid: u32) -> Terms {
+    let config = &runtime.config;
+    Terms {
+        token,
+        window: config.window_size as u64,
+        peer_window,
+        peer_pid,
+        peer_uid,
+        max_conns: config.conn_per_qp,
+        msg_size: config.msg_size,
+    }
+}
+
+/// Windows outside this are no windows: a stream would stand still, or a counter overflow.
+pub fn window_is_sane(window: u64) -> bool {
+    (1024..=1 << 40).contains(&window)
+}
+
+fn hello(runtime: &Runtime) -> Frame {
+    let offered = runtime.config.fabrics.iter().map(|f| match f {
+        FabricName::Loop => FabricKind::Loop as u8,
+        FabricName::Shm => FabricKind::Shm as u8,
+    });
+    Frame::Hello(Hello {
+        oldest: VERSION,
+        newest: VERSION,
+        capabilities: 0,
+        host: runtime.identity.host,
+        process: runtime.identity.process,
+        pid: std::process::id(),
+        window: runtime.config.window_size as u64,
+        fabrics: offered.collect(),
+    })
+}
+
+/// What a failed connect to a side port means.
+fn refusal(error: Errno) -> Failure {
+    match error {
+        Errno::TIMEDOUT => Reason::SidePortTimeout,
+        Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM => Reason::ResourceLimit,
+        _ => Reason::SidePortRefused,
+    }
+}
+
+/// Whether a non-blocking connect has come to an end, and how. `None`: not yet.
+pub fn connected(fd: BorrowedFd<'_>) -> Option<Result<(), Errno>> {
+    let mut poll = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::OUT)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut poll, Some(&now)) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(match rustix::net::sockopt::socket_error(fd) {
+            Ok(result) => result,
+            Err(error) => Err(error),
+        }),
+    }
+}
+
+fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
+    let mut bytes = [0; MAX_FRAME];
+    match rustix::net::recv(tcp, &mut bytes[..], RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => return Err(Reason::SidePortForeign),
+        Ok((_, n)) => buf.extend_from_slice(&bytes[..n.min(MAX_FRAME)]),
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+        Err(_) => return Err(Reason::SidePortForeign),
+    }
+    match Frame::parse(buf) {
+        Ok(Parsed::Incomplete) => Ok(None),
+        Ok(Parsed::Frame(Frame::Answer(answer), n)) if n == buf.len() => {
+            let sane = answer.verdict != Verdict::Yes || window_is_sane(answer.window);
+            if sane { Ok(Some(answer)) } else { Err(Reason::SidePortForeign) }
+        }
+        _ => Err(Reason::SidePortForeign),
+    }
+}
+
+/// Goes to the peer's rendezvous and names the link. Only a peer of the same user is trusted with
+/// memory.
+fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failure> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|_| Reason::ResourceLimit)?;
+    let unix = InternalFd::adopt(unix);
+    let address = SocketAddrUnix::new_abstract_name(&answer.rendezvous).map_err(|_| Reason::LinkFailed)?;
+    rustix::net::connect(&unix, &address).map_err(|_| Reason::LinkFailed)?;
+    let credentials = rustix::net::sockopt::socket_peercred(&unix).map_err(|_| Reason::LinkFailed)?;
+    if credentials.uid != rustix::process::geteuid() {
+        return Err(Reason::PeerOtherUser);
+    }
+    let attach = Frame::Attach { token: answer.token }.encode();
+    passing::send(unix.as_fd(), &attach, &[runtime.io(0).bell.as_fd()]).map_err(|_| Reason::LinkFailed)?;
+    Ok((unix, credentials.uid.as_raw()))
+}

@@ -1,0 +1,333 @@
+//! The I/O threads: they keep links moving while the application is elsewhere. The first one also
+//! does all control work: side ports, hellos, opening connections, noticing dead peers.
+//!
+//! They never sit in a busy connection's way: they sleep until rung, and are rung only for what no
+//! thread of the application waits for itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use super::cache::Key;
+use super::contact::{Contact, Waiting};
+use super::listener::SideListener;
+use super::opening::Opening;
+use super::server::{Guest, Stranger};
+use crate::link::{Link, Token};
+use crate::real::sys::{self, Errno, InternalFd, now_ns};
+use crate::runtime::Runtime;
+use crate::socket::addr::Address;
+
+/// What the control thread can be asked to do.
+pub enum Command {
+    /// Take connections of a side port in.
+    Listen(Arc<SideListener>),
+    /// The application closed the listener.
+    Unlisten(Arc<SideListener>),
+    /// Find out whether `Address` is NetACC, and tell whoever waits.
+    Contact(Address, Waiting),
+    /// See a non-blocking connect through.
+    Open(Opening),
+    /// A listener has room in its backlog again.
+    Room(Arc<SideListener>),
+}
+
+/// Something with a descriptor that the control thread looks after.
+pub enum Source {
+    /// A side port.
+    Listener(Arc<SideListener>),
+    /// The Unix socket where shared memory is handed over.
+    Rendezvous(InternalFd),
+    /// A connection to a side port that has not said what it is, or waits for its turn.
+    Stranger(Stranger),
+    /// A connection to the rendezvous that has not said for which link.
+    Guest(Guest),
+    /// A hello of ours under way.
+    Contact(Box<Contact>),
+    /// A connect of the application under way.
+    Opening(Opening),
+    /// The other process of a link: passes bells, and ends when the process does.
+    #[allow(missing_docs)]
+    Peer { link: Arc<Link>, fd: RawFd },
+}
+
+/// The control thread's state.
+pub struct Control {
+    /// The process's runtime.
+    pub runtime: &'static Runtime,
+    epoll: InternalFd,
+    sources: HashMap<u64, Source>,
+    next_key: u64,
+    /// Links that peers made to us, by their names.
+    pub accepted: HashMap<Token, Arc<Link>>,
+    /// Connecting ends of links with ourselves, until the hello's sender fetches them.
+    pub own_ends: HashMap<Token, Arc<Link>>,
+    /// Links promised in an answer.
+    pub promised: HashMap<Token, super::server::Promise>,
+    /// Hellos under way, with whoever waits for their outcome.
+    pub contacts: HashMap<Key, Vec<Waiting>>,
+}
+
+const BELL: u64 = 0;
+
+/// Starts the I/O threads.
+///
+/// # Errors
+/// The kernel's: no descriptors, or no threads.
+pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
+    let epoll = InternalFd::adopt(epoll::create(CreateFlags::CLOEXEC)?);
+    let bell = runtime.io(0).bell.as_fd();
+    epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+    let mut control = Control {
+        runtime,
+        epoll,
+        sources: HashMap::new(),
+        next_key: BELL + 1,
+        accepted: HashMap::new(),
+        own_ends: HashMap::new(),
+        promised: HashMap::new(),
+        contacts: HashMap::new(),
+    };
+    control.open_rendezvous();
+    spawn(move || control.run())?;
+    for index in 1..runtime.io_count() {
+        spawn(move || serve(runtime, index))?;
+    }
+    Ok(())
+}
+
+/// A thread that no signal of the application reaches.
+fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+    const STACK: usize = 256 << 10;
+    // SAFETY: plain libc calls on valid signal sets.
+    unsafe {
+        let mut all = core::mem::zeroed();
+        let mut old = core::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        let spawned = std::thread::Builder::new().name("netacc-io".into()).stack_size(STACK).spawn(body);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &old, core::ptr::null_mut());
+        spawned.map(drop).map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EAGAIN)))
+    }
+}
+
+/// Links of I/O thread `index`: takes in what is there, drops those that are over.
+fn service(runtime: &Runtime, index: usize) {
+    let links: Vec<Arc<Link>> = {
+        let mut links = runtime.io(index).links.lock();
+        links.retain(|l| !l.is_dead());
+        links.clone()
+    };
+    for link in &links {
+        link.service();
+    }
+}
+
+/// An I/O thread beyond the first.
+fn serve(runtime: &'static Runtime, index: usize) {
+    loop {
+        service(runtime, index);
+        let mut bell = [rustix::event::PollFd::from_borrowed_fd(
+            runtime.io(index).bell.as_fd(),
+            rustix::event::PollFlags::IN,
+        )];
+        let _ = rustix::event::poll(&mut bell, None);
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&runtime.io(index).bell, &mut count);
+    }
+}
+
+impl Control {
+    fn run(&mut self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            service(self.runtime, 0);
+            while let Some(command) = self.runtime.commands.pop() {
+                self.obey(command);
+            }
+            let timeout = self.expire().map(|left| Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            });
+            events.clear();
+            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+            for event in &events {
+                let key = event.data.u64();
+                if key != BELL {
+                    self.handle(key, false);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listen(listener) => {
+                self.insert(Source::Listener(listener));
+            }
+            Command::Unlisten(listener) => self.sources.retain(|_, source| match source {
+                Source::Listener(l) => !Arc::ptr_eq(l, &listener),
+                Source::Stranger(s) => !s.is_for(&listener),
+                _ => true,
+            }),
+            Command::Contact(address, waiting) => self.contact(address, waiting),
+            Command::Open(opening) => self.open(opening),
+            Command::Room(listener) => {
+                let held = |s: &Source| matches!(s, Source::Stranger(s) if s.is_held_for(&listener));
+                let keys: Vec<u64> = self.sources.iter().filter(|(_, s)| held(s)).map(|(k, _)| *k).collect();
+                for key in keys {
+                    self.handle(key, false);
+                }
+            }
+        }
+    }
+
+    /// Sees `opening` through from here on.
+    pub fn open(&mut self, opening: Opening) {
+        if let Some(source) = Source::Opening(opening).advance(self, false) {
+            self.insert(source);
+        }
+    }
+
+    /// Looks after `source` from now on.
+    pub fn insert(&mut self, source: Source) -> Option<u64> {
+        let key = self.next_key;
+        self.next_key += 1;
+        let data = EventData::new_u64(key);
+        let added = source.with_fd(|fd, interest| epoll::add(&self.epoll, fd, data, interest));
+        match added {
+            Ok(()) => {
+                self.sources.insert(key, source);
+                Some(key)
+            }
+            Err(_) => {
+                source.give_up(self);
+                None
+            }
+        }
+    }
+
+    fn handle(&mut self, key: u64, expired: bool) {
+        let Some(source) = self.sources.remove(&key) else { return };
+        let raw = |fd: BorrowedFd<'_>, interest| (fd.as_raw_fd(), interest);
+        let (fd, interest) = source.with_fd(raw);
+        let lasting = source.is_lasting();
+        if !lasting {
+            // Before its turn: afterwards the number may be closed while a duplicate lives on, and
+            // the registration could not be named any more.
+            let _ = epoll::delete(&self.epoll, sys::borrow(fd));
+        }
+        let Some(source) = source.advance(self, expired) else {
+            if lasting {
+                let _ = epoll::delete(&self.epoll, sys::borrow(fd));
+            }
+            return;
+        };
+        if !lasting {
+            let (fd, interest) = source.with_fd(raw);
+            let data = EventData::new_u64(key);
+            if epoll::add(&self.epoll, sys::borrow(fd), data, interest).is_err() {
+                source.give_up(self);
+                return;
+            }
+        } else {
+            debug_assert!(source.with_fd(raw) == (fd, interest));
+        }
+        self.sources.insert(key, source);
+    }
+
+    /// Ends what has run out of time; returns the time until the next does.
+    fn expire(&mut self) -> Option<Duration> {
+        let now = now_ns();
+        let late: Vec<u64> = self
+            .sources
+            .iter()
+            .filter(|(_, s)| s.deadline().is_some_and(|d| d <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            self.handle(key, true);
+        }
+        self.promised.retain(|_, promise| promise.deadline > now);
+        self.sources.values().filter_map(Source::deadline).min().map(|d| Duration::from_nanos(d.saturating_sub(now)))
+    }
+
+    /// Number of connections to side ports and to the rendezvous that have not yet said what they are.
+    pub fn strangers(&self) -> usize {
+        self.sources.values().filter(|s| matches!(s, Source::Stranger(_) | Source::Guest(_))).count()
+    }
+
+    /// A link with another process was made: looks after it.
+    pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) {
+        self.runtime.serve(link, io);
+        self.insert(Source::Peer { link: link.clone(), fd: peer });
+    }
+}
+
+impl Source {
+    fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>, EventFlags) -> T) -> T {
+        match self {
+            Source::Listener(l) => f(l.as_fd(), EventFlags::IN),
+            Source::Rendezvous(fd) => f(fd.as_fd(), EventFlags::IN),
+            Source::Stranger(s) => f(s.as_fd(), s.interest()),
+            Source::Guest(g) => f(g.as_fd(), EventFlags::IN),
+            Source::Contact(c) => f(c.as_fd(), c.interest()),
+            Source::Opening(o) => f(sys::borrow(o.fd()), o.interest()),
+            Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
+        }
+    }
+
+    /// Whether its descriptor and interest stay the same from turn to turn.
+    fn is_lasting(&self) -> bool {
+        matches!(self, Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. })
+    }
+
+    /// When it is to be given up, in [`now_ns`] time.
+    fn deadline(&self) -> Option<u64> {
+        match self {
+            Source::Stranger(s) => s.deadline(),
+            Source::Guest(g) => Some(g.deadline()),
+            Source::Contact(c) => Some(c.deadline()),
+            Source::Opening(o) => Some(o.deadline()),
+            Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. } => None,
+        }
+    }
+
+    /// Does what can be done now; gives back what is left to look after.
+    fn advance(self, control: &mut Control, expired: bool) -> Option<Source> {
+        match self {
+            Source::Listener(listener) => {
+                control.accept_strangers(&listener);
+                Some(Source::Listener(listener))
+            }
+            Source::Rendezvous(fd) => {
+                control.accept_guests(&fd);
+                Some(Source::Rendezvous(fd))
+            }
+            Source::Stranger(stranger) => stranger.advance(control, expired).map(Source::Stranger),
+            Source::Guest(guest) if !expired => guest.advance(control).map(Source::Guest),
+            Source::Guest(_) => None,
+            Source::Contact(contact) => contact.advance(control, expired).map(Source::Contact),
+            Source::Opening(opening) => opening.advance_in_background(expired).map(Source::Opening),
+            Source::Peer { link, fd } => control.hear_peer(&link, fd).then_some(Source::Peer { link, fd }),
+        }
+    }
+
+    /// The kernel would not watch it.
+    fn give_up(self, control: &mut Control) {
+        match self {
+            Source::Contact(contact) => {
+                let _ = contact.advance(control, true);
+            }
+            Source::Opening(opening) => {
+                let _ = opening.advance_in_background(true);
+            }
+            Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
+            _ => {}
+        }
+    }
+}

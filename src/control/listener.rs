@@ -1,0 +1,161 @@
+//! The side port of a listener: where NetACC peers knock, and the queue of connections that came
+//! in by it, ready for the application's `accept`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::poll::waiter::Wakes;
+use crate::real::sys::{Errno, InternalFd};
+use crate::socket::addr::Address;
+use crate::socket::{Role, Socket};
+use crate::stats::Reason;
+
+/// A connection that `accept` may return.
+pub struct Arrival {
+    /// The kernel connection behind it.
+    pub fd: InternalFd,
+    /// The socket, without a number of the application's yet.
+    pub socket: &'static Socket,
+    /// The peer.
+    pub remote: Address,
+}
+
+/// A listening side port.
+pub struct SideListener {
+    fd: InternalFd,
+    /// The application's own listening address.
+    pub local: Address,
+    owner: &'static Socket,
+    queue: Mutex<VecDeque<Arrival>>,
+    ready: AtomicUsize,
+    backlog: AtomicUsize,
+    /// Connections that wait for room in the queue.
+    pub held: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl SideListener {
+    /// Listens `offset` ports above `local`, at the same address.
+    ///
+    /// # Errors
+    /// Why the listener is reachable by TCP alone.
+    pub fn open(
+        owner: &'static Socket,
+        local: Address,
+        only_v6: bool,
+        reuse_port: bool,
+        backlog: i32,
+        offset: u16,
+    ) -> Result<SideListener, Reason> {
+        let port = local.port().checked_add(offset).ok_or(Reason::SidePortOutOfRange)?;
+        let side = local.with_port(port);
+        let fd = open(&side, only_v6, reuse_port, backlog).map_err(|error| match error {
+            Errno::ADDRINUSE | Errno::ACCESS | Errno::PERM => Reason::SidePortTaken,
+            _ => Reason::ResourceLimit,
+        })?;
+        Ok(SideListener {
+            fd,
+            local,
+            owner,
+            queue: Mutex::new(VecDeque::new()),
+            ready: AtomicUsize::new(0),
+            backlog: AtomicUsize::new(room_of(backlog)),
+            held: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The application called `listen` again with another backlog.
+    pub fn set_backlog(&self, backlog: i32) {
+        self.backlog.store(room_of(backlog), Ordering::Relaxed);
+        let _ = rustix::net::listen(&self.fd, backlog);
+    }
+
+    /// Whether `accept` would find something.
+    #[inline]
+    pub fn has_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether the queue takes another connection.
+    pub fn has_room(&self) -> bool {
+        self.ready.load(Ordering::Acquire) < self.backlog.load(Ordering::Relaxed)
+    }
+
+    /// Queues a connection and tells whoever waits. A closed listener gives it back.
+    ///
+    /// # Errors
+    /// The arrival, if the listener was closed meanwhile.
+    pub fn push(&self, arrival: Arrival) -> Result<(), Arrival> {
+        {
+            let mut queue = self.queue.lock();
+            if self.closed.load(Ordering::Acquire) {
+                return Err(arrival);
+            }
+            queue.push_back(arrival);
+            self.ready.store(queue.len(), Ordering::Release);
+        }
+        let mut wakes = Wakes::new(None);
+        {
+            let mut inner = self.owner.lock();
+            if matches!(&inner.role, Role::Listening(l) if l.side.as_ref().is_some_and(|s| core::ptr::eq(&**s, self))) {
+                inner.announce(self.owner, (libc::EPOLLIN | libc::EPOLLRDNORM) as u32, &mut wakes);
+            }
+        }
+        wakes.ring();
+        Ok(())
+    }
+
+    /// Takes the oldest connection.
+    pub fn pop(&self) -> Option<Arrival> {
+        if !self.has_ready() {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let arrival = queue.pop_front();
+        self.ready.store(queue.len(), Ordering::Release);
+        arrival
+    }
+
+    /// No more: returns what nobody will accept.
+    pub fn close(&self) -> VecDeque<Arrival> {
+        let mut queue = self.queue.lock();
+        self.closed.store(true, Ordering::Release);
+        self.ready.store(0, Ordering::Release);
+        // Connects find the port closed at once, not when the control thread gets to it.
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+        core::mem::take(&mut *queue)
+    }
+}
+
+impl AsFd for SideListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// As the kernel: a backlog of n holds n + 1.
+fn room_of(backlog: i32) -> usize {
+    (backlog.clamp(0, 4096) + 1) as usize
+}
+
+fn open(side: &Address, only_v6: bool, reuse_port: bool, backlog: i32) -> Result<InternalFd, Errno> {
+    use rustix::net::sockopt;
+    let family = AddressFamily::from_raw(side.family() as u16);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = InternalFd::adopt(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?);
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if reuse_port {
+        sockopt::set_socket_reuseport(&fd, true)?;
+    }
+    if side.family() == libc::AF_INET6 {
+        sockopt::set_ipv6_v6only(&fd, only_v6)?;
+    }
+    crate::real::sys::bind(fd.as_fd(), side)?;
+    rustix::net::listen(&fd, backlog)?;
+    Ok(fd)
+}

@@ -1,0 +1,12 @@
+//! How two processes find each other and agree on a link: side ports, hellos, the memory of who is
+//! NetACC, and the I/O thread that drives it all.
+
+pub mod cache;
+pub mod contact;
+pub mod identity;
+pub mod io_thread;
+pub mod listener;
+pub mod opening;
+pub mod passing;
+pub mod server;
+pub mod wire;

@@ -1,0 +1,143 @@
+//! Opening one connection: the application's own socket, connected to the side port, says which
+//! connection of which link it is, and the acceptor says yes.
+
+use std::sync::Arc;
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::RawFd;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::contact::connected;
+use super::wire::{Frame, Parsed, VERDICT_LEN, Verdict};
+use crate::link::Link;
+use crate::real::sys::{self, Errno, now_ns};
+use crate::socket::Socket;
+use crate::socket::addr::Address;
+use crate::stats::Reason;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Connecting,
+    AwaitVerdict,
+    Over(Step),
+}
+
+/// A connection that is being opened.
+pub struct Opening {
+    /// The application's socket.
+    pub socket: &'static Socket,
+    /// Its life when the connect began.
+    pub life: u64,
+    /// The link that is to carry it.
+    pub link: Arc<Link>,
+    /// Its id there.
+    pub id: u32,
+    /// Where the application connects to.
+    pub dest: Address,
+    fd: RawFd,
+    stage: Stage,
+    deadline: u64,
+}
+
+/// Where an opening stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Something has to happen on the socket first.
+    Wait,
+    /// The acceptor took it as a connection of the link.
+    Accelerated,
+    /// The acceptor took it as plain TCP.
+    Plain,
+    /// Nothing came of it; the socket is to connect to the application's own port.
+    Failed(Reason),
+}
+
+impl Opening {
+    /// An opening on `fd`, whose connect to the side port was started.
+    pub fn new(
+        socket: &'static Socket,
+        life: u64,
+        fd: RawFd,
+        link: Arc<Link>,
+        id: u32,
+        dest: Address,
+        timeout: core::time::Duration,
+    ) -> Self {
+        let deadline = now_ns() + timeout.as_nanos() as u64;
+        Opening { socket, life, link, id, dest, fd, stage: Stage::Connecting, deadline }
+    }
+
+    /// The application's descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// When it is to be given up, in [`now_ns`] time.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// What to wait for on the descriptor.
+    pub fn interest(&self) -> EventFlags {
+        match self.stage {
+            Stage::Connecting => EventFlags::OUT,
+            Stage::AwaitVerdict | Stage::Over(_) => EventFlags::IN | EventFlags::RDHUP,
+        }
+    }
+
+    /// Does what can be done now. The caller holds the socket's lock or is inside its connect, so
+    /// that the descriptor is still the socket's.
+    pub fn step(&mut self) -> Step {
+        if let Stage::Over(step) = self.stage {
+            return step;
+        }
+        let fd = sys::borrow(self.fd);
+        if self.stage == Stage::Connecting {
+            match connected(fd) {
+                None => return Step::Wait,
+                Some(Err(_)) => return Step::Failed(Reason::SidePortRefused),
+                Some(Ok(())) => {}
+            }
+            let frame = Frame::Open { conn: self.id, token: *self.link.token() }.encode();
+            if rustix::net::send(fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) != Ok(frame.len()) {
+                return Step::Failed(Reason::LinkFailed);
+            }
+            self.stage = Stage::AwaitVerdict;
+        }
+        // Looked at until whole, then taken: what follows it is the stream's.
+        let mut bytes = [0; VERDICT_LEN];
+        match rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((_, n)) if n == VERDICT_LEN => {}
+            Ok((_, n)) if n > 0 => return Step::Wait,
+            Err(Errno::AGAIN | Errno::INTR) => return Step::Wait,
+            _ => return Step::Failed(Reason::PeerRefused),
+        }
+        let _ = rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT);
+        match Frame::parse(&bytes) {
+            Ok(Parsed::Frame(Frame::Verdict(Verdict::Yes), _)) => Step::Accelerated,
+            Ok(Parsed::Frame(Frame::Verdict(Verdict::Plain), _)) => Step::Plain,
+            _ => Step::Failed(Reason::PeerRefused),
+        }
+    }
+
+    /// The control thread's turn. Gives itself back while there is more to come.
+    pub fn advance_in_background(mut self, expired: bool) -> Option<Opening> {
+        let socket = self.socket;
+        match socket.continue_opening(&mut self, expired) {
+            Step::Wait => Some(self),
+            _ => None,
+        }
+    }
+}
+
+impl Opening {
+    /// Keeps an outcome that was seen by a thread that cannot act on it: the control thread's first
+    /// turn finds it.
+    #[must_use]
+    pub fn resume(mut self, step: Step) -> Opening {
+        if step != Step::Wait {
+            self.stage = Stage::Over(step);
+        }
+        self
+    }
+}

@@ -1,0 +1,371 @@
+//! The accepting side: who knocks at a side port, and what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::epoll::EventFlags;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::contact::{terms, window_is_sane};
+use super::identity::random;
+use super::io_thread::{Control, Source};
+use super::listener::{Arrival, SideListener};
+use super::passing;
+use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use crate::config::FabricName;
+use crate::fabric::FabricKind;
+use crate::fabric::shm::{End, Segment, Shm};
+use crate::link::{Link, Token};
+use crate::real::sys::{self, Errno, InternalFd, now_ns};
+use crate::socket::Socket;
+use crate::socket::addr::Address;
+use crate::stats;
+
+/// Connections that have not yet said what they are; more are turned away.
+const MOST_STRANGERS: usize = 1024;
+
+/// A link that an answer has promised, until the peer fetches its memory.
+pub struct Promise {
+    peer_window: u64,
+    peer_pid: u32,
+    /// When it lapses.
+    pub deadline: u64,
+}
+
+enum Stage {
+    /// Nothing known yet.
+    Silent,
+    /// The hello was answered; kept until the peer closes it.
+    Answered,
+    /// Wants to be connection `conn` of `link`, as soon as the listener has room.
+    Held { conn: u32, link: Option<Arc<Link>> },
+}
+
+/// A connection to a side port.
+pub struct Stranger {
+    fd: InternalFd,
+    remote: Address,
+    listener: Arc<SideListener>,
+    buf: Vec<u8>,
+    stage: Stage,
+    deadline: u64,
+}
+
+impl Control {
+    /// Takes in who knocks at `listener`.
+    pub fn accept_strangers(&mut self, listener: &Arc<SideListener>) {
+        loop {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match rustix::net::accept_with(listener.as_fd(), flags) {
+                Ok(fd) => InternalFd::adopt(fd),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(_) => return,
+            };
+            let Some(remote) = Address::peer_of(fd.as_raw_fd()) else { continue };
+            if self.strangers() >= MOST_STRANGERS {
+                continue;
+            }
+            let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
+            let stranger = Stranger {
+                fd,
+                remote,
+                listener: listener.clone(),
+                buf: Vec::new(),
+                stage: Stage::Silent,
+                deadline,
+            };
+            if let Some(stranger) = stranger.advance(self, false) {
+                self.insert(Source::Stranger(stranger));
+            }
+        }
+    }
+
+    fn answer(&mut self, hello: &Hello) -> Answer {
+        stats::add(&stats::global().hellos_received, 1);
+        let runtime = self.runtime;
+        let mut answer = Answer {
+            version: VERSION,
+            verdict: Verdict::Yes,
+            fabric: 0,
+            capabilities: 0,
+            window: runtime.config.window_size as u64,
+            pid: std::process::id(),
+            token: random(),
+            rendezvous: runtime.identity.rendezvous,
+        };
+        if !(hello.oldest..=hello.newest).contains(&VERSION) {
+            answer.verdict = Verdict::Version;
+            return answer;
+        }
+        let ours = |name| runtime.config.fabrics.contains(&name);
+        let offered = |kind: FabricKind| hello.fabrics.contains(&(kind as u8));
+        let same_process = hello.process == runtime.identity.process;
+        if same_process && ours(FabricName::Loop) && offered(FabricKind::Loop) {
+            answer.fabric = FabricKind::Loop as u8;
+            if self.make_loop(answer.token).is_err() {
+                answer.verdict = Verdict::Resources;
+            }
+        } else if !same_process
+            && hello.host.same_as(&runtime.identity.host)
+            && ours(FabricName::Shm)
+            && offered(FabricKind::Shm)
+        {
+            answer.fabric = FabricKind::Shm as u8;
+            let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
+            let promise = Promise { peer_window: hello.window, peer_pid: hello.pid, deadline };
+            self.promised.insert(answer.token, promise);
+        } else {
+            answer.verdict = Verdict::Fabric;
+        }
+        answer
+    }
+
+    fn make_loop(&mut self, token: Token) -> Result<(), Errno> {
+        let (connector, acceptor) = Shm::pair(self.runtime.config.ring_size)?;
+        let (pid, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
+        let terms = terms(self.runtime, token, self.runtime.config.window_size as u64, pid, uid);
+        let own = Link::new(Box::new(connector), terms);
+        let accepted = Link::new(Box::new(acceptor), terms);
+        for link in [&own, &accepted] {
+            self.runtime.serve(link, 0);
+        }
+        self.own_ends.insert(token, own);
+        self.accepted.insert(token, accepted);
+        Ok(())
+    }
+
+    /// Listens at the rendezvous. Without it there are no links to other processes.
+    pub fn open_rendezvous(&mut self) {
+        let made = (|| {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            let fd = InternalFd::adopt(fd);
+            let address = SocketAddrUnix::new_abstract_name(&self.runtime.identity.rendezvous)?;
+            rustix::net::bind(&fd, &address)?;
+            rustix::net::listen(&fd, 128)?;
+            Ok::<_, Errno>(fd)
+        })();
+        match made {
+            Ok(fd) => {
+                self.insert(Source::Rendezvous(fd));
+            }
+            Err(error) => tracing::warn!(target: "netacc::control", "no rendezvous for shared memory: {error}"),
+        }
+    }
+
+    /// Takes in who comes to the rendezvous: processes of the same user only.
+    pub fn accept_guests(&mut self, rendezvous: &InternalFd) {
+        loop {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match rustix::net::accept_with(rendezvous, flags) {
+                Ok(fd) => InternalFd::adopt(fd),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(_) => return,
+            };
+            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else { continue };
+            if credentials.uid != rustix::process::geteuid() || self.strangers() >= MOST_STRANGERS {
+                continue;
+            }
+            let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
+            let guest = Guest { fd, uid: credentials.uid.as_raw(), deadline };
+            if let Some(guest) = guest.advance(self) {
+                self.insert(Source::Guest(guest));
+            }
+        }
+    }
+
+    /// Takes what the other process of `link` passes. False once that process is gone.
+    pub fn hear_peer(&mut self, link: &Arc<Link>, fd: RawFd) -> bool {
+        let mut bytes = [0; MAX_FRAME];
+        loop {
+            match passing::receive(sys::borrow(fd), &mut bytes) {
+                Ok((n, fds)) if n > 0 => {
+                    if let (Ok(Parsed::Frame(Frame::Bell { slot }, _)), Some(bell)) =
+                        (Frame::parse(&bytes[..n]), fds.into_iter().next())
+                    {
+                        link.fabric().install_bell(slot, bell);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return !link.is_dead(),
+                _ => {
+                    tracing::info!(target: "netacc::control", "the peer process of a link is gone");
+                    link.retire(Errno::CONNRESET, false);
+                    self.accepted.remove(link.token());
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+impl Stranger {
+    /// Whether it knocked at `listener`.
+    pub fn is_for(&self, listener: &Arc<SideListener>) -> bool {
+        Arc::ptr_eq(&self.listener, listener)
+    }
+
+    /// Whether it waits for room in the queue of `listener`.
+    pub fn is_held_for(&self, listener: &Arc<SideListener>) -> bool {
+        matches!(self.stage, Stage::Held { .. }) && self.is_for(listener)
+    }
+
+    /// See [`Source`].
+    pub fn interest(&self) -> EventFlags {
+        match self.stage {
+            Stage::Held { .. } => EventFlags::empty(),
+            _ => EventFlags::IN | EventFlags::RDHUP,
+        }
+    }
+
+    /// See [`Source`]. One that is held waits as long as its peer does, as in a kernel backlog.
+    pub fn deadline(&self) -> Option<u64> {
+        (!matches!(self.stage, Stage::Held { .. })).then_some(self.deadline)
+    }
+
+    /// Does what can be done now; gives itself back while there is more to come.
+    pub fn advance(mut self, control: &mut Control, expired: bool) -> Option<Stranger> {
+        if expired {
+            return None;
+        }
+        if !matches!(self.stage, Stage::Held { .. }) {
+            let mut bytes = [0; MAX_FRAME];
+            match rustix::net::recv(&self.fd, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((_, n)) if n > 0 => self.buf.extend_from_slice(&bytes[..n.min(MAX_FRAME)]),
+                Err(Errno::AGAIN | Errno::INTR) => return Some(self),
+                _ => return None,
+            }
+            let frame = match Frame::parse(&self.buf) {
+                Ok(Parsed::Incomplete) => return Some(self),
+                Ok(Parsed::Frame(frame, n)) if n == self.buf.len() => frame,
+                _ => {
+                    stats::add(&stats::global().hellos_rejected, 1);
+                    return None;
+                }
+            };
+            self.buf.clear();
+            match (&self.stage, frame) {
+                (Stage::Silent, Frame::Hello(hello)) if window_is_sane(hello.window) => {
+                    let answer = Frame::Answer(control.answer(&hello)).encode();
+                    self.reply(&answer).ok()?;
+                    self.stage = Stage::Answered;
+                    return Some(self);
+                }
+                (Stage::Silent, Frame::Open { conn, token }) => {
+                    // A link that this process does not have belongs to another one that listens on
+                    // the same port: the connection goes on as plain TCP.
+                    let link = control.accepted.get(&token).filter(|l| !l.is_dead()).cloned();
+                    self.stage = Stage::Held { conn, link };
+                    self.listener.held.fetch_add(1, Ordering::AcqRel);
+                }
+                _ => {
+                    stats::add(&stats::global().hellos_rejected, 1);
+                    return None;
+                }
+            }
+        }
+        self.admit()
+    }
+
+    fn reply(&self, frame: &[u8]) -> Result<(), Errno> {
+        match rustix::net::send(&self.fd, frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
+            n if n == frame.len() => Ok(()),
+            _ => Err(Errno::PIPE),
+        }
+    }
+
+    /// Hands the connection to the application's `accept`, or waits for room.
+    fn admit(mut self) -> Option<Stranger> {
+        if !self.listener.has_room() {
+            return Some(self);
+        }
+        let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else { return None };
+        self.listener.held.fetch_sub(1, Ordering::AcqRel);
+        let (local, remote) = (self.local(), self.remote);
+        let socket = Socket::arrived(local, link.as_ref().map(|l| (l, conn)));
+        let accelerated = socket.is_connected();
+        let verdict = if accelerated { Verdict::Yes } else { Verdict::Plain };
+        if self.reply(&Frame::Verdict(verdict).encode()).is_err() {
+            socket.discard();
+            return None;
+        }
+        let arrival = Arrival { fd: self.fd, socket, remote };
+        if let Err(arrival) = self.listener.push(arrival) {
+            arrival.socket.discard();
+        }
+        None
+    }
+
+    /// Our address as the peer meant it: the kernel's, with the application's port.
+    fn local(&self) -> Address {
+        let port = self.listener.local.port();
+        Address::local_of(self.fd.as_raw_fd()).unwrap_or(self.listener.local).with_port(port)
+    }
+}
+
+impl AsFd for Stranger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A connection to the rendezvous that has not said for which link it comes.
+pub struct Guest {
+    fd: InternalFd,
+    uid: u32,
+    deadline: u64,
+}
+
+impl Guest {
+    /// See [`Source`].
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// Makes the promised link. Gives itself back until the peer has spoken.
+    pub fn advance(self, control: &mut Control) -> Option<Guest> {
+        let mut bytes = [0; MAX_FRAME];
+        let (n, fds) = match passing::receive(&self.fd, &mut bytes) {
+            Err(Errno::AGAIN | Errno::INTR) => return Some(self),
+            Ok(got) if got.0 > 0 => got,
+            _ => return None,
+        };
+        let Ok(Parsed::Frame(Frame::Attach { token }, _)) = Frame::parse(&bytes[..n]) else { return None };
+        let promise = control.promised.remove(&token)?;
+        let io_bell = fds.into_iter().next()?;
+        if let Err(error) = self.hand_over(control, token, &promise, io_bell) {
+            stats::add(&stats::global().links_failed, 1);
+            tracing::warn!(target: "netacc::control", "cannot make a shared-memory link: {error}");
+        }
+        None
+    }
+
+    fn hand_over(
+        self,
+        control: &mut Control,
+        token: Token,
+        promise: &Promise,
+        io_bell: InternalFd,
+    ) -> Result<(), Errno> {
+        let runtime = control.runtime;
+        let ring_size = runtime.config.ring_size;
+        let memory = Segment::create(ring_size)?;
+        let segment = Segment::map(memory.as_fd(), ring_size)?;
+        let io = runtime.choose_io();
+        let frame = Frame::Segment { ring_size: ring_size as u64 }.encode();
+        passing::send(self.fd.as_fd(), &frame, &[memory.as_fd(), runtime.io(io).bell.as_fd()])?;
+        let raw = self.fd.as_raw_fd();
+        let terms = terms(runtime, token, promise.peer_window, promise.peer_pid, self.uid);
+        let link = Link::new(Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)), terms);
+        control.accepted.insert(token, link.clone());
+        control.adopt_link(&link, io, raw);
+        Ok(())
+    }
+}
+
+impl AsFd for Guest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

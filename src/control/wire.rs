@@ -1,0 +1,291 @@
+//! The control protocol's frames. Little-endian, at most [`MAX_FRAME`] bytes, each begun by the same
+//! eight bytes: magic, kind, version, length of the whole.
+//!
+//! Version 1:
+//!
+//! | kind | from, on | fields after the prefix |
+//! |---|---|---|
+//! | 1 hello | connecting side, a connection of its own to the side port | oldest and newest version u16, capabilities u64, host 16 B, network namespace u64, process 16 B, pid u32, window u64, fabric count u8, fabrics |
+//! | 2 answer | accepting side | version u16, verdict u8, fabric u8, capabilities u64, window u64, pid u32, token 16 B, rendezvous 32 B |
+//! | 3 open | connecting side, the application's own connection to the side port | connection id u32, token 16 B |
+//! | 4 verdict | accepting side | verdict u8 |
+//! | 5 attach | connecting side, Unix socket, with its I/O bell | token 16 B |
+//! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
+//! | 7 bell | either side, Unix socket, with the bell | slot u8 |
+//!
+//! Every parser here is total: any bytes give a frame or an error.
+
+/// First bytes of every frame.
+pub const MAGIC: [u8; 4] = *b"NACC";
+/// The protocol version that this library speaks.
+pub const VERSION: u16 = 1;
+/// No frame is longer.
+pub const MAX_FRAME: usize = 160;
+/// The bytes with which every frame begins.
+pub const PREFIX: usize = 8;
+/// Bytes of a verdict frame.
+pub const VERDICT_LEN: usize = PREFIX + 1;
+
+/// Fabrics that a hello can offer.
+const MAX_FABRICS: usize = 8;
+
+/// Names this host and network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Host {
+    /// The kernel's boot id; zero if unknown.
+    pub boot_id: [u8; 16],
+    /// Inode of the network namespace; zero if unknown.
+    pub net_ns: u64,
+}
+
+impl Host {
+    /// Whether both are known to be the same.
+    pub fn same_as(&self, other: &Host) -> bool {
+        self == other && self.boot_id != [0; 16] && self.net_ns != 0
+    }
+}
+
+/// See the module's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest version that the sender speaks.
+    pub oldest: u16,
+    /// Newest version that the sender speaks.
+    pub newest: u16,
+    /// Capability bits; none are defined yet.
+    pub capabilities: u64,
+    /// Where the sender runs.
+    pub host: Host,
+    /// The sending process: random, made anew by each.
+    pub process: [u8; 16],
+    /// Its pid, for display.
+    pub pid: u32,
+    /// Receive window of each connection, bytes.
+    pub window: u64,
+    /// Fabric codes, preferred first.
+    pub fabrics: Vec<u8>,
+}
+
+/// Why (or that not) a hello or an open is declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Granted.
+    Yes = 0,
+    /// This connection goes on as plain TCP.
+    Plain = 1,
+    /// No version in common.
+    Version = 2,
+    /// No fabric in common.
+    Fabric = 3,
+    /// Out of memory or descriptors.
+    Resources = 4,
+}
+
+impl Verdict {
+    fn from_code(code: u8) -> Option<Verdict> {
+        Some(match code {
+            0 => Verdict::Yes,
+            1 => Verdict::Plain,
+            2 => Verdict::Version,
+            3 => Verdict::Fabric,
+            4 => Verdict::Resources,
+            _ => return None,
+        })
+    }
+}
+
+/// See the module's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The version that both will speak.
+    pub version: u16,
+    /// Whether there will be a link.
+    pub verdict: Verdict,
+    /// The fabric chosen; 0 if none.
+    pub fabric: u8,
+    /// Capability bits in common.
+    pub capabilities: u64,
+    /// Receive window of each connection, bytes.
+    pub window: u64,
+    /// The answering process, for display.
+    pub pid: u32,
+    /// The link's name.
+    pub token: [u8; 16],
+    /// Abstract Unix address where the shared memory is handed over.
+    pub rendezvous: [u8; 32],
+}
+
+/// A frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Frame {
+    Hello(Hello),
+    Answer(Answer),
+    Open { conn: u32, token: [u8; 16] },
+    Verdict(Verdict),
+    Attach { token: [u8; 16] },
+    Segment { ring_size: u64 },
+    Bell { slot: u8 },
+}
+
+/// The bytes are not a frame of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAFrame;
+
+/// Result of looking at received bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A frame of so many bytes.
+    Frame(Frame, usize),
+    /// A good beginning: more bytes are needed.
+    Incomplete,
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(kind: u8) -> Writer {
+        let mut out = Vec::with_capacity(MAX_FRAME);
+        out.extend(MAGIC);
+        out.extend([kind, VERSION as u8, 0, 0]);
+        Writer(out)
+    }
+
+    fn put(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        let len = self.0.len() as u16;
+        self.0[6..8].copy_from_slice(&len.to_le_bytes());
+        self.0
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], NotAFrame> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(NotAFrame)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, NotAFrame> {
+        self.bytes::<1>().map(|[b]| b)
+    }
+
+    fn u16(&mut self) -> Result<u16, NotAFrame> {
+        self.bytes().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, NotAFrame> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, NotAFrame> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    fn end(&self) -> Result<(), NotAFrame> {
+        if self.0.is_empty() { Ok(()) } else { Err(NotAFrame) }
+    }
+}
+
+impl Frame {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Frame::Hello(h) => Writer::new(1)
+                .put(&h.oldest.to_le_bytes())
+                .put(&h.newest.to_le_bytes())
+                .put(&h.capabilities.to_le_bytes())
+                .put(&h.host.boot_id)
+                .put(&h.host.net_ns.to_le_bytes())
+                .put(&h.process)
+                .put(&h.pid.to_le_bytes())
+                .put(&h.window.to_le_bytes())
+                .put(&[h.fabrics.len().min(MAX_FABRICS) as u8])
+                .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)]),
+            Frame::Answer(a) => Writer::new(2)
+                .put(&a.version.to_le_bytes())
+                .put(&[a.verdict as u8, a.fabric])
+                .put(&a.capabilities.to_le_bytes())
+                .put(&a.window.to_le_bytes())
+                .put(&a.pid.to_le_bytes())
+                .put(&a.token)
+                .put(&a.rendezvous),
+            Frame::Open { conn, token } => Writer::new(3).put(&conn.to_le_bytes()).put(token),
+            Frame::Verdict(v) => Writer::new(4).put(&[*v as u8]),
+            Frame::Attach { token } => Writer::new(5).put(token),
+            Frame::Segment { ring_size } => Writer::new(6).put(&ring_size.to_le_bytes()),
+            Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
+        }
+        .end()
+    }
+
+    /// Parses the frame at the start of `bytes`.
+    ///
+    /// # Errors
+    /// [`NotAFrame`] as soon as the bytes cannot become one.
+    pub fn parse(bytes: &[u8]) -> Result<Parsed, NotAFrame> {
+        let known = bytes.len().min(MAGIC.len());
+        if bytes[..known] != MAGIC[..known] {
+            return Err(NotAFrame);
+        }
+        let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return Ok(Parsed::Incomplete) };
+        let len = usize::from(u16::from_le_bytes([prefix[6], prefix[7]]));
+        if !(PREFIX..=MAX_FRAME).contains(&len) {
+            return Err(NotAFrame);
+        }
+        let Some(frame) = bytes.get(..len) else { return Ok(Parsed::Incomplete) };
+        let mut r = Reader(&frame[PREFIX..]);
+        let parsed = match prefix[4] {
+            1 => {
+                let mut hello = Hello {
+                    oldest: r.u16()?,
+                    newest: r.u16()?,
+                    capabilities: r.u64()?,
+                    host: Host { boot_id: r.bytes()?, net_ns: r.u64()? },
+                    process: r.bytes()?,
+                    pid: r.u32()?,
+                    window: r.u64()?,
+                    fabrics: Vec::new(),
+                };
+                let count = usize::from(r.u8()?);
+                if count > MAX_FABRICS || hello.oldest > hello.newest {
+                    return Err(NotAFrame);
+                }
+                for _ in 0..count {
+                    hello.fabrics.push(r.u8()?);
+                }
+                // A newer peer may say more: what we do not know does not concern us.
+                r.0 = &[];
+                Frame::Hello(hello)
+            }
+            2 => {
+                let answer = Answer {
+                    version: r.u16()?,
+                    verdict: Verdict::from_code(r.u8()?).ok_or(NotAFrame)?,
+                    fabric: r.u8()?,
+                    capabilities: r.u64()?,
+                    window: r.u64()?,
+                    pid: r.u32()?,
+                    token: r.bytes()?,
+                    rendezvous: r.bytes()?,
+                };
+                Frame::Answer(answer)
+            }
+            3 => Frame::Open { conn: r.u32()?, token: r.bytes()? },
+            4 => Frame::Verdict(Verdict::from_code(r.u8()?).ok_or(NotAFrame)?),
+            5 => Frame::Attach { token: r.bytes()? },
+            6 => Frame::Segment { ring_size: r.u64()? },
+            7 => Frame::Bell { slot: r.u8()? },
+            _ => return Err(NotAFrame),
+        };
+        r.end()?;
+        Ok(Parsed::Frame(parsed, len))
+    }
+}

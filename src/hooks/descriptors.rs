@@ -1,0 +1,224 @@
+//! close, dup, fcntl, ioctl and their kin.
+
+use libc::{c_int, c_uint, c_ulong};
+
+use super::{Found, fail, find};
+use crate::fdtable::{self, Entry};
+use crate::fork;
+use crate::real::orig;
+use crate::real::sys::Errno;
+use crate::socket::{Role, lifecycle};
+
+/// The largest descriptor number there can be.
+const LAST: c_uint = c_int::MAX as c_uint;
+
+pub unsafe fn close(fd: c_int) -> c_int {
+    if let Some(entry) = fdtable::get(fd)
+        && !fork::is_stranger()
+    {
+        if let Entry::Internal = entry {
+            return fail::<c_int>(Errno::BADF);
+        }
+        forget(fd);
+    }
+    // SAFETY: no pointers.
+    unsafe { orig::close(fd) }
+}
+
+/// The application gives `fd` up.
+fn forget(fd: c_int) {
+    if let Some(entry) = fdtable::take(fd) {
+        lifecycle::release(fd, entry);
+    }
+}
+
+pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0 || first > last || fork::is_stranger() {
+        // SAFETY: no pointers.
+        return unsafe { orig::close_range(first, last, flags) };
+    }
+    let mut kept = Vec::new();
+    fdtable::for_each(first as usize, last as usize, |fd, entry| match entry {
+        Entry::Internal => kept.push(fd as c_uint),
+        _ => forget(fd),
+    });
+    // Around the library's own, which the application does not know of.
+    let mut from = first;
+    let mut result = 0;
+    for fd in kept {
+        if fd > from {
+            // SAFETY: no pointers.
+            result = unsafe { orig::close_range(from, fd - 1, flags) };
+        }
+        from = fd + 1;
+    }
+    if from <= last {
+        // SAFETY: no pointers.
+        result = unsafe { orig::close_range(from, last, flags) };
+    }
+    result
+}
+
+pub unsafe fn closefrom(first: c_int) {
+    if fork::is_stranger() {
+        // SAFETY: no pointers.
+        return unsafe { orig::closefrom(first) };
+    }
+    // SAFETY: no pointers.
+    if unsafe { close_range(first.max(0) as c_uint, LAST, 0) } < 0 {
+        // Before Linux 5.9: one by one.
+        fdtable::for_each(first.max(0) as usize, fdtable::CAPACITY - 1, |fd, entry| {
+            if !matches!(entry, Entry::Internal) {
+                forget(fd);
+            }
+        });
+    }
+}
+
+/// Books a duplicate.
+fn note(from: c_int, to: c_int) -> c_int {
+    if to >= 0 && to != from && !fork::is_stranger() {
+        lifecycle::duplicated(from, to);
+    }
+    to
+}
+
+pub unsafe fn dup(fd: c_int) -> c_int {
+    if is_internal(fd) {
+        return fail::<c_int>(Errno::BADF);
+    }
+    // SAFETY: no pointers.
+    note(fd, unsafe { orig::dup(fd) })
+}
+
+pub unsafe fn dup2(fd: c_int, to: c_int) -> c_int {
+    if is_internal(fd) || is_internal(to) {
+        return fail::<c_int>(Errno::BADF);
+    }
+    // SAFETY: no pointers.
+    note(fd, unsafe { orig::dup2(fd, to) })
+}
+
+pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+    if is_internal(fd) || is_internal(to) {
+        return fail::<c_int>(Errno::BADF);
+    }
+    // SAFETY: no pointers.
+    note(fd, unsafe { orig::dup3(fd, to, flags) })
+}
+
+fn is_internal(fd: c_int) -> bool {
+    matches!(fdtable::get(fd), Some(Entry::Internal)) && !fork::is_stranger()
+}
+
+pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { control(fd, cmd, arg, orig::fcntl) }
+}
+
+pub unsafe fn fcntl64(fd: c_int, cmd: c_int, arg: usize) -> c_int {
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { control(fd, cmd, arg, orig::fcntl64) }
+}
+
+unsafe fn control(
+    fd: c_int,
+    cmd: c_int,
+    arg: usize,
+    original: unsafe fn(c_int, c_int, usize) -> c_int,
+) -> c_int {
+    if is_internal(fd) {
+        return fail::<c_int>(Errno::BADF);
+    }
+    match cmd {
+        // SAFETY: an integer argument.
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note(fd, unsafe { original(fd, cmd, arg) }),
+        libc::F_SETFL => {
+            let Found::Socket(_, mut inner) = find(fd) else {
+                // SAFETY: an integer argument.
+                return unsafe { original(fd, cmd, arg) };
+            };
+            // A listener with a side port is always non-blocking for the kernel.
+            let forced = match inner.role {
+                Role::Listening(_) => libc::O_NONBLOCK as usize,
+                _ => 0,
+            };
+            // SAFETY: an integer argument; F_SETFL never waits.
+            let result = unsafe { original(fd, cmd, arg | forced) };
+            if result == 0 {
+                inner.nonblocking = arg as c_int & libc::O_NONBLOCK != 0;
+            }
+            result
+        }
+        libc::F_GETFL => {
+            // SAFETY: no argument.
+            let flags = unsafe { original(fd, cmd, arg) };
+            match find(fd) {
+                Found::Socket(_, inner) if flags >= 0 && matches!(inner.role, Role::Listening(_)) => {
+                    let wanted = if inner.nonblocking { libc::O_NONBLOCK } else { 0 };
+                    flags & !libc::O_NONBLOCK | wanted
+                }
+                _ => flags,
+            }
+        }
+        // SAFETY: the caller's contract is that of the original.
+        _ => unsafe { original(fd, cmd, arg) },
+    }
+}
+
+pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
+    let Found::Socket(_, mut inner) = find(fd) else {
+        // SAFETY: the caller's contract is that of the original.
+        return unsafe { orig::ioctl(fd, request, arg) };
+    };
+    const SIOCATMARK: c_ulong = 0x8905;
+    let number = arg as *mut c_int;
+    if number.is_null() {
+        drop(inner);
+        // SAFETY: as above; the kernel answers EFAULT where it matters.
+        return unsafe { orig::ioctl(fd, request, arg) };
+    }
+    match request {
+        libc::FIONBIO => {
+            // SAFETY: FIONBIO's argument is an int.
+            let on = unsafe { number.read_unaligned() } != 0;
+            if !matches!(inner.role, Role::Listening(_)) {
+                // SAFETY: as above; FIONBIO never waits.
+                let result = unsafe { orig::ioctl(fd, request, arg) };
+                if result != 0 {
+                    return result;
+                }
+            }
+            inner.nonblocking = on;
+            return 0;
+        }
+        libc::FIONREAD => {
+            if let Some(link) = inner.link() {
+                drop(inner);
+                link.poll(None);
+                if let Found::Socket(_, inner) = find(fd)
+                    && let Some(bytes) = inner.readable_bytes()
+                {
+                    // SAFETY: FIONREAD's argument is an int to write to.
+                    unsafe { number.write_unaligned(bytes.min(c_int::MAX as usize) as c_int) };
+                    return 0;
+                }
+            }
+        }
+        libc::TIOCOUTQ => {
+            if let Some(bytes) = inner.unsent_bytes() {
+                // SAFETY: as for FIONREAD.
+                unsafe { number.write_unaligned(bytes as c_int) };
+                return 0;
+            }
+        }
+        SIOCATMARK if matches!(inner.role, Role::Connected(_)) => {
+            // SAFETY: as for FIONREAD. There is never an urgent byte on a link.
+            unsafe { number.write_unaligned(0) };
+            return 0;
+        }
+        _ => drop(inner),
+    }
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::ioctl(fd, request, arg) }
+}

@@ -1,0 +1,64 @@
+//! What each exported symbol does: look the descriptor up, then [`crate::socket`], [`crate::poll`],
+//! or the original. One function a symbol, with the libc function's contract; the preload library
+//! exports them under their own names.
+
+#![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
+
+mod descriptors;
+mod receiving;
+mod sending;
+mod sockets;
+mod waiting;
+
+pub use descriptors::*;
+pub use receiving::*;
+pub use sending::*;
+pub use sockets::*;
+pub use waiting::*;
+
+use parking_lot::MutexGuard;
+use rustix::fd::RawFd;
+
+use crate::fdtable::{self, Entry};
+use crate::real::sys::{self, Errno};
+use crate::socket::{Inner, Socket};
+
+/// A descriptor as a data call finds it.
+enum Found {
+    /// Ours, locked.
+    Socket(&'static Socket, MutexGuard<'static, Inner>),
+    /// The kernel's.
+    Kernel,
+    /// Nobody's that the application may use.
+    Refused(Errno),
+}
+
+/// Looks `fd` up for a call on a socket's data or state.
+#[inline]
+fn find(fd: RawFd) -> Found {
+    loop {
+        match fdtable::get(fd) {
+            None | Some(Entry::Plain(_) | Entry::Epoll(_)) => return Found::Kernel,
+            Some(Entry::Socket(socket)) => {
+                let inner = socket.lock();
+                // Between the look-up and the lock it may have been closed, and be another's by now.
+                if fdtable::is(fd, Entry::Socket(socket)) {
+                    return Found::Socket(socket, inner);
+                }
+            }
+            Some(Entry::Orphan) => return Found::Refused(Errno::CONNRESET),
+            Some(Entry::Internal) => return Found::Refused(Errno::BADF),
+        }
+    }
+}
+
+/// A failure in the C library's manner.
+fn fail<T: From<i8>>(error: Errno) -> T {
+    sys::set_errno(error.raw_os_error());
+    T::from(-1)
+}
+
+/// A result in the C library's manner.
+fn give<T: From<i8>>(result: Result<T, Errno>) -> T {
+    result.unwrap_or_else(|error| fail(error))
+}

@@ -1,0 +1,185 @@
+//! read, readv, recv, recvfrom, recvmsg, recvmmsg and their checked forms.
+
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+
+use super::{Found, fail, find};
+use crate::conn::user_buf::{UserBuf, single};
+use crate::real::orig;
+use crate::socket::recv::Outcome;
+
+/// Receives into `count` buffers. `None`: the kernel's affair.
+#[inline]
+unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
+    match find(fd) {
+        Found::Kernel => None,
+        Found::Refused(error) => Some(fail::<ssize_t>(error)),
+        Found::Socket(socket, inner) => {
+            // SAFETY: by the hook's contract.
+            let mut buf = unsafe { UserBuf::new(iov, count) };
+            match socket.receive(inner, &mut buf, flags) {
+                Ok(Outcome::Done(n)) => Some(n as ssize_t),
+                Ok(Outcome::Kernel) => None,
+                Err(error) => Some(fail::<ssize_t>(error)),
+            }
+        }
+    }
+}
+
+fn bad_count(count: c_int) -> bool {
+    !(0..=libc::UIO_MAXIOV).contains(&count)
+}
+
+pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    let iov = single(buf, len);
+    // SAFETY: one buffer, by the caller's contract.
+    let served = match len {
+        // A read of nothing never waits; a recv of nothing does.
+        0 => None,
+        _ => unsafe { receive(fd, &iov, 1, 0) },
+    };
+    // SAFETY: the caller's contract is that of the original.
+    served.unwrap_or_else(|| unsafe { orig::read(fd, buf, len) })
+}
+
+pub unsafe fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
+    let served = match bad_count(count) {
+        true => None,
+        // SAFETY: as in `read`.
+        false => unsafe { receive(fd, iov, count as usize, 0) },
+    };
+    // SAFETY: as in `read`.
+    served.unwrap_or_else(|| unsafe { orig::readv(fd, iov, count) })
+}
+
+pub unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    let iov = single(buf, len);
+    // SAFETY: as in `read`.
+    unsafe { receive(fd, &iov, 1, flags).unwrap_or_else(|| orig::recv(fd, buf, len, flags)) }
+}
+
+pub unsafe fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    let iov = single(buf, len);
+    // SAFETY: as in `read`.
+    match unsafe { receive(fd, &iov, 1, flags) } {
+        Some(n) => {
+            if n >= 0 && !addr.is_null() && !addr_len.is_null() {
+                // As the kernel's TCP: a stream has no source address to tell.
+                // SAFETY: valid by the caller's contract.
+                unsafe { *addr_len = 0 };
+            }
+            n
+        }
+        // SAFETY: as in `read`.
+        None => unsafe { orig::recvfrom(fd, buf, len, flags, addr, addr_len) },
+    }
+}
+
+pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    if msg.is_null() {
+        // SAFETY: as in `read`.
+        return unsafe { orig::recvmsg(fd, msg, flags) };
+    }
+    // SAFETY: a valid message by the caller's contract.
+    unsafe {
+        let count = (*msg).msg_iovlen as usize;
+        if count > libc::UIO_MAXIOV as usize {
+            return orig::recvmsg(fd, msg, flags);
+        }
+        match receive(fd, (*msg).msg_iov, count, flags) {
+            Some(n) => {
+                if n >= 0 {
+                    (*msg).msg_namelen = 0;
+                    (*msg).msg_controllen = 0;
+                    (*msg).msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
+                }
+                n
+            }
+            None => orig::recvmsg(fd, msg, flags),
+        }
+    }
+}
+
+pub unsafe fn recvmmsg(
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    if !matches!(find(fd), Found::Socket(..)) {
+        // SAFETY: as in `read`.
+        return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) };
+    }
+    let mut done = 0;
+    while done < count {
+        // After the first message, MSG_WAITFORONE takes only what is there.
+        let mut this = flags & !libc::MSG_WAITFORONE;
+        if done > 0 && flags & libc::MSG_WAITFORONE != 0 {
+            this |= libc::MSG_DONTWAIT;
+        }
+        // SAFETY: `count` valid messages by the caller's contract.
+        let n = unsafe {
+            let message = msgs.add(done as usize);
+            let n = recvmsg(fd, &mut (*message).msg_hdr, this);
+            if n >= 0 {
+                (*message).msg_len = n as c_uint;
+            }
+            n
+        };
+        if n < 0 {
+            break;
+        }
+        done += 1;
+        if n == 0 {
+            break;
+        }
+    }
+    if done == 0 { -1 } else { done as c_int }
+}
+
+unsafe extern "C" {
+    /// The C library's end of a program that overruns a buffer (`-D_FORTIFY_SOURCE`).
+    fn __chk_fail() -> !;
+}
+
+pub unsafe fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t) -> ssize_t {
+    if len > room {
+        // SAFETY: as the original does.
+        unsafe { __chk_fail() }
+    }
+    // SAFETY: as in `read`.
+    unsafe { read(fd, buf, len) }
+}
+
+pub unsafe fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t {
+    if len > room {
+        // SAFETY: as the original does.
+        unsafe { __chk_fail() }
+    }
+    // SAFETY: as in `read`.
+    unsafe { recv(fd, buf, len, flags) }
+}
+
+pub unsafe fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    if len > room {
+        // SAFETY: as the original does.
+        unsafe { __chk_fail() }
+    }
+    // SAFETY: as in `read`.
+    unsafe { recvfrom(fd, buf, len, flags, addr, addr_len) }
+}

@@ -1,0 +1,199 @@
+//! socket, bind, listen, accept, connect, shutdown, addresses and options.
+
+use libc::{c_int, c_void, sockaddr, socklen_t};
+
+use super::{Found, fail, find, give};
+use crate::fdtable::{self, Entry};
+use crate::real::orig;
+use crate::real::sys::Errno;
+use crate::socket::addr::Address;
+use crate::socket::connect::Outcome;
+use crate::socket::{Inner, Role, lifecycle};
+use crate::{fork, stats};
+
+pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    // SAFETY: no pointers.
+    let fd = unsafe { orig::socket(domain, kind, protocol) };
+    if fd < 0 || fork::is_stranger() {
+        return fd;
+    }
+    let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
+        && kind & 0xf == libc::SOCK_STREAM
+        && matches!(protocol, 0 | libc::IPPROTO_TCP);
+    if tcp {
+        fork::claim();
+        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0);
+    } else if let Some(stale) = fdtable::take(fd) {
+        lifecycle::release(fd, stale);
+    }
+    fd
+}
+
+pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::bind(fd, addr, len) }
+}
+
+pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
+    match find(fd) {
+        Found::Socket(socket, inner) => give(socket.listen(fd, inner, backlog).map(|()| 0)),
+        // SAFETY: no pointers.
+        _ => unsafe { orig::listen(fd, backlog) },
+    }
+}
+
+pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { take(fd, addr, len, 0, || orig::accept(fd, addr, len)) }
+}
+
+pub unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { take(fd, addr, len, flags, || orig::accept4(fd, addr, len, flags)) }
+}
+
+unsafe fn take(
+    fd: c_int,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+    original: impl FnOnce() -> c_int,
+) -> c_int {
+    if let Found::Socket(socket, inner) = find(fd)
+        && matches!(inner.role, Role::Listening(_))
+    {
+        // SAFETY: the caller's contract.
+        return give(unsafe { socket.accept(fd, inner, addr, len, flags) });
+    }
+    let accepted = original();
+    if accepted >= 0
+        && let Some(Entry::Plain(listener)) = fdtable::get(fd)
+    {
+        // A listener without a side port: its connections share its reason.
+        let reason = listener.lock().reason();
+        stats::add(stats::global().accepted(stats::Mode::Tcp), 1);
+        stats::add(stats::global().fallback(reason), 1);
+    }
+    accepted
+}
+
+pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    if let Found::Socket(socket, inner) = find(fd) {
+        // SAFETY: the caller's contract.
+        let dest = unsafe { Address::read(addr, len) }.filter(|a| usable(a, &inner));
+        match socket.connect(fd, inner, dest) {
+            Outcome::Done(result) => return give(result.map(|()| 0)),
+            Outcome::Kernel => {}
+        }
+    }
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::connect(fd, addr, len) }
+}
+
+/// Whether the kernel would take `address` on this socket; if not, it shall say so itself.
+fn usable(address: &Address, inner: &Inner) -> bool {
+    address.port() != 0 && (address.family() == inner.domain)
+}
+
+pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
+    match find(fd) {
+        Found::Socket(socket, inner) => match socket.shutdown(inner, how) {
+            Some(result) => give(result.map(|()| 0)),
+            // SAFETY: no pointers.
+            None => unsafe { orig::shutdown(fd, how) },
+        },
+        Found::Refused(error) => fail::<c_int>(error),
+        // SAFETY: no pointers.
+        Found::Kernel => unsafe { orig::shutdown(fd, how) },
+    }
+}
+
+/// What we know of a descriptor's addresses: its socket, locked, whether ours or plain.
+fn known<T>(fd: c_int, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {
+    match fdtable::get(fd) {
+        Some(Entry::Socket(socket) | Entry::Plain(socket)) => look(&socket.lock()),
+        _ => None,
+    }
+}
+
+pub unsafe fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    match known(fd, |inner| inner.local) {
+        // SAFETY: the caller's contract.
+        Some(address) => give(unsafe { address.write(addr, len) }.map(|()| 0)),
+        // SAFETY: the caller's contract is that of the original.
+        None => unsafe { orig::getsockname(fd, addr, len) },
+    }
+}
+
+pub unsafe fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    let found = known(fd, |inner| match &inner.role {
+        Role::Connecting(_) => Some(Err(Errno::NOTCONN)),
+        Role::Connected(conn) if conn.is_reset() => Some(Err(Errno::NOTCONN)),
+        _ => inner.remote.map(Ok),
+    });
+    match found {
+        Some(Ok(address)) => {
+            // The kernel's own check comes first: a plain connection may be over.
+            if matches!(fdtable::get(fd), Some(Entry::Plain(_))) && Address::peer_of(fd).is_none() {
+                return fail::<c_int>(Errno::NOTCONN);
+            }
+            // SAFETY: the caller's contract.
+            give(unsafe { address.write(addr, len) }.map(|()| 0))
+        }
+        Some(Err(error)) => fail::<c_int>(error),
+        // SAFETY: the caller's contract is that of the original.
+        None => unsafe { orig::getpeername(fd, addr, len) },
+    }
+}
+
+pub unsafe fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    // SAFETY: the caller's contract is that of the original.
+    let result = unsafe { orig::getsockopt(fd, level, name, value, len) };
+    if result == 0 && level == libc::SOL_SOCKET && name == libc::SO_ERROR {
+        let error = match fdtable::get(fd) {
+            Some(Entry::Socket(socket) | Entry::Plain(socket)) => socket.lock().take_error(),
+            _ => None,
+        };
+        if let Some(error) = error {
+            // SAFETY: the kernel has just written an int of up to `*len` bytes there.
+            unsafe {
+                let number = error.map_or(0, Errno::raw_os_error).to_ne_bytes();
+                let n = (*len as usize).min(number.len());
+                core::ptr::copy_nonoverlapping(number.as_ptr(), value.cast::<u8>(), n);
+            }
+        }
+    }
+    result
+}
+
+pub unsafe fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    if level == libc::SOL_SOCKET
+        && name == libc::SO_ZEROCOPY
+        && let Found::Socket(_, inner) = find(fd)
+        && matches!(inner.role, Role::Connected(_))
+    {
+        // Its notifications come by the kernel's error queue: programs go on with plain sends.
+        return fail::<c_int>(Errno::OPNOTSUPP);
+    }
+    // SAFETY: the caller's contract is that of the original.
+    let result = unsafe { orig::setsockopt(fd, level, name, value, len) };
+    if result == 0
+        && let Found::Socket(_, mut inner) = find(fd)
+    {
+        // SAFETY: the kernel has just read it.
+        unsafe { inner.option_set(level, name, value, len) };
+    }
+    result
+}

@@ -1,0 +1,269 @@
+//! poll and select in all their forms, over a mix of accelerated and kernel descriptors.
+
+use std::sync::Arc;
+
+use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
+
+use super::waiter::Waiter;
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::real::orig;
+use crate::real::sys::{self, Errno, now_ns};
+use crate::runtime;
+use crate::socket::wait::{Asleep, Borrowed, Sleeper};
+use crate::socket::{Inner, Socket};
+
+/// Whether poll(2) on `fd` has anything to do with us.
+fn ours(fd: c_int) -> Option<&'static Socket> {
+    match fdtable::get(fd) {
+        Some(Entry::Socket(socket)) => Some(socket),
+        _ => None,
+    }
+}
+
+/// Whether any of `fds` is ours: else the call is the kernel's.
+pub fn concerns(fds: &[pollfd]) -> bool {
+    fds.iter().any(|p| p.fd >= 0 && ours(p.fd).is_some())
+}
+
+/// An accelerated socket among the polled descriptors.
+struct Polled {
+    at: usize,
+    socket: &'static Socket,
+}
+
+/// A poll call in progress.
+struct Call<'a> {
+    fds: &'a mut [pollfd],
+    polled: Vec<Polled>,
+    links: Vec<Arc<Link>>,
+    /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone,
+    /// and the waiter's bell at the end.
+    kernel: Vec<pollfd>,
+    asks_kernel: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(fds: &'a mut [pollfd], bell: c_int) -> Call<'a> {
+        let mut polled = Vec::new();
+        let mut links: Vec<Arc<Link>> = Vec::new();
+        let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
+        let mut asks_kernel = false;
+        for (at, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
+            let Some(socket) = ours(p.fd) else {
+                asks_kernel = true;
+                continue;
+            };
+            let inner = socket.lock();
+            if inner.is_virtual() {
+                kernel[at].fd = -1;
+            } else {
+                asks_kernel = true;
+            }
+            if let Some(link) = inner.link()
+                && !links.iter().any(|l| Arc::ptr_eq(l, &link))
+            {
+                links.push(link);
+            }
+            polled.push(Polled { at, socket });
+        }
+        kernel.push(pollfd { fd: bell, events: libc::POLLIN, revents: 0 });
+        Call { fds, polled, links, kernel, asks_kernel }
+    }
+
+    fn take_in(&self, waiter: &'static Waiter) {
+        for link in &self.links {
+            link.poll(Some(waiter));
+        }
+    }
+
+    /// Fills the revents of our sockets in and merges what the kernel said; returns how many
+    /// descriptors are ready.
+    fn ready(&mut self) -> usize {
+        for (p, k) in self.fds.iter_mut().zip(&self.kernel) {
+            p.revents = if k.fd >= 0 { k.revents } else { 0 };
+        }
+        const ALWAYS: i16 = libc::POLLERR | libc::POLLHUP;
+        for polled in &self.polled {
+            let p = &mut self.fds[polled.at];
+            let mask = polled.socket.lock().poll_mask() as i16;
+            p.revents |= mask & (p.events | ALWAYS);
+        }
+        self.fds.iter().filter(|p| p.revents != 0).count()
+    }
+
+    /// Asks the kernel, for at most `timeout` (`None`: for ever).
+    unsafe fn ask(&mut self, with_bell: bool, timeout: Option<u64>, mask: *const sigset_t) -> Result<(), Errno> {
+        let count = self.kernel.len() - usize::from(!with_bell);
+        let time = timeout.map(|ns| timespec {
+            tv_sec: (ns / 1_000_000_000) as libc::time_t,
+            tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+        });
+        let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+        // SAFETY: a valid array, a valid or null timespec; the mask by the caller's contract.
+        match unsafe { orig::ppoll(self.kernel.as_mut_ptr(), count as libc::nfds_t, time, mask) } {
+            n if n < 0 => Err(sys::last_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ppoll(2). `timeout` in nanoseconds, `None` for ever.
+///
+/// # Errors
+/// As ppoll(2).
+///
+/// # Safety
+/// The contract of ppoll(2) for `mask`.
+pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset_t) -> Result<usize, Errno> {
+    let borrowed = Borrowed(Waiter::take()?);
+    let waiter = borrowed.0;
+    let spin_max = runtime::started().map_or(0, runtime::Runtime::spin_ns);
+    let deadline = timeout.map(|t| now_ns().saturating_add(t));
+    loop {
+        let mut call = Call::new(fds, waiter.raw_bell());
+        call.take_in(waiter);
+        if call.asks_kernel {
+            // SAFETY: no mask.
+            unsafe { call.ask(false, Some(0), core::ptr::null()) }?;
+        }
+        let ready = call.ready();
+        if ready > 0 || timeout == Some(0) {
+            return Ok(ready);
+        }
+        if waiter.spin.until(spin_max, || call.links.iter().any(|l| l.pending())) {
+            continue;
+        }
+        let listed: Vec<Sleeper> = call
+            .polled
+            .iter()
+            .map(|p| {
+                let mut inner: parking_lot::MutexGuard<'_, Inner> = p.socket.lock();
+                Sleeper::new(p.socket, &mut inner, waiter)
+            })
+            .collect();
+        let links = call.links.clone();
+        let asleep = Asleep::new(waiter, &links);
+        call.take_in(waiter);
+        let ready = call.ready();
+        if ready > 0 {
+            return Ok(ready);
+        }
+        let start = now_ns();
+        // SAFETY: the mask by the contract.
+        let asked = unsafe { call.ask(true, deadline.map(|d| d.saturating_sub(start)), mask) };
+        drop(asleep);
+        drop(listed);
+        let end = now_ns();
+        waiter.spin.slept(end - start, spin_max);
+        asked?;
+        if call.kernel.last().is_some_and(|bell| bell.revents != 0) {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(waiter.bell(), &mut count);
+        }
+        call.take_in(waiter);
+        let ready = call.ready();
+        if ready > 0 || deadline.is_some_and(|d| d <= end) {
+            return Ok(ready);
+        }
+    }
+}
+
+/// The descriptor sets of a select call; each may be absent.
+pub struct Sets {
+    /// Wanted: readable.
+    pub read: *mut fd_set,
+    /// Wanted: writable.
+    pub write: *mut fd_set,
+    /// Wanted: exceptional.
+    pub except: *mut fd_set,
+}
+
+const WORD: usize = 8 * size_of::<u64>();
+
+/// Bit operations on a set of any size: FD_SETSIZE is the application's affair.
+unsafe fn has(set: *mut fd_set, fd: usize) -> bool {
+    // SAFETY: the caller's set has a bit for every fd below the count that it passed.
+    !set.is_null() && unsafe { *set.cast::<u64>().add(fd / WORD) } >> (fd % WORD) & 1 != 0
+}
+
+unsafe fn put(set: *mut fd_set, fd: usize) {
+    if !set.is_null() {
+        // SAFETY: as in `has`.
+        unsafe { *set.cast::<u64>().add(fd / WORD) |= 1 << (fd % WORD) };
+    }
+}
+
+unsafe fn clear(set: *mut fd_set, count: usize) {
+    for fd in 0..count {
+        if !set.is_null() {
+            // SAFETY: as in `has`.
+            unsafe { *set.cast::<u64>().add(fd / WORD) &= !(1 << (fd % WORD)) };
+        }
+    }
+}
+
+impl Sets {
+    /// The descriptors below `count` that are in any set.
+    ///
+    /// # Safety
+    /// The contract of select(2).
+    pub unsafe fn to_poll(&self, count: usize) -> Vec<pollfd> {
+        let mut fds = Vec::new();
+        for fd in 0..count {
+            let mut events = 0;
+            // SAFETY: by the contract.
+            unsafe {
+                if has(self.read, fd) {
+                    events |= libc::POLLIN;
+                }
+                if has(self.write, fd) {
+                    events |= libc::POLLOUT;
+                }
+                if has(self.except, fd) {
+                    events |= libc::POLLPRI;
+                }
+            }
+            if events != 0 {
+                fds.push(pollfd { fd: fd as c_int, events, revents: 0 });
+            }
+        }
+        fds
+    }
+
+    /// Writes the outcome of a poll back; returns the number of bits set.
+    ///
+    /// # Errors
+    /// `EBADF` if one of the descriptors is not open.
+    ///
+    /// # Safety
+    /// The contract of select(2).
+    pub unsafe fn set_from_poll(&self, count: usize, fds: &[pollfd]) -> Result<usize, Errno> {
+        if fds.iter().any(|p| p.revents & libc::POLLNVAL != 0) {
+            return Err(Errno::BADF);
+        }
+        let mut bits = 0;
+        // SAFETY: by the contract.
+        unsafe {
+            clear(self.read, count);
+            clear(self.write, count);
+            clear(self.except, count);
+            let readable = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLHUP | libc::POLLERR;
+            let writable = libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND | libc::POLLERR;
+            for p in fds {
+                let wants = [
+                    (libc::POLLIN, readable, self.read),
+                    (libc::POLLOUT, writable, self.write),
+                    (libc::POLLPRI, libc::POLLPRI, self.except),
+                ];
+                for (asked, given, set) in wants {
+                    if p.events & asked != 0 && p.revents & given != 0 {
+                        put(set, p.fd as usize);
+                        bits += 1;
+                    }
+                }
+            }
+        }
+        Ok(bits)
+    }
+}

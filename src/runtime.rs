@@ -1,0 +1,167 @@
+//! What a process that uses TCP has: configuration, identity, I/O threads. Made at the first
+//! connect or listen of a TCP socket, never at load; a forked child makes its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_queue::SegQueue;
+use parking_lot::Mutex;
+use rustix::event::EventfdFlags;
+use rustix::fd::AsFd;
+
+use crate::config::Config;
+use crate::control::cache::Cache;
+use crate::control::identity::Identity;
+use crate::control::io_thread::{self, Command};
+use crate::link::Link;
+use crate::real::{orig, sys};
+use crate::real::sys::{Errno, InternalFd};
+use crate::stats;
+
+/// See the module.
+pub struct Runtime {
+    /// The settings.
+    pub config: Config,
+    /// Who we are.
+    pub identity: Identity,
+    /// What is known of destinations.
+    pub cache: Mutex<Cache>,
+    /// Work for the control thread.
+    pub commands: SegQueue<Command>,
+    io: Vec<IoThread>,
+    next_io: AtomicUsize,
+}
+
+/// What other threads share with an I/O thread.
+pub struct IoThread {
+    /// Wakes it.
+    pub bell: InternalFd,
+    /// The links that it keeps moving.
+    pub links: Mutex<Vec<Arc<Link>>>,
+}
+
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(core::ptr::null_mut());
+static STARTING: AtomicBool = AtomicBool::new(false);
+
+/// The runtime of a process that has one.
+///
+/// Only reached through objects that [`start`] comes before.
+#[inline]
+pub fn get() -> &'static Runtime {
+    match started() {
+        Some(runtime) => runtime,
+        None => unreachable!("a socket or link exists without a runtime"),
+    }
+}
+
+/// The runtime, if there is one.
+#[inline]
+pub fn started() -> Option<&'static Runtime> {
+    // SAFETY: null or a leaked box.
+    unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }
+}
+
+/// The runtime, made now if need be. `None` when descriptors or threads cannot be had, or another
+/// thread is making it this very moment and this one cannot wait (a signal handler on top of it):
+/// the caller goes on with plain TCP.
+pub fn start() -> Option<&'static Runtime> {
+    if let Some(runtime) = started() {
+        return Some(runtime);
+    }
+    for _ in 0..2000 {
+        if !STARTING.swap(true, Ordering::Acquire) {
+            let made = started().or_else(|| make().ok());
+            STARTING.store(false, Ordering::Release);
+            return made;
+        }
+        std::thread::yield_now();
+        if let Some(runtime) = started() {
+            return Some(runtime);
+        }
+    }
+    None
+}
+
+fn make() -> Result<&'static Runtime, Errno> {
+    orig::resolve_all();
+    stats::init();
+    crate::fork::watch();
+    let (config, problems) = crate::config::load();
+    crate::log::init(&config);
+    for problem in &problems {
+        tracing::warn!(target: "netacc::config", "{problem}");
+    }
+    let io = (0..config.io_threads.max(1))
+        .map(|_| {
+            let bell = InternalFd::adopt(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+            Ok(IoThread { bell, links: Mutex::new(Vec::new()) })
+        })
+        .collect::<Result<Vec<_>, Errno>>()?;
+    let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
+        config,
+        identity: Identity::read(),
+        cache: Mutex::default(),
+        commands: SegQueue::new(),
+        io,
+        next_io: AtomicUsize::new(0),
+    }));
+    io_thread::spawn_all(runtime)?;
+    RUNTIME.store(core::ptr::from_ref(runtime).cast_mut(), Ordering::Release);
+    Ok(runtime)
+}
+
+impl Runtime {
+    /// NACC_SPIN_US in nanoseconds.
+    #[inline]
+    pub fn spin_ns(&self) -> u32 {
+        self.config.spin.as_nanos() as u32
+    }
+
+    /// NACC_CONNECT_TIMEOUT_MS.
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.connect_timeout
+    }
+
+    /// The I/O thread number `index`.
+    pub fn io(&self, index: usize) -> &IoThread {
+        &self.io[index]
+    }
+
+    /// Number of I/O threads.
+    pub fn io_count(&self) -> usize {
+        self.io.len()
+    }
+
+    /// Wakes the control thread.
+    pub fn ring_io(&self) {
+        sys::signal(self.io[0].bell.as_fd());
+    }
+
+    /// Gives the control thread something to do.
+    pub fn command(&self, command: Command) {
+        self.commands.push(command);
+        self.ring_io();
+    }
+
+    /// The I/O thread that a new link with another process will belong to.
+    pub fn choose_io(&self) -> usize {
+        self.next_io.fetch_add(1, Ordering::Relaxed) % self.io.len()
+    }
+
+    /// Has I/O thread `index` keep `link` moving.
+    pub fn serve(&self, link: &Arc<Link>, index: usize) {
+        let io = &self.io[index];
+        io.links.lock().push(link.clone());
+        sys::signal(io.bell.as_fd());
+    }
+}
+
+/// For a forked child: it starts without a runtime.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn reset_after_fork() {
+    RUNTIME.store(core::ptr::null_mut(), Ordering::Release);
+    STARTING.store(false, Ordering::Release);
+}

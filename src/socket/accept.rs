@@ -1,0 +1,263 @@
+//! Listening and accepting: one queue from the kernel's listener, one from the side port, served in turn.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use libc::{sockaddr, socklen_t};
+use parking_lot::MutexGuard;
+use rustix::fd::{AsFd, IntoRawFd, RawFd};
+
+use super::addr::Address;
+use super::connect::{Side, forget_sets};
+use super::{Inner, Listening, Role, Socket};
+use crate::conn::Conn;
+use crate::control::io_thread::Command;
+use crate::control::listener::{Arrival, SideListener};
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::real::orig;
+use crate::real::sys::{self, Errno};
+use crate::runtime;
+use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+
+impl Socket {
+    /// listen(2): the application's own listener, and the side port beside it. The side port never
+    /// makes the call fail.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn listen(
+        &'static self,
+        fd: RawFd,
+        mut inner: MutexGuard<'static, Inner>,
+        backlog: i32,
+    ) -> Result<(), Errno> {
+        if let Role::Listening(listening) = &inner.role {
+            kernel_listen(fd, backlog)?;
+            if let Some(side) = &listening.side {
+                side.set_backlog(backlog);
+            }
+            return Ok(());
+        }
+        if !matches!(inner.role, Role::Fresh) {
+            drop(inner);
+            return kernel_listen(fd, backlog);
+        }
+        // The side port first: whoever can connect to the application's port finds it open. With
+        // port 0 the kernel chooses at listen, so there it comes second.
+        let chosen = Address::local_of(fd).is_some_and(|a| a.port() != 0);
+        if !chosen {
+            kernel_listen(fd, backlog)?;
+        }
+        let side = self.open_side(fd, backlog);
+        if chosen {
+            kernel_listen(fd, backlog)?;
+        }
+        match side {
+            Ok(side) => {
+                // A thread must never be stuck in the kernel's accept while somebody knocks at the
+                // side port; blocking is done by us.
+                let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), true);
+                let page = ConnStats::claim(fd);
+                page.set_state(ConnState::Listening);
+                page.set_addresses(side.local.to_std(), side.local.unspecified());
+                inner.stats = Some(page);
+                inner.role = Role::Listening(Box::new(Listening { kernel_next: false, side: Some(side.clone()) }));
+                drop(inner);
+                runtime::get().command(Command::Listen(side));
+            }
+            Err(reason) => {
+                tracing::info!(target: "netacc::control", "listener stays with TCP: {}", reason.sentence());
+                let page = ConnStats::claim(fd);
+                page.set_mode(Mode::Tcp, reason);
+                page.set_state(ConnState::Listening);
+                if let Some(local) = Address::local_of(fd) {
+                    page.set_addresses(local.to_std(), local.unspecified());
+                }
+                inner.stats = Some(page);
+                inner.role = Role::Plain;
+                stats::add(stats::global().fallback(reason), 1);
+                for &fd in &inner.fds {
+                    fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
+                }
+                let left = crate::poll::epoll::enter_kernel(&mut inner);
+                drop(inner);
+                forget_sets(left);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_side(&'static self, fd: RawFd, backlog: i32) -> Result<Arc<SideListener>, Reason> {
+        use rustix::net::sockopt;
+        let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
+        let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
+        let socket = sys::borrow(fd);
+        let only_v6 = local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
+        let reuse_port = sockopt::socket_reuseport(socket).unwrap_or(false);
+        let offset = runtime.config.side_port_offset;
+        SideListener::open(self, local, only_v6, reuse_port, backlog, offset).map(Arc::new)
+    }
+
+    /// accept4(2). `inner` is the socket's lock, taken by the caller.
+    ///
+    /// # Errors
+    /// As accept4(2).
+    ///
+    /// # Safety
+    /// The contract of accept4(2) for `addr` and `len`.
+    pub unsafe fn accept(
+        &'static self,
+        fd: RawFd,
+        inner: MutexGuard<'static, Inner>,
+        addr: *mut sockaddr,
+        len: *mut socklen_t,
+        flags: i32,
+    ) -> Result<RawFd, Errno> {
+        if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+            return Err(Errno::INVAL);
+        }
+        let nonblocking = inner.nonblocking;
+        let timeout = inner.receive_timeout;
+        let mut attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
+            Err(Errno::AGAIN) if !nonblocking => None,
+            other => Some(other),
+        };
+        let (accepted, remote) = self.wait_until(inner, timeout, Some(fd), &mut attempt)?;
+        if !addr.is_null() {
+            // SAFETY: by the contract.
+            if let Err(error) = unsafe { remote.write(addr, len) } {
+                super::lifecycle::close(accepted);
+                return Err(error);
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// A connection that came in by the side port: connection `id` of a link, or plain TCP.
+    pub fn arrived(local: Address, link: Option<(&Arc<Link>, u32)>) -> &'static Socket {
+        let socket = Socket::new(local.family(), false);
+        let mut inner = socket.lock();
+        inner.local = Some(local);
+        inner.role = match link {
+            Some((link, id)) => Role::Connected(Box::new(Conn::new(link.clone(), id))),
+            None => Role::Plain,
+        };
+        drop(inner);
+        if let Some((link, id)) = link
+            && !link.open_as(id, socket)
+        {
+            socket.lock().role = Role::Plain;
+        }
+        socket
+    }
+
+    /// Whether it is on a link.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.lock().role, Role::Connected(_))
+    }
+}
+
+fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    match unsafe { orig::listen(fd, backlog) } {
+        0 => Ok(()),
+        _ => Err(sys::last_error()),
+    }
+}
+
+/// Takes one connection from either queue, without waiting.
+fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
+    let Role::Listening(listening) = &mut inner.role else { return Err(Errno::INVAL) };
+    let kernel_first = listening.kernel_next;
+    for turn in 0..2 {
+        if kernel_first == (turn == 0) {
+            match accept_kernel(fd, flags) {
+                Err(Errno::AGAIN) => {}
+                other => {
+                    listening.kernel_next = false;
+                    return other;
+                }
+            }
+        } else if let Some(side) = &listening.side
+            && let Some(arrival) = side.pop()
+        {
+            listening.kernel_next = true;
+            if side.held.load(Ordering::Acquire) > 0 {
+                runtime::get().command(Command::Room(side.clone()));
+            }
+            return admit(arrival, flags);
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// The kernel's accept4, unseen by the hooks and not a cancellation point: a lock is held. The
+/// listener is non-blocking.
+fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
+    let kept = sys::errno();
+    // SAFETY: null addresses are allowed.
+    let got = unsafe { libc::syscall(libc::SYS_accept4, fd, 0usize, 0usize, flags) } as RawFd;
+    if got < 0 {
+        let error = sys::last_error();
+        sys::set_errno(kept);
+        return Err(error);
+    }
+    let Some(remote) = Address::peer_of(got) else {
+        sys::close(got);
+        return Err(Errno::CONNABORTED);
+    };
+    let local = Address::local_of(got).unwrap_or(remote);
+    let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
+    {
+        let mut inner = socket.lock();
+        inner.role = Role::Plain;
+        inner.fds.push(got);
+        socket.describe(&mut inner, Mode::Tcp, Reason::NotNetacc, Side::Accepting(local, remote));
+    }
+    stats::add(stats::global().fallback(Reason::NotNetacc), 1);
+    super::lifecycle::install(got, Entry::Plain(socket));
+    Ok((got, remote))
+}
+
+/// Gives an arrival a number of the application's.
+fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
+    let Arrival { fd, socket, remote } = arrival;
+    let number = match flags & libc::SOCK_CLOEXEC {
+        0 => rustix::io::dup(fd.as_fd()),
+        _ => rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0),
+    };
+    let number = match number {
+        Ok(number) => number.into_raw_fd(),
+        Err(error) => {
+            drop(fd);
+            socket.discard();
+            return Err(error);
+        }
+    };
+    drop(fd);
+    let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+    if !nonblocking {
+        let _ = rustix::io::ioctl_fionbio(sys::borrow(number), false);
+    }
+    let entry = {
+        let mut inner = socket.lock();
+        inner.nonblocking = nonblocking;
+        inner.fds.push(number);
+        let local = inner.local.unwrap_or(remote);
+        let (mode, reason) = match &inner.role {
+            Role::Connected(conn) => (conn.link.fabric().kind().mode(), Reason::None),
+            _ => (Mode::Tcp, Reason::LinkFailed),
+        };
+        socket.describe(&mut inner, mode, reason, Side::Accepting(local, remote));
+        match &inner.role {
+            Role::Connected(conn) => {
+                inner.stats.inspect(|page| page.set_link(Some(conn.link.stats)));
+                Entry::Socket(socket)
+            }
+            _ => Entry::Plain(socket),
+        }
+    };
+    super::lifecycle::install(number, entry);
+    Ok((number, remote))
+}

@@ -1,0 +1,450 @@
+//! Connecting: to the side port with an open for a link that is known, after a first contact with
+//! a destination that is not, and to the application's own port in all other cases.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libc::c_int;
+use parking_lot::MutexGuard;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::RawFd;
+
+use super::addr::Address;
+use super::wait::Borrowed;
+use super::{Inner, Role, Socket};
+use crate::conn::Conn;
+use crate::control::cache::{self, Look};
+use crate::control::contact::Waiting;
+use crate::control::io_thread::Command;
+use crate::control::opening::{Opening, Step};
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::link::record::Kind;
+use crate::poll::epoll::{self, EpollSet};
+use crate::poll::waiter::{Waiter, Wakes};
+use crate::real::orig;
+use crate::real::sys::{self, Errno, now_ns};
+use crate::runtime::{self, Runtime};
+use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+
+/// First contacts that one connect waits for: each may find the links full that it made.
+const TRIES: usize = 4;
+
+/// What became of a connect.
+pub enum Outcome {
+    /// It is over (or under way: `EINPROGRESS`).
+    Done(Result<(), Errno>),
+    /// The caller passes the call on; the socket is the kernel's now.
+    Kernel,
+}
+
+enum Road {
+    Link(Arc<Link>, u32),
+    Contact,
+    Kernel(Reason),
+}
+
+impl Socket {
+    /// connect(2). `inner` is the socket's lock, taken by the caller.
+    pub fn connect(
+        &'static self,
+        fd: RawFd,
+        inner: MutexGuard<'static, Inner>,
+        dest: Option<Address>,
+    ) -> Outcome {
+        match &inner.role {
+            Role::Connected(_) => return Outcome::Done(Err(Errno::ISCONN)),
+            Role::Connecting(_) => return Outcome::Done(Err(Errno::ALREADY)),
+            Role::Fresh => {}
+            Role::Listening(_) | Role::Plain | Role::Unused => return Outcome::Kernel,
+        }
+        let Some(dest) = dest else {
+            // AF_UNSPEC, or an address that the kernel will refuse: nothing changes.
+            return Outcome::Kernel;
+        };
+        let Some(runtime) = runtime::start() else {
+            return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
+        };
+        self.connect_by(runtime, fd, inner, dest)
+    }
+
+    fn leave_to_kernel(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        dest: Address,
+        reason: Reason,
+    ) -> Outcome {
+        let left = self.become_plain(&mut inner, None, reason, Side::Connecting(dest));
+        drop(inner);
+        forget_sets(left);
+        Outcome::Kernel
+    }
+
+    fn connect_by(
+        &'static self,
+        runtime: &'static Runtime,
+        fd: RawFd,
+        mut inner: MutexGuard<'static, Inner>,
+        dest: Address,
+    ) -> Outcome {
+        for _ in 0..TRIES {
+            match self.road(runtime, &dest) {
+                Road::Kernel(reason) => return self.leave_to_kernel(inner, dest, reason),
+                Road::Link(link, id) => return self.connect_over(runtime, fd, inner, dest, link, id),
+                Road::Contact if inner.nonblocking => {
+                    inner.role = Role::Connecting(None);
+                    epoll::leave_kernel(&mut inner);
+                    let life = inner.life;
+                    drop(inner);
+                    runtime.command(Command::Contact(dest, Waiting::Socket(self, life)));
+                    return Outcome::Done(Err(Errno::INPROGRESS));
+                }
+                Road::Contact => {
+                    drop(inner);
+                    await_contact(runtime, dest);
+                    inner = self.lock();
+                    if !matches!(inner.role, Role::Fresh) {
+                        return Outcome::Kernel;
+                    }
+                }
+            }
+        }
+        self.leave_to_kernel(inner, dest, Reason::LinkLimit)
+    }
+
+    /// Which way `dest` is reached.
+    fn road(&'static self, runtime: &Runtime, dest: &Address) -> Road {
+        if dest.port().checked_add(runtime.config.side_port_offset).is_none() {
+            return Road::Kernel(Reason::SidePortOutOfRange);
+        }
+        let look = runtime.cache.lock().look(&cache::key(dest));
+        match look {
+            Look::NotUs(reason) => Road::Kernel(reason),
+            Look::Unknown => Road::Contact,
+            Look::Linked(links) => {
+                let opened = links.into_iter().find_map(|link| link.open(self).map(|id| (link, id)));
+                opened.map_or(Road::Contact, |(link, id)| Road::Link(link, id))
+            }
+        }
+    }
+
+    fn connect_over(
+        &'static self,
+        runtime: &'static Runtime,
+        fd: RawFd,
+        mut inner: MutexGuard<'static, Inner>,
+        dest: Address,
+        link: Arc<Link>,
+        id: u32,
+    ) -> Outcome {
+        let nonblocking = inner.nonblocking;
+        inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
+        epoll::leave_kernel(&mut inner);
+        let opening = Opening::new(self, inner.life, fd, link, id, dest, runtime.connect_timeout());
+        let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
+        let result = if nonblocking {
+            kernel_connect(fd, &side)
+        } else {
+            // It may wait, as the application expects; nobody else can change the role meanwhile.
+            inner.users += 1;
+            drop(inner);
+            let result = kernel_connect(fd, &side);
+            inner = self.lock();
+            inner.users -= 1;
+            result
+        };
+        match result {
+            Ok(()) if !nonblocking => self.finish_blocking(opening, inner),
+            Ok(()) | Err(Errno::INPROGRESS) => self.finish_later(runtime, opening, inner, Errno::INPROGRESS),
+            // The kernel goes on connecting after a signal.
+            Err(Errno::INTR) => self.finish_later(runtime, opening, inner, Errno::INTR),
+            Err(_) => {
+                let left = self.give_opening_up(&mut inner, &opening, Reason::SidePortRefused);
+                drop(inner);
+                forget_sets(left);
+                Outcome::Kernel
+            }
+        }
+    }
+
+    fn finish_later(
+        &'static self,
+        runtime: &Runtime,
+        mut opening: Opening,
+        mut inner: MutexGuard<'static, Inner>,
+        error: Errno,
+    ) -> Outcome {
+        let step = opening.step();
+        if step == Step::Accelerated {
+            let joined = self.establish(&mut inner, &opening);
+            drop(inner);
+            join_sets(joined, &opening.link);
+        } else {
+            drop(inner);
+            runtime.command(Command::Open(opening.resume(step)));
+        }
+        Outcome::Done(Err(error))
+    }
+
+    fn finish_blocking(&'static self, mut opening: Opening, mut inner: MutexGuard<'static, Inner>) -> Outcome {
+        let mut step = opening.step();
+        while step == Step::Wait {
+            let now = now_ns();
+            if now >= opening.deadline() {
+                step = Step::Failed(Reason::HandshakeTimeout);
+                break;
+            }
+            inner.users += 1;
+            drop(inner);
+            let left = opening.deadline() - now;
+            let time =
+                Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 };
+            let mut poll = [PollFd::from_borrowed_fd(sys::borrow(opening.fd()), PollFlags::IN)];
+            let _ = rustix::event::poll(&mut poll, Some(&time));
+            inner = self.lock();
+            inner.users -= 1;
+            step = opening.step();
+        }
+        match step {
+            Step::Wait | Step::Accelerated => {
+                let joined = self.establish(&mut inner, &opening);
+                drop(inner);
+                join_sets(joined, &opening.link);
+                Outcome::Done(Ok(()))
+            }
+            Step::Plain => {
+                let left = self.accept_plain(&mut inner, &opening);
+                drop(inner);
+                forget_sets(left);
+                Outcome::Done(Ok(()))
+            }
+            Step::Failed(reason) => {
+                let left = self.give_opening_up(&mut inner, &opening, reason);
+                drop(inner);
+                forget_sets(left);
+                Outcome::Kernel
+            }
+        }
+    }
+
+    /// The control thread's turn at a connect that goes on in the background.
+    pub fn continue_opening(&'static self, opening: &mut Opening, expired: bool) -> Step {
+        let mut inner = self.lock();
+        let alive = inner.life == opening.life && matches!(inner.role, Role::Connecting(_)) && !inner.fds.is_empty();
+        if !alive {
+            // Closed meanwhile; `close` has told the link.
+            return Step::Failed(Reason::LinkFailed);
+        }
+        let step = match opening.step() {
+            Step::Wait if expired => Step::Failed(Reason::HandshakeTimeout),
+            step => step,
+        };
+        let mut left = Vec::new();
+        let mut joined = Vec::new();
+        match step {
+            Step::Wait => {}
+            Step::Accelerated => joined = self.establish(&mut inner, opening),
+            Step::Plain => left = self.accept_plain(&mut inner, opening),
+            Step::Failed(reason) => {
+                left = self.give_opening_up(&mut inner, opening, reason);
+                connect_in_background(&mut inner, &opening.dest);
+            }
+        }
+        drop(inner);
+        join_sets(joined, &opening.link);
+        forget_sets(left);
+        step
+    }
+
+    /// The contact that this socket's connect waited for is over: goes on. `Err`: the links that
+    /// there are have no room, it waits for another contact.
+    pub fn go_on_connecting(
+        &'static self,
+        runtime: &'static Runtime,
+        life: u64,
+        dest: &Address,
+    ) -> Option<Result<Opening, Waiting>> {
+        let mut inner = self.lock();
+        if inner.life != life || !matches!(inner.role, Role::Connecting(None)) || inner.fds.is_empty() {
+            return None;
+        }
+        let (link, id) = match self.road(runtime, dest) {
+            Road::Link(link, id) => (link, id),
+            Road::Contact => return Some(Err(Waiting::Socket(self, life))),
+            Road::Kernel(reason) => {
+                let left = self.become_plain(&mut inner, None, reason, Side::Connecting(*dest));
+                connect_in_background(&mut inner, dest);
+                drop(inner);
+                forget_sets(left);
+                return None;
+            }
+        };
+        let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
+        inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
+        inner.update_slot();
+        let fd = inner.fd();
+        let mut opening = Opening::new(self, life, fd, link, id, *dest, runtime.connect_timeout());
+        match without_waiting(&inner, || sys::connect(sys::borrow(fd), &side)) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(_) => opening = opening.resume(Step::Failed(Reason::SidePortRefused)),
+        }
+        Some(Ok(opening))
+    }
+
+    /// The acceptor has taken the connection: it is established. Returns the epoll sets to tell.
+    fn establish(&'static self, inner: &mut Inner, opening: &Opening) -> Vec<(&'static EpollSet, u64)> {
+        let Role::Connecting(Some(conn)) = std::mem::replace(&mut inner.role, Role::Fresh) else { return Vec::new() };
+        inner.role = Role::Connected(conn);
+        inner.remote = Some(opening.dest);
+        self.describe(inner, opening.link.fabric().kind().mode(), Reason::None, Side::Connecting(opening.dest));
+        inner.stats.inspect(|s| s.set_link(Some(opening.link.stats)));
+        inner.update_slot();
+        let mut wakes = Wakes::new(None);
+        let mask = inner.poll_mask();
+        inner.announce(self, mask, &mut wakes);
+        wakes.ring();
+        inner.watches.iter().map(|w| (w.set, w.life)).collect()
+    }
+
+    /// The acceptor has taken the connection, but as plain TCP on this very socket.
+    fn accept_plain(&'static self, inner: &mut Inner, opening: &Opening) -> Vec<(&'static EpollSet, u64)> {
+        opening.link.abandon(opening.id);
+        inner.remote = Some(opening.dest);
+        self.become_plain(inner, None, Reason::PeerRefused, Side::Connecting(opening.dest))
+    }
+
+    /// Nothing came of an opening: the socket is as new, for the kernel to connect.
+    fn give_opening_up(
+        &'static self,
+        inner: &mut Inner,
+        opening: &Opening,
+        reason: Reason,
+    ) -> Vec<(&'static EpollSet, u64)> {
+        // The acceptor may have taken it at this very moment: it learns that nobody is there.
+        opening.link.send_control(opening.id, Kind::Reset, &[]);
+        opening.link.send_control(opening.id, Kind::Close, &[]);
+        opening.link.forget_later(opening.id);
+        sys::disconnect(opening.fd());
+        self.become_plain(inner, None, reason, Side::Connecting(opening.dest))
+    }
+
+    /// The socket is the kernel's from now on. Returns the epoll sets that lost a watch, to be told
+    /// once the lock is released.
+    pub fn become_plain(
+        &'static self,
+        inner: &mut Inner,
+        fd: Option<RawFd>,
+        reason: Reason,
+        side: Side,
+    ) -> Vec<(&'static EpollSet, u64)> {
+        inner.role = Role::Plain;
+        for &fd in inner.fds.iter().chain(fd.iter()) {
+            fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
+        }
+        self.describe(inner, Mode::Tcp, reason, side);
+        stats::add(stats::global().fallback(reason), 1);
+        let left = epoll::enter_kernel(inner);
+        let mut wakes = Wakes::new(None);
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        wakes.ring();
+        left
+    }
+
+    /// Fills in the socket's line of the stats page and counts the connection.
+    pub fn describe(&'static self, inner: &mut Inner, mode: Mode, reason: Reason, side: Side) {
+        let page = inner.stats.get_or_insert_with(|| ConnStats::claim(inner.fds.first().copied().unwrap_or(-1)));
+        page.set_mode(mode, reason);
+        let global = stats::global();
+        match side {
+            Side::Connecting(dest) => {
+                stats::add(global.connected(mode), 1);
+                if mode != Mode::Tcp
+                    && let Some(local) = Address::local_of(inner.fds.first().copied().unwrap_or(-1))
+                {
+                    page.set_addresses(local.to_std(), dest.to_std());
+                } else {
+                    page.set_addresses(dest.unspecified(), dest.to_std());
+                }
+            }
+            Side::Accepting(local, remote) => {
+                stats::add(global.accepted(mode), 1);
+                page.set_addresses(local.to_std(), remote.to_std());
+            }
+        }
+        page.set_state(if mode == Mode::Tcp { ConnState::Tcp } else { ConnState::Established });
+    }
+}
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// It connects to this address.
+    Connecting(Address),
+    /// It was accepted: local and remote address.
+    Accepting(Address, Address),
+}
+
+/// The watches of a socket that became the kernel's are gone from these sets.
+pub fn forget_sets(sets: Vec<(&'static EpollSet, u64)>) {
+    for (set, life) in sets {
+        set.drop_watch(life, None);
+    }
+}
+
+/// A socket watched by these sets came to be on `link`.
+fn join_sets(sets: Vec<(&'static EpollSet, u64)>, link: &Arc<Link>) {
+    for (set, life) in sets {
+        set.joined(life, link);
+    }
+}
+
+/// connect(2) by the libc: it may wait, and be cancelled.
+fn kernel_connect(fd: RawFd, address: &Address) -> Result<(), Errno> {
+    let (ptr, len) = address.as_ptr();
+    // SAFETY: pointer and length describe an address.
+    match unsafe { orig::connect(fd as c_int, ptr, len) } {
+        0 => Ok(()),
+        _ => Err(sys::last_error()),
+    }
+}
+
+/// Runs a connect of the control thread, which must not wait even if the socket is a blocking one.
+fn without_waiting<T>(inner: &Inner, connect: impl FnOnce() -> T) -> T {
+    let fd = sys::borrow(inner.fd());
+    if inner.nonblocking {
+        return connect();
+    }
+    let _ = rustix::io::ioctl_fionbio(fd, true);
+    let result = connect();
+    let _ = rustix::io::ioctl_fionbio(fd, false);
+    result
+}
+
+/// Has the kernel connect to the application's own port; what it says at once is kept for SO_ERROR.
+fn connect_in_background(inner: &mut Inner, dest: &Address) {
+    let fd = sys::borrow(inner.fd());
+    match without_waiting(inner, || sys::connect(fd, dest)) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => inner.connect_error = Some(error),
+    }
+}
+
+/// Waits until the control thread knows what `dest` is. Bounded by the contact's own deadline.
+fn await_contact(runtime: &Runtime, dest: Address) {
+    let Ok(waiter) = Waiter::take() else { return };
+    let borrowed = Borrowed(waiter);
+    let done = Arc::new(AtomicBool::new(false));
+    runtime.command(Command::Contact(dest, Waiting::Thread(done.clone(), waiter)));
+    while !done.load(Ordering::Acquire) {
+        waiter.begin_sleep();
+        if !done.load(Ordering::Acquire) {
+            let mut count = [0; 8];
+            // Not a cancellation point: the control thread still holds the waiter.
+            let _ = rustix::io::read(waiter.bell(), &mut count);
+        }
+        waiter.end_sleep();
+    }
+    drop(borrowed);
+}

@@ -1,0 +1,181 @@
+//! Numbers and ends: socket, dup, shutdown, close.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use rustix::fd::RawFd;
+
+use super::{Inner, Role, Socket};
+use crate::control::io_thread::Command;
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::link::record::Kind;
+use crate::poll::epoll::EpollSet;
+use crate::poll::ready::Watch;
+use crate::poll::waiter::Wakes;
+use crate::real::sys::{self, Errno};
+use crate::runtime;
+use crate::stats::{self, ConnState};
+
+/// Puts `entry` at `fd`. What stood there before was closed behind our back: it is over.
+pub fn install(fd: RawFd, entry: Entry) {
+    if let Some(stale) = fdtable::set(fd, entry) {
+        release(fd, stale);
+    }
+}
+
+/// A TCP socket was made as `fd`.
+pub fn created(fd: RawFd, domain: i32, nonblocking: bool) {
+    if !fdtable::fits(fd) {
+        return;
+    }
+    let socket = Socket::new(domain, nonblocking);
+    socket.lock().fds.push(fd);
+    install(fd, Entry::Socket(socket));
+}
+
+/// `to` is a new number for what `from` is.
+pub fn duplicated(from: RawFd, to: RawFd) {
+    match fdtable::get(from) {
+        Some(entry @ (Entry::Socket(socket) | Entry::Plain(socket))) => {
+            let mut inner = socket.lock();
+            if fdtable::is(from, entry) {
+                inner.fds.push(to);
+                drop(inner);
+                install(to, entry);
+            }
+        }
+        Some(entry @ Entry::Epoll(set)) => {
+            set.numbered();
+            install(to, entry);
+        }
+        Some(Entry::Orphan) => install(to, Entry::Orphan),
+        Some(Entry::Internal) | None => {
+            // The number may have been closed behind our back before.
+            if let Some(stale) = fdtable::take(to) {
+                release(to, stale);
+            }
+        }
+    }
+}
+
+/// `fd` no longer stands for `entry`.
+pub fn release(fd: RawFd, entry: Entry) {
+    match entry {
+        Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd),
+        Entry::Epoll(set) => set.unnumbered(),
+        Entry::Orphan | Entry::Internal => {}
+    }
+}
+
+/// close(2) of a number that the library itself has just given out.
+pub fn close(fd: RawFd) {
+    if let Some(entry) = fdtable::take(fd) {
+        release(fd, entry);
+    }
+    sys::close(fd);
+}
+
+/// What is left to do for an ended socket once its lock is released.
+#[derive(Default)]
+struct Farewell {
+    link: Option<(Arc<Link>, u32, bool)>,
+    sets: Vec<(&'static EpollSet, u64)>,
+    listener: Option<Arc<crate::control::listener::SideListener>>,
+}
+
+impl Farewell {
+    fn say(self) {
+        for (set, life) in self.sets {
+            set.drop_watch(life, self.link.as_ref().map(|(link, ..)| link));
+        }
+        if let Some((link, id, peer_closed)) = self.link {
+            link.forget(id, peer_closed);
+        }
+        if let Some(side) = self.listener {
+            for arrival in side.close() {
+                arrival.socket.discard();
+            }
+            runtime::get().command(Command::Unlisten(side));
+        }
+    }
+}
+
+impl Socket {
+    fn lose_number(&'static self, fd: RawFd) {
+        let mut inner = self.lock();
+        inner.fds.retain(|&f| f != fd);
+        if inner.fds.is_empty() {
+            let farewell = inner.end();
+            // Not recycled before the link has forgotten it.
+            inner.users += 1;
+            drop(inner);
+            farewell.say();
+            let mut inner = self.lock();
+            inner.users -= 1;
+            self.recycle_if_done(&mut inner);
+        }
+    }
+
+    /// Ends a socket that the application never got.
+    pub fn discard(&'static self) {
+        self.lose_number(-1);
+    }
+
+    /// shutdown(2). `None`: the kernel's affair.
+    ///
+    /// # Errors
+    /// `ENOTCONN`, `EINVAL`.
+    pub fn shutdown(&'static self, mut inner: MutexGuard<'static, Inner>, how: i32) -> Option<Result<(), Errno>> {
+        let page = inner.stats;
+        let Role::Connected(conn) = &mut inner.role else { return None };
+        if !(libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) {
+            return Some(Err(Errno::INVAL));
+        }
+        if conn.is_reset() || conn.rx_fin && conn.tx_shut {
+            return Some(Err(Errno::NOTCONN));
+        }
+        let mut events = libc::EPOLLHUP;
+        if how != libc::SHUT_WR {
+            conn.rx_shut = true;
+            events |= libc::EPOLLIN | libc::EPOLLRDNORM | libc::EPOLLRDHUP;
+        }
+        if how != libc::SHUT_RD && !conn.tx_shut {
+            conn.tx_shut = true;
+            conn.link.send_control(conn.id, Kind::Fin, &[]);
+            events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
+        }
+        page.inspect(|p| p.set_state(ConnState::HalfClosed));
+        let mut wakes = Wakes::new(None);
+        inner.announce(self, events as u32, &mut wakes);
+        drop(inner);
+        wakes.ring();
+        Some(Ok(()))
+    }
+}
+
+impl Inner {
+    /// The application's last number for it is gone.
+    fn end(&mut self) -> Farewell {
+        let mut farewell = Farewell::default();
+        let sets = self.watches.drain(..).filter(Watch::is_live).map(|w| (w.set, w.life)).collect();
+        farewell.sets = sets;
+        match std::mem::replace(&mut self.role, Role::Plain) {
+            Role::Connected(mut conn) | Role::Connecting(Some(mut conn)) => {
+                let unread = !conn.rx.is_empty();
+                conn.rx.clear(&conn.link.slots);
+                // As the kernel: unread data, or a linger time of zero, breaks the connection off.
+                if (unread || self.linger == Some(0)) && !conn.peer_closed {
+                    conn.link.send_control(conn.id, Kind::Reset, &[]);
+                }
+                conn.link.send_control(conn.id, Kind::Close, &[]);
+                farewell.link = Some((conn.link.clone(), conn.id, false));
+                stats::add(&stats::global().conns_closed, 1);
+            }
+            Role::Listening(listening) => farewell.listener = listening.side,
+            Role::Plain if self.stats.is_some() => stats::add(&stats::global().conns_closed, 1),
+            Role::Plain | Role::Fresh | Role::Connecting(None) | Role::Unused => {}
+        }
+        farewell
+    }
+}

@@ -1,0 +1,136 @@
+//! Receiving: read, readv, recv, recvfrom, recvmsg.
+
+use parking_lot::MutexGuard;
+
+use super::{Inner, Role, Socket};
+use crate::conn::user_buf::UserBuf;
+use crate::link::record::Kind;
+use crate::real::sys::Errno;
+use crate::stats;
+
+/// Flags that are carried; a call with others is not.
+pub const FLAGS: i32 = libc::MSG_PEEK
+    | libc::MSG_WAITALL
+    | libc::MSG_DONTWAIT
+    | libc::MSG_TRUNC
+    | libc::MSG_NOSIGNAL
+    | libc::MSG_CMSG_CLOEXEC;
+
+/// What became of a data call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// So many bytes.
+    Done(usize),
+    /// The kernel's affair: the caller passes the call on.
+    Kernel,
+}
+
+/// One receiving call.
+struct Call<'a> {
+    buf: &'a mut UserBuf,
+    flags: i32,
+    /// Bytes asked for.
+    want: usize,
+    copied: usize,
+}
+
+impl Call<'_> {
+    fn attempt(&mut self, inner: &mut Inner, nonblocking: bool) -> Option<Result<Outcome, Errno>> {
+        let low_water = inner.low_water;
+        let stats = inner.stats;
+        let conn = match &mut inner.role {
+            Role::Connected(conn) => &mut **conn,
+            Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
+            Role::Connecting(_) => return None,
+            _ => return Some(Ok(Outcome::Kernel)),
+        };
+        let target = match self.flags & libc::MSG_WAITALL {
+            0 => low_water.min(self.want),
+            _ => self.want,
+        }
+        .max(1);
+        let peek = self.flags & libc::MSG_PEEK != 0;
+        let ended = conn.rx_fin || conn.rx_shut || conn.error.is_some();
+        if peek {
+            let enough = conn.rx.len() >= target || ended || nonblocking;
+            if enough && (!conn.rx.is_empty() || self.want == 0 && ended) {
+                return Some(Ok(Outcome::Done(conn.rx.peek(self.buf, self.want))));
+            }
+        } else if !conn.rx.is_empty() && self.copied < self.want {
+            let out = (self.flags & libc::MSG_TRUNC == 0).then_some(&mut *self.buf);
+            let n = conn.rx.take(out, self.want - self.copied, &conn.link.slots);
+            self.copied += n;
+            if let Some(grant) = conn.took(n) {
+                conn.link.send_control(conn.id, Kind::Window, &grant.to_le_bytes());
+            }
+            if let Some(stats) = stats {
+                stats::bump(&stats.rx_bytes, n as u64);
+            }
+        }
+        if self.copied >= target || self.want == 0 && !conn.rx.is_empty() {
+            return Some(Ok(Outcome::Done(self.copied)));
+        }
+        if ended && conn.rx.is_empty() {
+            if self.copied > 0 {
+                return Some(Ok(Outcome::Done(self.copied)));
+            }
+            // As the kernel: after the peer's FIN the end is reported, not the error behind it.
+            return Some(match conn.error {
+                Some(_) if !conn.rx_fin => Err(conn.error.take().unwrap_or(Errno::CONNRESET)),
+                _ => Ok(Outcome::Done(0)),
+            });
+        }
+        if nonblocking {
+            return Some(if self.copied > 0 { Ok(Outcome::Done(self.copied)) } else { Err(Errno::AGAIN) });
+        }
+        None
+    }
+}
+
+impl Socket {
+    /// Receives into `buf`. `inner` is the socket's lock, taken by the caller.
+    ///
+    /// # Errors
+    /// As recv(2).
+    #[inline]
+    pub fn receive(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        buf: &mut UserBuf,
+        flags: i32,
+    ) -> Result<Outcome, Errno> {
+        let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        let mut call = Call { want: buf.left(), buf, flags, copied: 0 };
+        if flags & !FLAGS != 0 {
+            return unusual(&inner, flags);
+        }
+        // Only a look that may be the last before giving up goes to the link.
+        if let Some(link) = inner.link()
+            && matches!(&inner.role, Role::Connected(conn) if conn.rx.is_empty() && !conn.rx_fin)
+        {
+            drop(inner);
+            link.poll(None);
+            inner = self.lock();
+        }
+        if let Some(result) = call.attempt(&mut inner, nonblocking) {
+            return result;
+        }
+        let timeout = inner.receive_timeout;
+        let waited = self.wait_until(inner, timeout, None, |inner| call.attempt(inner, false));
+        match waited {
+            Err(Errno::AGAIN | Errno::INTR) if call.copied > 0 => Ok(Outcome::Done(call.copied)),
+            other => other,
+        }
+    }
+}
+
+/// Flags that no accelerated connection can serve: out-of-band data and the error queue, both of
+/// which are always empty here. Answered as the kernel answers when it has none.
+fn unusual(inner: &Inner, flags: i32) -> Result<Outcome, Errno> {
+    match inner.role {
+        Role::Connected(_) if flags & libc::MSG_OOB != 0 => Err(Errno::INVAL),
+        Role::Connected(_) if flags & libc::MSG_ERRQUEUE != 0 => Err(Errno::AGAIN),
+        Role::Connected(_) => Err(Errno::OPNOTSUPP),
+        _ => Ok(Outcome::Kernel),
+    }
+}

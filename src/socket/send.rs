@@ -1,0 +1,119 @@
+//! Sending: write, writev, send, sendto, sendmsg, sendfile.
+
+use parking_lot::MutexGuard;
+
+use super::recv::Outcome;
+use super::{Inner, Role, Socket};
+use crate::conn::user_buf::UserBuf;
+use crate::poll::waiter::Wakes;
+use crate::real::sys::{self, Errno};
+use crate::stats;
+
+/// Flags that are carried; a call with others is not.
+pub const FLAGS: i32 =
+    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM | libc::MSG_DONTROUTE;
+
+struct Call<'a> {
+    buf: &'a mut UserBuf,
+    sent: usize,
+}
+
+impl Call<'_> {
+    fn attempt(
+        &mut self,
+        socket: &'static Socket,
+        inner: &mut Inner,
+        nonblocking: bool,
+    ) -> Option<Result<Outcome, Errno>> {
+        let stats = inner.stats;
+        let conn = match &mut inner.role {
+            Role::Connected(conn) => conn,
+            Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
+            Role::Connecting(_) => return None,
+            _ => return Some(Ok(Outcome::Kernel)),
+        };
+        if conn.error.is_some() || conn.tx_shut {
+            let error = conn.error.take().unwrap_or(Errno::PIPE);
+            return Some(if self.sent > 0 { Ok(Outcome::Done(self.sent)) } else { Err(error) });
+        }
+        if conn.peer_closed {
+            // The first write into a closed socket succeeds; the reset that it earns fails the next.
+            self.sent += self.buf.left();
+            let events = conn.on_reset(Errno::CONNRESET);
+            let mut wakes = Wakes::new(None);
+            inner.announce(socket, events, &mut wakes);
+            wakes.ring();
+            return Some(Ok(Outcome::Done(self.sent)));
+        }
+        loop {
+            let credit = conn.credit();
+            let n = match self.buf.left().min(credit) {
+                0 => 0,
+                max => conn.link.send_data(conn.id, self.buf, max),
+            };
+            conn.sent(n);
+            self.sent += n;
+            if let Some(stats) = stats {
+                stats::bump(&stats.tx_bytes, n as u64);
+            }
+            if self.buf.left() == 0 {
+                return Some(Ok(Outcome::Done(self.sent)));
+            }
+            conn.tx_blocked = true;
+            if conn.credit() == 0 {
+                stats::add(&stats::global().window_stalls, 1);
+                break;
+            }
+            if conn.link.wait_for_room(socket) {
+                break;
+            }
+        }
+        if nonblocking {
+            return Some(if self.sent > 0 { Ok(Outcome::Done(self.sent)) } else { Err(Errno::AGAIN) });
+        }
+        None
+    }
+}
+
+impl Socket {
+    /// Sends from `buf`. `inner` is the socket's lock, taken by the caller.
+    ///
+    /// # Errors
+    /// As send(2), SIGPIPE included.
+    #[inline]
+    pub fn transmit(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        buf: &mut UserBuf,
+        flags: i32,
+    ) -> Result<Outcome, Errno> {
+        if flags & !FLAGS != 0 {
+            return match inner.role {
+                Role::Connected(_) => Err(Errno::OPNOTSUPP),
+                _ => Ok(Outcome::Kernel),
+            };
+        }
+        let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        let mut call = Call { buf, sent: 0 };
+        let result = match call.attempt(self, &mut inner, nonblocking) {
+            Some(result) => {
+                drop(inner);
+                result
+            }
+            None => {
+                let timeout = inner.send_timeout;
+                self.wait_until(inner, timeout, None, |inner| call.attempt(self, inner, false))
+            }
+        };
+        match result {
+            Err(Errno::AGAIN | Errno::INTR) if call.sent > 0 => Ok(Outcome::Done(call.sent)),
+            Err(Errno::PIPE) => {
+                if flags & libc::MSG_NOSIGNAL == 0 {
+                    sys::raise_sigpipe();
+                }
+                Err(Errno::PIPE)
+            }
+            other => other,
+        }
+    }
+}
