@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,11 +26,14 @@ def progress(text):
 
 
 def interruptible():
-    """SIGTERM ends a script as Ctrl-C does: through every `finally`."""
+    """Ctrl-C and SIGTERM end a script through every `finally`; impatient repetitions cannot cut that short."""
 
     def stop(_signo, _frame):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
 
 
@@ -82,9 +86,26 @@ def session_pids(sid):
 class Session:
     """A command in a session of its own, so that it and all its offspring can be found and stopped."""
 
+    live = set()
+    closed = False  # once everything is being stopped nothing new may start, in any thread
+    lock = threading.Lock()
+
     def __init__(self, argv, **popen):
         popen.setdefault("stdin", subprocess.DEVNULL)
-        self.process = subprocess.Popen([str(a) for a in argv], start_new_session=True, **popen)
+        with Session.lock:
+            if Session.closed:
+                raise Failure("stopping")
+            self.process = subprocess.Popen([str(a) for a in argv], start_new_session=True, **popen)
+            Session.live.add(self)
+
+    @classmethod
+    def stop_all(cls):
+        """Stop every session, those that other threads wait for too, and let none begin."""
+        with cls.lock:
+            cls.closed = True
+            sessions = list(cls.live)
+        for session in sessions:
+            session.stop()
 
     def __enter__(self):
         return self
@@ -108,6 +129,8 @@ class Session:
             self.process.poll()
             time.sleep(0.01)
         self.process.wait()
+        with Session.lock:
+            Session.live.discard(self)
 
 
 def counters(bin_dir, pid):

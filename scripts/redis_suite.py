@@ -7,8 +7,11 @@ that both ends of every connection are NetACC's. It fails when a result differs,
 do not show accelerated connections."""
 
 import argparse
+import concurrent.futures
+import dataclasses
 import difflib
 import os
+import queue
 import re
 import shutil
 import subprocess
@@ -25,10 +28,11 @@ UNITS = [
     "unit/introspection", "integration/redis-cli", "integration/redis-benchmark",
 ]
 REPLICATION = "integration/replication*"  # whichever of them the source package has
-SLOW = {"integration/replication", "integration/replication-psync"}  # left out by --quick
+# Minutes each: begun first, and left out by --quick.
+SLOW = ["integration/replication", "integration/replication-psync"]
 
 RESULT = re.compile(r"^\[(ok|err|exception|skip|ignore)\]: (.*)$")
-ELAPSED = re.compile(r" \(\d+ ms\)$")
+SUFFIX = re.compile(r" (\(\d+ ms\)|in tests/\S+\.tcl)$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BAD = ("err", "exception", "timeout")
 
@@ -110,14 +114,14 @@ def stage(tree, where):
 
 
 def results(log):
-    """The (status, test name) list of a run, in order, without the times."""
+    """The (status, test name) list of a run, in order, without times and files."""
     found = []
-    for line in COLOUR.sub("", log).splitlines():
+    for line in log.splitlines():
         # `The End` repeats the failures.
         if line.strip() == "The End":
             break
         if match := RESULT.match(line):
-            found.append((match[1], ELAPSED.sub("", match[2])))
+            found.append((match[1], SUFFIX.sub("", match[2])))
     return found
 
 
@@ -152,36 +156,92 @@ class Sampler(threading.Thread):
         return sums
 
 
-def run_unit(unit, where, runner, bin_dir, limit):
-    """One unit, once: its results, its log, its seconds, its summed counters."""
-    # The suite's own control port is 32 below its base port, and it does not notice when that is taken.
-    base = free_port(PORTS[:500]) + 32
-    argv = [*runner, "tclsh", "tests/test_helper.tcl", "--single", unit, "--clients", "1",
-            "--baseport", base, "--portcount", PORTS.stop - base]
-    begun = time.monotonic()
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        with Session(argv, cwd=where, stdout=log, stderr=subprocess.STDOUT) as session:
-            sampler = Sampler(bin_dir, session.process.pid)
-            if runner:
-                sampler.start()
-            late = False
-            try:
-                session.process.wait(limit)
-            except subprocess.TimeoutExpired:
-                late = True
-            totals = sampler.total() if runner else {}
-        log.seek(0)
-        text = log.read()
-    found = results(text)
-    if late:
-        found.append(("timeout", f"stopped after {limit:.0f} s"))
-    elif session.process.returncode and not any(status in BAD for status, _ in found):
-        found.append(("exception", f"the suite ended with status {session.process.returncode}"))
-    return found, text, time.monotonic() - begun, totals
+class Worker:
+    """Runs units one after the other, in directories and in a range of ports of its own."""
+
+    def __init__(self, tree, work, ports, bin_dir):
+        self.work, self.ports, self.bin_dir = work, ports, bin_dir
+        self.sides = ["bare"] if bin_dir is None else ["bare", "netacc"]
+        for side in self.sides:
+            stage(tree, work / side)
+
+    def run(self, unit, limit):
+        """{side: Outcome} of one unit."""
+        outcome = {}
+        for side in self.sides:
+            if side == "netacc":
+                limit = min(limit, 120 + 5 * outcome["bare"].seconds)
+            outcome[side] = self.run_side(unit, side, limit)
+        return outcome
+
+    def run_side(self, unit, side, limit):
+        runner = [self.bin_dir / "netacc_run"] if side == "netacc" else []
+        # The suite's own control port is 32 below its base port, and it does not notice when that is taken.
+        base = free_port(self.ports[:200]) + 32
+        # --durable: a test that crashes is a failed test, and those after it still run.
+        argv = [*runner, "tclsh", "tests/test_helper.tcl", "--single", unit, "--clients", "1", "--durable",
+                "--baseport", base, "--portcount", self.ports.stop - base]
+        begun = time.monotonic()
+        with tempfile.TemporaryFile("w+", errors="replace") as log:
+            with Session(argv, cwd=self.work / side, stdout=log, stderr=subprocess.STDOUT) as session:
+                sampler = Sampler(self.bin_dir, session.process.pid)
+                if runner:
+                    sampler.start()
+                late = False
+                try:
+                    session.process.wait(limit)
+                except subprocess.TimeoutExpired:
+                    late = True
+                totals = sampler.total() if runner else {}
+            log.seek(0)
+            text = COLOUR.sub("", log.read())
+        found = results(text)
+        if late:
+            found.append(("timeout", f"stopped after {limit:.0f} s"))
+        elif session.process.returncode and not any(status in BAD for status, _ in found):
+            found.append(("exception", f"the suite ended with status {session.process.returncode}"))
+        return Outcome(found, text, time.monotonic() - begun, totals)
 
 
-def bad(found):
-    return [f"[{status}] {name}" for status, name in found if status in BAD]
+@dataclasses.dataclass
+class Outcome:
+    """One run of one unit: (status, test name) in order, its log, its length, its counters' sums."""
+
+    results: list
+    log: str
+    seconds: float
+    totals: dict
+
+    def lines(self):
+        return [f"[{status}] {name}" for status, name in self.results]
+
+    def bad(self):
+        return [f"[{status}] {name}" for status, name in self.results if status in BAD]
+
+    def tail(self):
+        return "\n".join(self.log.splitlines()[-30:])
+
+
+def judge(unit, outcome):
+    """A word for the table, and what is wrong in full."""
+    bare, netacc = outcome["bare"], outcome.get("netacc")
+    if not bare.results:
+        return "NOTHING RAN", [f"{unit}: no test ran over kernel TCP. Output:\n{bare.tail()}"]
+    if netacc is None:
+        return ("fails" if bare.bad() else "passes"), [f"{unit}, kernel TCP: {line}" for line in bare.bad()]
+    excused = {name for status, name in bare.results if status in BAD}
+    differences = [
+        line for line in difflib.unified_diff(bare.lines(), netacc.lines(), "TCP", "NetACC", lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---") and line.partition("] ")[2] not in excused
+    ]
+    if differences:
+        changes = "\n".join(differences)
+        return "DIFFERS", [f"{unit} differs (- TCP, + NetACC):\n{changes}\nlast output over NetACC:\n{netacc.tail()}"]
+    if not accelerated(netacc.totals):
+        return "NOT ACCELERATED", [f"{unit}: no accepted connection was accelerated; counters: {netacc.totals}"]
+    if bare.bad():
+        return f"same; over TCP too: {'; '.join(bare.bad())}", []
+    return "same", []
 
 
 def main():
@@ -190,6 +250,7 @@ def main():
     options.add_argument("--units", nargs="+", metavar="UNIT", help="only these, e.g. unit/pubsub")
     options.add_argument("--quick", action="store_true", help="leave out the units that take minutes")
     options.add_argument("--bare", action="store_true", help="kernel TCP only: how the suite itself behaves here")
+    options.add_argument("--jobs", type=int, default=2, help="units at a time; they mostly wait")
     options.add_argument("--limit", type=float, default=600, metavar="S", help="seconds that a unit may take")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep every unit's output there")
     args = options.parse_args()
@@ -201,6 +262,7 @@ def main():
     units, missing = units_of(tree, args.units)
     if args.quick:
         units = [u for u in units if u not in SLOW]
+    units.sort(key=lambda unit: unit not in SLOW)
     for unit in missing:
         print(f"not in this source package: {unit}")
     if args.logs:
@@ -209,56 +271,44 @@ def main():
     failures, carried, tests = [], 0, 0
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="netacc-redis-") as work:
-        sides = [("bare", [])] + ([] if args.bare else [("netacc", [bin_dir / "netacc_run"])])
-        for side, _ in sides:
-            stage(tree, Path(work) / side)
-        print(f"{'unit':34} {'tests':>6} {'bare':>8} {'NetACC':>8} {'accelerated':>12}  result")
-        for unit in units:
-            progress(f"{unit} ...")
-            outcome = {}
-            for side, runner in sides:
-                limit = args.limit
-                if side == "netacc":
-                    limit = min(limit, 120 + 5 * outcome["bare"][2])
-                outcome[side] = run_unit(unit, Path(work) / side, runner, bin_dir, limit)
-                if side == "bare" and bad(outcome[side][0]):
-                    # Some of redis' tests race with the clock; the oracle gets a second chance, NetACC none.
-                    progress(f"{unit} fails over kernel TCP, once more: {'; '.join(bad(outcome[side][0]))}")
-                    outcome[side] = run_unit(unit, Path(work) / side, runner, bin_dir, limit)
-                if args.logs:
-                    (args.logs / f"{unit.replace('/', '-')}.{side}.log").write_text(outcome[side][1])
-            verdict, trouble = judge(unit, outcome)
-            failures += trouble
-            bare = outcome["bare"]
-            netacc = outcome.get("netacc")
-            count = accelerated(netacc[3]) if netacc else 0
-            carried += count
-            tests += len(bare[0])
-            print(f"{unit:34} {len(bare[0]):6} {bare[2]:6.1f} s {f'{netacc[2]:6.1f} s' if netacc else '-':>8}"
-                  f" {count:12,}  {verdict}", flush=True)
+        free = queue.SimpleQueue()
+        share = len(PORTS) // args.jobs
+        for number in range(args.jobs):
+            ports = PORTS[number * share:(number + 1) * share]
+            free.put(Worker(tree, Path(work) / str(number), ports, bin_dir))
+
+        def run(unit):
+            worker = free.get()
+            try:
+                progress(f"{unit} ...")
+                return unit, worker.run(unit, args.limit)
+            finally:
+                free.put(worker)
+
+        print(f"{'unit':34} {'tests':>6} {'TCP':>8} {'NetACC':>8} {'accelerated':>12}  result")
+        pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
+        try:
+            for done in concurrent.futures.as_completed([pool.submit(run, unit) for unit in units]):
+                unit, outcome = done.result()
+                verdict, trouble = judge(unit, outcome)
+                failures += trouble
+                bare, netacc = outcome["bare"], outcome.get("netacc")
+                count = accelerated(netacc.totals) if netacc else 0
+                carried += count
+                tests += len(bare.results)
+                took = f"{netacc.seconds:6.1f} s" if netacc else "-"
+                print(f"{unit:34} {len(bare.results):6} {bare.seconds:6.1f} s {took:>8} {count:12,}  {verdict}", flush=True)
+                for side, one in outcome.items() if args.logs else ():
+                    (args.logs / f"{unit.replace('/', '-')}.{side}.log").write_text(one.log)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            Session.stop_all()
+            pool.shutdown()
     for failure in failures:
         print(failure)
     print(f"redis suite: {len(units)} units, {tests} results each way, {carried:,} accelerated connections, "
           f"{time.monotonic() - begun:.0f} s: {'FAILED' if failures else 'passed'}")
     return 1 if failures else 0
-
-
-def judge(unit, outcome):
-    """A word for the table, and what is wrong in full."""
-    bare = outcome["bare"]
-    if "netacc" not in outcome:
-        return ("fails" if bad(bare[0]) else "passes"), [f"{unit} bare: {line}" for line in bad(bare[0])]
-    netacc = outcome["netacc"]
-    lines = [[f"[{status}] {name}" for status, name in side[0]] for side in (bare, netacc)]
-    if lines[0] != lines[1]:
-        changes = "\n".join(difflib.unified_diff(*lines, "bare", "NetACC", lineterm="", n=0))
-        tail = "\n".join(COLOUR.sub("", netacc[1]).splitlines()[-30:])
-        return "DIFFERS", [f"{unit} differs over NetACC:\n{changes}\nits last output:\n{tail}"]
-    if not lines[0]:
-        return "NOTHING RAN", [f"{unit}: no test ran. Output:\n{bare[1]}"]
-    if not accelerated(netacc[3]):
-        return "NOT ACCELERATED", [f"{unit}: no accepted connection was accelerated; counters: {netacc[3]}"]
-    return ("same, fails bare too" if bad(bare[0]) else "same"), []
 
 
 if __name__ == "__main__":
