@@ -26,23 +26,23 @@ build: cargo ## build the release library and tools
 demo: ## redis over TCP and over NetACC side by side, in under two minutes
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory build
-	@python3 scripts/demo.py --bin $(RELEASE) $(ARGS)
+	@python3 -B scripts/demo.py --bin $(RELEASE) $(ARGS)
 
 test: ## build, then run every test
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	cargo test --release --workspace
-	@python3 scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 
 test-redis: ## redis' own networking tests, bare and accelerated, results compared
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
-	@python3 scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory build
-	@python3 scripts/demo.py --bin $(RELEASE) --pairs 9 --verdict --json $(TARGET)/redis.json $(ARGS)
+	@python3 -B scripts/demo.py --bin $(RELEASE) --pairs 9 --verdict --json $(TARGET)/redis.json $(ARGS)
 
 bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test

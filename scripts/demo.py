@@ -227,7 +227,7 @@ def main():
         with Server("tcp", bin_dir, work) as tcp, Server("netacc", bin_dir, work) as netacc:
             for row in rows:
                 report["rows"][row] = measure({"tcp": tcp, "netacc": netacc}, row, args.pairs, args.seconds)
-            values = counters(bin_dir, netacc.pid)
+            values = counters(bin_dir).get(netacc.pid, {})
         if not args.no_calls:
             report["calls"] = all_calls(bin_dir, work, accelerated(values) > 0)
     for row in report["rows"].values():

@@ -133,18 +133,18 @@ class Session:
             Session.live.discard(self)
 
 
-def counters(bin_dir, pid):
-    """NetACC's counters of a process by name; empty when it has none (or has ended)."""
+def counters(bin_dir):
+    """NetACC's counters, {pid: {name: value}}, of every process that has any."""
     shown = subprocess.run(
-        [bin_dir / "netacc_ss", "--counters", "-p", str(pid)],
-        capture_output=True, text=True, timeout=10, check=False,
+        [bin_dir / "netacc_ss", "--counters"], capture_output=True, text=True, timeout=10, check=False,
     )
-    values = {}
-    if shown.returncode == 0:
-        for line in shown.stdout.splitlines():
-            name, _, value = line.strip().rpartition(" ")
-            if name and value.isdigit():
-                values[name.strip()] = int(value)
+    values, current = {}, {}
+    for line in shown.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "pid":
+            current = values.setdefault(int(value), {})
+        elif value.isdigit():
+            current[name] = int(value)
     return values
 
 

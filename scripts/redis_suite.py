@@ -135,15 +135,11 @@ class Sampler(threading.Thread):
 
     def run(self):
         while not self.over.wait(0.1):
-            for pid in session_pids(self.sid):
-                try:
-                    program = Path(f"/proc/{pid}/comm").read_text()
-                except OSError:
-                    continue
-                if program.startswith(("redis-", "tclsh")):
-                    most = self.seen.setdefault(pid, {})
-                    for name, value in counters(self.bin_dir, pid).items():
-                        most[name] = max(value, most.get(name, 0))
+            now = counters(self.bin_dir)
+            for pid in now.keys() & set(session_pids(self.sid)):
+                most = self.seen.setdefault(pid, {})
+                for name, value in now[pid].items():
+                    most[name] = max(value, most.get(name, 0))
 
     def total(self):
         """Each counter summed over all the processes."""
