@@ -1,0 +1,57 @@
+# Everything a person runs by hand or a machine runs in CI. `make help` lists it.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release
+# Options for the scripts, e.g. make demo ARGS='--pairs 1', make test-redis ARGS='--units unit/pubsub'
+ARGS ?=
+
+.PHONY: help build demo test test-redis lint clean setup bench-redis bench-callgrind cargo
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## install the Debian packages that demo and test need, where missing
+	@scripts/setup.sh build demo test
+
+cargo:
+	@command -v cargo >/dev/null || { \
+	  echo "make: cargo was not found. Install Rust 1.95 or newer (rustup), then try again." >&2; exit 1; }
+	@scripts/setup.sh build
+
+# rustc names the file after the crate; programs preload it by its soname.
+build: cargo ## build the release library and tools
+	cargo build --release --workspace
+	@ln -f $(RELEASE)/libnetacc_preload.so $(RELEASE)/libnetacc-preload.so
+
+demo: ## redis over TCP and over NetACC side by side, in under two minutes
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/demo.py --bin $(RELEASE) $(ARGS)
+
+test: ## build, then run every test
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo test --release --workspace
+	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+
+test-redis: ## redis' own networking tests, bare and accelerated, results compared
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+
+bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/demo.py --bin $(RELEASE) --pairs 9 --verdict --json $(TARGET)/redis.json $(ARGS)
+
+bench-callgrind: ## instructions that the library adds to the start of a program
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@scripts/load_cost.sh $(RELEASE)/libnetacc-preload.so
+
+lint: cargo ## formatting and clippy, as CI checks them
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## remove everything that was built
+	cargo clean

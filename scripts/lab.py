@@ -1,0 +1,158 @@
+"""What demo.py and redis_suite.py share: sessions of processes that are always stopped, ports whose
+side port is free too, and NetACC's counters read from outside a process."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+SIDE_PORT_OFFSET = 20000
+# Side ports of this range stay below 32768, where the kernel's own choice of client ports begins.
+PORTS = range(10400, 12700)
+
+
+class Failure(Exception):
+    """Something a person must know about; its text is the whole message."""
+
+
+def progress(text):
+    """One line about long work, on stderr so that stdout holds results only."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def interruptible():
+    """Ctrl-C and SIGTERM end a script through every `finally`; impatient repetitions cannot cut that short."""
+
+    def stop(_signo, _frame):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def binaries(directory):
+    """The directory of netacc_run, netacc_ss and the library, checked, as an absolute path."""
+    directory = Path(directory).resolve()
+    for name in ("netacc_run", "netacc_ss", "libnetacc-preload.so"):
+        if not (directory / name).exists():
+            raise Failure(f"{directory / name} does not exist: run 'make build' first")
+    return directory
+
+
+def need(*programs):
+    """Every program is installed, or a sentence says which is not."""
+    for program in programs:
+        if not shutil.which(program):
+            raise Failure(f"{program} was not found: run 'make setup' first")
+
+
+def free_port(ports=PORTS):
+    """A port of a range that is free together with its side port."""
+    start = os.getpid() % len(ports)
+    for port in [*ports[start:], *ports[:start]]:
+        try:
+            for candidate in (port, port + SIDE_PORT_OFFSET):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", candidate))
+            return port
+        except OSError:
+            continue
+    raise Failure(f"no free port in {ports.start}..{ports.stop} on 127.0.0.1")
+
+
+def session_pids(sid):
+    """Every live process of a session, found in /proc."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # Fields after the parenthesised name: state ppid pgrp session ...
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == sid and fields[0] not in "ZX":
+            pids.append(int(entry.name))
+    return pids
+
+
+class Session:
+    """A command in a session of its own, so that it and all its offspring can be found and stopped."""
+
+    live = set()
+    closed = False  # once everything is being stopped nothing new may start, in any thread
+    lock = threading.Lock()
+
+    def __init__(self, argv, **popen):
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        with Session.lock:
+            if Session.closed:
+                raise Failure("stopping")
+            self.process = subprocess.Popen([str(a) for a in argv], start_new_session=True, **popen)
+            Session.live.add(self)
+
+    @classmethod
+    def stop_all(cls):
+        """Stop every session, those that other threads wait for too, and let none begin."""
+        with cls.lock:
+            cls.closed = True
+            sessions = list(cls.live)
+        for session in sessions:
+            session.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        self.stop()
+
+    def stop(self, grace=5.0):
+        """Ask everything in the session to end; after `grace` seconds insist."""
+        deadline = time.monotonic() + grace
+        asked = set()
+        while pids := session_pids(self.process.pid):
+            for pid in pids:
+                insist = time.monotonic() > deadline
+                if insist or pid not in asked:
+                    asked.add(pid)
+                    try:
+                        os.kill(pid, signal.SIGKILL if insist else signal.SIGTERM)
+                    except ProcessLookupError:
+                        pass
+            self.process.poll()
+            time.sleep(0.01)
+        self.process.wait()
+        with Session.lock:
+            Session.live.discard(self)
+
+
+def counters(bin_dir):
+    """NetACC's counters, {pid: {name: value}}, of every process that has any."""
+    shown = subprocess.run(
+        [bin_dir / "netacc_ss", "--counters"], capture_output=True, text=True, timeout=10, check=False,
+    )
+    values, current = {}, {}
+    for line in shown.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "pid":
+            current = values.setdefault(int(value), {})
+        elif value.isdigit():
+            current[name] = int(value)
+    return values
+
+
+def accepted(values):
+    """Connections that a process accepted, by what carries them: {"shm": 100, "tcp": 1}."""
+    return {name.removeprefix("accepted_"): n for name, n in values.items() if name.startswith("accepted_")}
+
+
+def accelerated(values):
+    """Connections that a process accepted and that are not plain kernel TCP."""
+    return sum(n for carrier, n in accepted(values).items() if carrier != "tcp")

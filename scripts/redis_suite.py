@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""redis' own networking tests, over kernel TCP and over NetACC, and the two result lists compared.
+
+The tests come from Debian's source package (tests only: the programs are Debian's binaries). Each unit
+runs bare and then with everything preloaded: servers, redis-cli, redis-benchmark and the Tcl client, so
+that both ends of every connection are NetACC's. It fails when a result differs, or when the counters
+do not show accelerated connections."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import difflib
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from lab import PORTS, Failure, Session, accelerated, binaries, counters, free_port, interruptible, need, progress, session_pids
+
+UNITS = [
+    "unit/protocol", "unit/networking", "unit/querybuf", "unit/limits", "unit/pubsub", "unit/multi",
+    "unit/introspection", "integration/redis-cli", "integration/redis-benchmark",
+]
+REPLICATION = "integration/replication*"  # whichever of them the source package has
+# Minutes each: begun first, and left out by --quick.
+SLOW = ["integration/replication", "integration/replication-psync"]
+
+RESULT = re.compile(r"^\[(ok|err|exception|skip|ignore)\]: (.*)$")
+SUFFIX = re.compile(r" (\(\d+ ms\)|in tests/\S+\.tcl)$")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+BAD = ("err", "exception", "timeout")
+
+
+def source_tree():
+    """The unpacked source package, fetched once into the user's cache directory."""
+    version = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${source:Version}", "redis-server"],
+        capture_output=True, text=True, check=False,
+    ).stdout
+    if not version:
+        raise Failure("redis-server is not installed as a Debian package: run 'make setup' first")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netacc"
+    tree = cache / f"redis-{version.replace(':', '_')}"
+    if tree.exists():
+        return tree
+    cache.mkdir(parents=True, exist_ok=True)
+    progress(f"fetching the source package of redis {version} into {cache} ...")
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        fetch_source(Path(work), version)
+        unpacked = [d for d in Path(work).glob("unpack/*") if (d / "tests").is_dir()]
+        if not unpacked:
+            raise Failure("the source package of redis has no tests directory")
+        unpacked[0].rename(tree)
+    return tree
+
+
+def fetch_source(work, version):
+    """`apt-get source` with source lines made of this machine's own package lists, none of which changes."""
+    for directory in ("parts", "lists/partial", "cache/archives/partial", "unpack"):
+        (work / directory).mkdir(parents=True)
+    etc = Path("/etc/apt")
+    for listed in [etc / "sources.list", *etc.glob("sources.list.d/*")]:
+        if not listed.is_file() or listed.suffix not in (".list", ".sources"):
+            continue
+        text = listed.read_text()
+        if listed.suffix == ".list":
+            text = re.sub(r"^\s*deb(?=\s)", "deb-src", text, flags=re.M)
+        else:
+            text = re.sub(r"^Types:.*", "Types: deb-src", text, flags=re.M | re.I)
+        (work / "parts" / listed.name).write_text(text)
+    # _apt, the user that downloads as a rule, may not enter a home directory.
+    options = ["-o", "APT::Sandbox::User=root", "-o", "Dir::Etc::sourcelist=/dev/null"]
+    for key, directory in (("Dir::Etc::sourceparts", "parts"), ("Dir::State::lists", "lists"), ("Dir::Cache", "cache")):
+        options += ["-o", f"{key}={work / directory}"]
+
+    def apt_get(*arguments):
+        return subprocess.run(
+            ["apt-get", "-q", *options, *arguments], cwd=work / "unpack", text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+
+    updated = apt_get("update")
+    fetched = apt_get("source", f"redis={version}")
+    if fetched.returncode:
+        progress(f"redis {version} is no longer offered as source: taking the newest")
+        fetched = apt_get("source", "redis")
+    if fetched.returncode:
+        raise Failure(f"apt-get source redis failed:\n{updated.stdout}{fetched.stdout}")
+
+
+def units_of(tree, wanted):
+    """The units to run and those that the source package does not have."""
+    if not wanted:
+        found = sorted(str(p.relative_to(tree / "tests"))[:-4] for p in (tree / "tests").glob(f"{REPLICATION}.tcl"))
+        wanted = UNITS + (found or [REPLICATION])
+    have = [u for u in wanted if (tree / "tests" / f"{u}.tcl").is_file()]
+    return have, [u for u in wanted if u not in have]
+
+
+def stage(tree, where):
+    """A directory to run the suite in: its tests, and Debian's programs where it looks for them."""
+    shutil.copytree(tree / "tests", where / "tests")
+    (where / "src").mkdir()
+    for program in ("redis-server", "redis-cli", "redis-benchmark"):
+        (where / "src" / program).symlink_to(shutil.which(program))
+    for name in ("redis.conf", "sentinel.conf", "utils"):
+        (where / name).symlink_to(tree / name)
+
+
+def results(log):
+    """The (status, test name) list of a run, in order, without times and files."""
+    found = []
+    for line in log.splitlines():
+        # `The End` repeats the failures.
+        if line.strip() == "The End":
+            break
+        if match := RESULT.match(line):
+            found.append((match[1], SUFFIX.sub("", match[2])))
+    return found
+
+
+class Sampler(threading.Thread):
+    """Remembers the highest counters of every process of a session, read from outside while it runs."""
+
+    def __init__(self, bin_dir, sid):
+        super().__init__(daemon=True)
+        self.bin_dir, self.sid, self.over = bin_dir, sid, threading.Event()
+        self.seen = {}
+
+    def run(self):
+        while not self.over.wait(0.1):
+            now = counters(self.bin_dir)
+            for pid in now.keys() & set(session_pids(self.sid)):
+                most = self.seen.setdefault(pid, {})
+                for name, value in now[pid].items():
+                    most[name] = max(value, most.get(name, 0))
+
+    def total(self):
+        """Each counter summed over all the processes."""
+        self.over.set()
+        self.join()
+        sums = {}
+        for values in self.seen.values():
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+
+class Worker:
+    """Runs units one after the other, in directories and in a range of ports of its own."""
+
+    def __init__(self, tree, work, ports, bin_dir):
+        self.work, self.ports, self.bin_dir = work, ports, bin_dir
+        self.sides = ["bare"] if bin_dir is None else ["bare", "netacc"]
+        for side in self.sides:
+            stage(tree, work / side)
+
+    def run(self, unit, limit):
+        """{side: Outcome} of one unit."""
+        outcome = {}
+        for side in self.sides:
+            if side == "netacc":
+                limit = min(limit, 120 + 5 * outcome["bare"].seconds)
+            outcome[side] = self.run_side(unit, side, limit)
+        return outcome
+
+    def run_side(self, unit, side, limit):
+        runner = [self.bin_dir / "netacc_run"] if side == "netacc" else []
+        # The suite's own control port is 32 below its base port, and it does not notice when that is taken.
+        base = free_port(self.ports[:200]) + 32
+        # --durable: a test that crashes is a failed test, and those after it still run.
+        argv = [*runner, "tclsh", "tests/test_helper.tcl", "--single", unit, "--clients", "1", "--durable",
+                "--baseport", base, "--portcount", self.ports.stop - base]
+        begun = time.monotonic()
+        with tempfile.TemporaryFile("w+", errors="replace") as log:
+            with Session(argv, cwd=self.work / side, stdout=log, stderr=subprocess.STDOUT) as session:
+                sampler = Sampler(self.bin_dir, session.process.pid)
+                if runner:
+                    sampler.start()
+                late = False
+                try:
+                    session.process.wait(limit)
+                except subprocess.TimeoutExpired:
+                    late = True
+                totals = sampler.total() if runner else {}
+            log.seek(0)
+            text = COLOUR.sub("", log.read())
+        found = results(text)
+        if late:
+            found.append(("timeout", f"stopped after {limit:.0f} s"))
+        elif session.process.returncode and not any(status in BAD for status, _ in found):
+            found.append(("exception", f"the suite ended with status {session.process.returncode}"))
+        return Outcome(found, text, time.monotonic() - begun, totals)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One run of one unit: (status, test name) in order, its log, its length, its counters' sums."""
+
+    results: list
+    log: str
+    seconds: float
+    totals: dict
+
+    def lines(self):
+        return [f"[{status}] {name}" for status, name in self.results]
+
+    def bad(self):
+        return [f"[{status}] {name}" for status, name in self.results if status in BAD]
+
+    def tail(self):
+        return "\n".join(self.log.splitlines()[-30:])
+
+
+def judge(unit, outcome):
+    """A word for the table, and what is wrong in full."""
+    bare, netacc = outcome["bare"], outcome.get("netacc")
+    if not bare.results:
+        return "NOTHING RAN", [f"{unit}: no test ran over kernel TCP. Output:\n{bare.tail()}"]
+    if netacc is None:
+        return ("fails" if bare.bad() else "passes"), [f"{unit}, kernel TCP: {line}" for line in bare.bad()]
+    excused = {name for status, name in bare.results if status in BAD}
+    differences = [
+        line for line in difflib.unified_diff(bare.lines(), netacc.lines(), "TCP", "NetACC", lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---") and line.partition("] ")[2] not in excused
+    ]
+    if differences:
+        changes = "\n".join(differences)
+        return "DIFFERS", [f"{unit} differs (- TCP, + NetACC):\n{changes}\nlast output over NetACC:\n{netacc.tail()}"]
+    if not accelerated(netacc.totals):
+        return "NOT ACCELERATED", [f"{unit}: no accepted connection was accelerated; counters: {netacc.totals}"]
+    if bare.bad():
+        return f"same; over TCP too: {'; '.join(bare.bad())}", []
+    return "same", []
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--bin", default="target/release", help="where the release build is")
+    options.add_argument("--units", nargs="+", metavar="UNIT", help="only these, e.g. unit/pubsub")
+    options.add_argument("--quick", action="store_true", help="leave out the units that take minutes")
+    options.add_argument("--bare", action="store_true", help="kernel TCP only: how the suite itself behaves here")
+    options.add_argument("--jobs", type=int, default=2, help="units at a time; they mostly wait")
+    options.add_argument("--limit", type=float, default=600, metavar="S", help="seconds that a unit may take")
+    options.add_argument("--logs", type=Path, metavar="DIR", help="keep every unit's output there")
+    args = options.parse_args()
+
+    interruptible()
+    need("redis-server", "redis-cli", "redis-benchmark", "tclsh")
+    bin_dir = None if args.bare else binaries(args.bin)
+    tree = source_tree()
+    units, missing = units_of(tree, args.units)
+    if args.quick:
+        units = [u for u in units if u not in SLOW]
+    units.sort(key=lambda unit: unit not in SLOW)
+    for unit in missing:
+        print(f"not in this source package: {unit}")
+    if args.logs:
+        args.logs.mkdir(parents=True, exist_ok=True)
+
+    failures, carried, tests = [], 0, 0
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="netacc-redis-") as work:
+        free = queue.SimpleQueue()
+        share = len(PORTS) // args.jobs
+        for number in range(args.jobs):
+            ports = PORTS[number * share:(number + 1) * share]
+            free.put(Worker(tree, Path(work) / str(number), ports, bin_dir))
+
+        def run(unit):
+            worker = free.get()
+            try:
+                progress(f"{unit} ...")
+                return unit, worker.run(unit, args.limit)
+            finally:
+                free.put(worker)
+
+        print(f"{'unit':34} {'tests':>6} {'TCP':>8} {'NetACC':>8} {'accelerated':>12}  result")
+        pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
+        try:
+            for done in concurrent.futures.as_completed([pool.submit(run, unit) for unit in units]):
+                unit, outcome = done.result()
+                verdict, trouble = judge(unit, outcome)
+                failures += trouble
+                bare, netacc = outcome["bare"], outcome.get("netacc")
+                count = accelerated(netacc.totals) if netacc else 0
+                carried += count
+                tests += len(bare.results)
+                took = f"{netacc.seconds:6.1f} s" if netacc else "-"
+                print(f"{unit:34} {len(bare.results):6} {bare.seconds:6.1f} s {took:>8} {count:12,}  {verdict}", flush=True)
+                for side, one in outcome.items() if args.logs else ():
+                    (args.logs / f"{unit.replace('/', '-')}.{side}.log").write_text(one.log)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            Session.stop_all()
+            pool.shutdown()
+    for failure in failures:
+        print(failure)
+    print(f"redis suite: {len(units)} units, {tests} results each way, {carried:,} accelerated connections, "
+          f"{time.monotonic() - begun:.0f} s: {'FAILED' if failures else 'passed'}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(f"redis_suite: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("redis_suite: interrupted; everything it started is stopped")

@@ -1,0 +1,82 @@
+#!/bin/bash
+# Installs the Debian packages that a task needs, and only those that are missing.
+#
+#   scripts/setup.sh GROUP...      GROUP: build, demo, test
+#
+# Says nothing when nothing is missing. Needs root or sudo only when something is.
+set -euo pipefail
+
+# One package a word; each is here because a named task runs it.
+build="gcc libc6-dev"
+demo="redis-server redis-tools strace python3"
+test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
+      tcl dpkg-dev xz-utils procps"
+
+say() { echo "setup: $*" >&2; }
+
+missing=()
+for group in "$@"; do
+    case $group in
+        build | demo | test) ;;
+        *) say "no package group '$group'; the groups are: build demo test"; exit 2 ;;
+    esac
+    for package in ${!group}; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+        case " ${missing[*]-} $status " in
+            *" $package "* | *" installed "*) ;;
+            *) missing+=("$package") ;;
+        esac
+    done
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+    say "missing: ${missing[*]}. There is no apt-get here: install them by this system's own means."
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        say "missing: ${missing[*]}. Installing them needs root: run 'apt-get install ${missing[*]}' as root, then try again."
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+log=$(mktemp)
+policy=/usr/sbin/policy-rc.d
+made_policy=no
+cleanup() {
+    rm -f "$log"
+    if [ $made_policy = yes ]; then "${as_root[@]}" rm -f "$policy"; fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# A server's package starts its service where systemd runs. We start our own, on ports of our own:
+# 101 from policy-rc.d says "do not", and what was installed here is not left to start at boot either.
+if [ ! -e $policy ]; then
+    made_policy=yes
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+    "${as_root[@]}" chmod 755 $policy
+fi
+
+quietly() {
+    if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "$@" >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        say "failed: $*"
+        exit 1
+    fi
+}
+say "installing ${#missing[@]} Debian package(s): ${missing[*]} ..."
+start=$SECONDS
+quietly apt-get -q update
+quietly apt-get -qy install --no-install-recommends "${missing[@]}"
+if [ -d /run/systemd/system ]; then
+    for service in redis-server memcached; do
+        case " ${missing[*]} " in
+            *" $service "*) "${as_root[@]}" systemctl --quiet disable "$service" || true ;;
+        esac
+    done
+fi
+say "installed in $((SECONDS - start)) s"

@@ -1,0 +1,62 @@
+//! How the library is linked: its name, and what it needs to be loaded on any machine.
+
+mod built;
+
+use std::process::Command;
+
+/// The dynamic section's lines as `readelf -d` prints them.
+fn dynamic_section() -> Vec<String> {
+    let shown = Command::new("readelf")
+        .arg("-dW")
+        .arg(built::library())
+        .output()
+        .expect("readelf (binutils) runs");
+    assert!(
+        shown.status.success(),
+        "{}",
+        String::from_utf8_lossy(&shown.stderr)
+    );
+    String::from_utf8_lossy(&shown.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_soname_is_the_name_that_programs_preload() {
+    let soname = dynamic_section()
+        .into_iter()
+        .find(|line| line.contains("(SONAME)"))
+        .expect("a soname");
+    assert!(soname.contains("[libnetacc-preload.so]"), "{soname}");
+}
+
+#[test]
+fn it_loads_on_machines_without_rdma_libraries() {
+    let needed: Vec<_> = dynamic_section()
+        .into_iter()
+        .filter(|line| line.contains("(NEEDED)"))
+        .collect();
+    assert!(
+        needed.iter().any(|line| line.contains("[libc.so.6]")),
+        "not what readelf used to print: {needed:?}"
+    );
+    for line in needed {
+        assert!(
+            !line.contains("ibverbs") && !line.contains("rdmacm"),
+            "opened at run time, never linked: {line}"
+        );
+    }
+}
+
+#[test]
+fn it_is_never_unloaded() {
+    let flags = dynamic_section()
+        .into_iter()
+        .find(|line| line.contains("(FLAGS_1)"))
+        .unwrap_or_default();
+    assert!(
+        flags.contains("NODELETE"),
+        "dlclose could unmap hooks that are in use: {flags}"
+    );
+}
