@@ -83,8 +83,8 @@ pub struct Raw {
 impl Raw {
     /// Empty, with room for any address.
     pub fn empty() -> Raw {
-        // SAFETY: all zeroes is a valid sockaddr_storage.
         Raw {
+            // SAFETY: all zeroes is a valid sockaddr_storage.
             storage: unsafe { zeroed() },
             len: size_of::<libc::sockaddr_storage>() as u32,
         }
@@ -229,9 +229,8 @@ pub fn getsockopt<T: Copy>(fd: c_int, level: c_int, name: c_int) -> Res<T> {
     let mut value: T = unsafe { zeroed() };
     let mut len = size_of::<T>() as u32;
     // SAFETY: pointer and length describe `value`.
-    check(
-        unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len) } as isize,
-    )?;
+    let r = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len) };
+    check(r as isize)?;
     Ok(value)
 }
 
@@ -360,22 +359,24 @@ pub fn poll(fd: c_int, events: i16, timeout_ms: c_int) -> Res<i16> {
 /// A listening socket on `addr`, with SO_REUSEADDR as every server has it.
 pub fn listener(addr: SocketAddr, backlog: c_int) -> Res<c_int> {
     let fd = socket(addr, libc::SOCK_CLOEXEC)?;
-    setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32)?;
-    bind(fd, addr)?;
-    listen(fd, backlog)?;
-    Ok(fd)
+    let listening = setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32)
+        .and_then(|_| bind(fd, addr))
+        .and_then(|_| listen(fd, backlog));
+    or_close(fd, listening)
 }
 
 /// A blocking socket connected to `addr`.
 pub fn connected(addr: SocketAddr) -> Res<c_int> {
     let fd = socket(addr, libc::SOCK_CLOEXEC)?;
-    match connect(fd, addr) {
-        Ok(_) => Ok(fd),
-        Err(e) => {
-            let _ = close(fd);
-            Err(e)
-        }
+    or_close(fd, connect(fd, addr))
+}
+
+/// The descriptor if the call that made it useful went well.
+fn or_close(fd: c_int, call: Res<usize>) -> Res<c_int> {
+    if call.is_err() {
+        let _ = close(fd);
     }
+    call.map(|_| fd)
 }
 
 /// Nanoseconds of the monotonic clock, which all processes of a host share.

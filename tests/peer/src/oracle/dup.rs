@@ -103,10 +103,8 @@ fn dup2_over(ctx: &Ctx) {
         word(sys::send(two, b"x", 0))
     ));
     // SAFETY: as above.
-    ctx.log(format!(
-        "dup2 of -1: {}",
-        word(sys::check(unsafe { libc::dup2(-1, two) } as isize))
-    ));
+    let r = unsafe { libc::dup2(-1, two) };
+    ctx.log(format!("dup2 of -1: {}", word(sys::check(r as isize))));
 }
 
 fn dup3(ctx: &Ctx) {

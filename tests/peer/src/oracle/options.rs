@@ -227,34 +227,22 @@ fn status_flags(ctx: &Ctx) {
 
 fn file_calls(ctx: &Ctx) {
     let (fd, _) = ctx.pair();
+    let log = |name: &str, r: isize| ctx.log(format!("{name}: {}", word(sys::check(r))));
     // SAFETY: no pointers.
-    ctx.log(format!(
-        "lseek: {}",
-        word(sys::check(
-            unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) } as isize
-        ))
-    ));
+    log("lseek", unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }
+        as isize);
+    // SAFETY: no pointers.
+    log("fsync", unsafe { libc::fsync(fd) } as isize);
+    // SAFETY: no pointers.
+    log("ftruncate", unsafe { libc::ftruncate(fd, 0) } as isize);
     // SAFETY: all zeroes is a valid stat.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a live stat.
-    let r = sys::check(unsafe { libc::fstat(fd, &mut stat) } as isize);
-    ctx.log(format!(
-        "fstat: {}, socket: {}",
-        word(r),
-        stat.st_mode & libc::S_IFMT == libc::S_IFSOCK
-    ));
+    log("fstat", unsafe { libc::fstat(fd, &mut stat) } as isize);
+    let socket = stat.st_mode & libc::S_IFMT == libc::S_IFSOCK;
+    ctx.log(format!("is a socket: {socket}"));
     // SAFETY: no pointers.
     ctx.log(format!("isatty: {}", unsafe { libc::isatty(fd) }));
-    // SAFETY: no pointers.
-    ctx.log(format!(
-        "fsync: {}",
-        word(sys::check(unsafe { libc::fsync(fd) } as isize))
-    ));
-    // SAFETY: no pointers.
-    ctx.log(format!(
-        "ftruncate: {}",
-        word(sys::check(unsafe { libc::ftruncate(fd, 0) } as isize))
-    ));
 }
 
 fn sendfile(ctx: &Ctx) {

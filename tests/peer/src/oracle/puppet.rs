@@ -147,7 +147,8 @@ impl Puppet {
     fn keep(&mut self, id: &str, fd: sys::Res<i32>) -> String {
         match fd {
             Ok(fd) => {
-                self.fds.insert(id.to_string(), fd);
+                let old = self.fds.insert(id.to_string(), fd);
+                assert_eq!(old, None, "the name '{id}' is in use");
                 "ok".to_string()
             }
             Err(e) => e.to_string(),

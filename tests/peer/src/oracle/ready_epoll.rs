@@ -212,11 +212,11 @@ fn reset(ctx: &Ctx) {
 
 fn listener(ctx: &Ctx) {
     let (here, listener) = (ctx.here(), ctx.listener());
-    for flags in [EPOLLIN, EPOLLIN | EPOLLET] {
+    for (flags, name) in [(EPOLLIN, "a"), (EPOLLIN | EPOLLET, "b")] {
         let ep = set(ctx);
         ctl(ep, EPOLL_CTL_ADD, listener, flags, 1).expect("ADD");
         ctx.log(format!("nobody: {}", wait(ep, 0)));
-        ctx.tell(format!("connect a {here}"));
+        ctx.tell(format!("connect {name} {here}"));
         ctx.log(format!("somebody: {}", wait(ep, 10_000)));
         ctx.log(format!("still: {}", wait(ep, 20)));
         let fd = sys::accept4(listener, 0).expect("accept4");
