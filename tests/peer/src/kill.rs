@@ -43,7 +43,8 @@ const KINDS: [Kind; 7] = [
     Kind::IdlePoll,
 ];
 
-/// How many bytes each connection's socket has taken: [to server, to client] for each connection.
+/// For each connection: how many bytes its socket has taken [to server, to client], and whether the
+/// server has accepted it and read its number.
 #[derive(Clone, Copy)]
 struct Ledger(&'static [AtomicU64]);
 
@@ -54,7 +55,7 @@ impl Ledger {
             .write(true)
             .open(path)
             .expect("the ledger's file");
-        let entries = connections as usize * 2;
+        let entries = connections as usize * 3;
         file.set_len(entries as u64 * 8).expect("the ledger's size");
         // SAFETY: a fresh shared mapping of a file of that size, never unmapped, used by atomics only.
         unsafe {
@@ -74,7 +75,11 @@ impl Ledger {
     }
 
     fn entry(&self, index: u64, direction: Direction) -> &'static AtomicU64 {
-        &self.0[index as usize * 2 + direction as usize]
+        &self.0[index as usize * 3 + direction as usize]
+    }
+
+    fn begun(&self, index: u64) -> &'static AtomicU64 {
+        &self.0[index as usize * 3 + 2]
     }
 }
 
@@ -295,6 +300,7 @@ impl Side {
             "kind": format!("{kind:?}"),
             "received": read.bytes,
             "promised": promised,
+            "begun": self.ledger.begun(self.index).load(Ordering::SeqCst) == 1,
             "read_end": read.how,
             "read_end_ns": read.at_ns,
             "sent": write.bytes,
@@ -353,8 +359,10 @@ pub fn server(args: &Args) -> ! {
         let mut index = [0u8; 8];
         match sys::recv(fd, &mut index, libc::MSG_WAITALL) {
             Ok(8) => {
+                let index = u64::from_le_bytes(index);
+                ledger.begun(index).store(1, Ordering::SeqCst);
                 let side = Side {
-                    index: u64::from_le_bytes(index),
+                    index,
                     fd,
                     server: true,
                     seed,

@@ -150,7 +150,7 @@ fn run_side(conns: Vec<Conn>, board: &Arc<Board>, role: Role) -> Value {
     })
 }
 
-/// Tells the watchdog how to show the connections that are not finished.
+/// Tells the watchdog how to show connections that are not finished, the first few of them.
 fn describe(run: Run, board: Arc<Board>, role: Role) {
     verdict::describe(move || {
         let plans = plan::plans(&run);
@@ -169,7 +169,7 @@ fn describe(run: Run, board: Arc<Board>, role: Role) {
                 p.index
             )
         });
-        lines.collect::<Vec<_>>().into()
+        lines.take(20).collect::<Vec<_>>().into()
     });
 }
 
