@@ -9,6 +9,7 @@
 pub mod counters;
 pub mod ports;
 pub mod proc;
+pub mod services;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,6 +3,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
 
 /// How far above a port its side port is.
 pub const SIDE: u16 = 20_000;
@@ -67,4 +70,23 @@ pub fn without_side() -> u16 {
         }
     }
     panic!("no free port above {first}");
+}
+
+/// Waits until some program listens on `port`, without connecting to it.
+pub fn wait_listening(port: u16) {
+    let local = format!(":{port:04X}");
+    let listens = |table: &str| {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.nth(1).unwrap_or_default();
+            // The state after the remote address: 0A is LISTEN.
+            address.ends_with(&local) && words.nth(1) == Some("0A")
+        })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !listens("/proc/net/tcp") && !listens("/proc/net/tcp6") {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -23,7 +23,7 @@ impl Proc {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()
-            .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+            .unwrap_or_else(|e| panic!("{name} does not start (is it installed?): {e}"));
         let input = child.stdin.take();
         let output = child.stdout.take().expect("its output");
         let (send, lines) = channel();
