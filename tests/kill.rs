@@ -91,7 +91,11 @@ fn one_kill(victim: Victim, seed: u64) {
     let mut client = start("kill-client", "--connect");
     // Early in most runs, while connections are made; later in others, in the midst of the traffic.
     let mut rng = fastrand::Rng::with_seed(seed);
-    let range = if seed % 3 == 0 { 1..20 } else { 20..250 };
+    let range = if seed.is_multiple_of(3) {
+        1..20
+    } else {
+        20..250
+    };
     std::thread::sleep(Duration::from_millis(rng.u64(range)));
     let (dead, survivor) = match victim {
         Victim::Server => (&mut server, &mut client),
