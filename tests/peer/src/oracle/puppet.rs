@@ -5,6 +5,7 @@ use crate::sys::{self, Errno};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The byte at `offset` of what a puppet sends.
@@ -17,6 +18,7 @@ pub fn byte(offset: usize) -> u8 {
 pub struct Puppet {
     fds: HashMap<String, i32>,
     sent: HashMap<String, usize>,
+    later: Vec<JoinHandle<String>>,
 }
 
 fn payload(from: usize, n: usize) -> Vec<u8> {
@@ -118,14 +120,14 @@ impl Puppet {
                 let (ms, fd) = (number(1), self.fds[words[3]]);
                 let n = words.get(4).map_or(0, |_| number(4));
                 let what = words[2].to_string();
-                std::thread::spawn(move || {
+                self.later.push(std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_millis(ms as u64));
                     match what.as_str() {
                         "send" => send_all(fd, &payload(0, n)),
                         "drain" => receive(fd, n),
                         _ => done(sys::shutdown(fd, n as i32)),
                     }
-                });
+                }));
                 "ok".to_string()
             }
             "send-and-exit" => {
@@ -134,6 +136,10 @@ impl Puppet {
                 unsafe { libc::_exit(0) }
             }
             "forget" => {
+                // A thread that still used a socket would use the number's next one.
+                for thread in self.later.drain(..) {
+                    let _ = thread.join();
+                }
                 for (_, fd) in self.fds.drain() {
                     let _ = sys::close(fd);
                 }
