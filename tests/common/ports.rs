@@ -1,0 +1,92 @@
+//! Ports for tests: free themselves, with the port 20000 above free too, and both outside the range
+//! from which the kernel takes ports for outgoing connections.
+
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// How far above a port its side port is.
+pub const SIDE: u16 = 20_000;
+/// Ports below this are other people's.
+const FIRST: u16 = 2_000;
+
+/// The kernel's range for outgoing connections.
+fn ephemeral() -> (u16, u16) {
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
+    (
+        numbers.next().unwrap_or(32_768),
+        numbers.next().unwrap_or(60_999),
+    )
+}
+
+fn free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+        && TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok()
+}
+
+/// The next number for this process; processes that run at once start at different places.
+fn next(count: u16, span: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 97) as u16 * (span / 97);
+    (start + NEXT.fetch_add(count, Ordering::Relaxed)) % span
+}
+
+/// The first of `count` consecutive ports that are free together with their side ports.
+pub fn pairs(count: u16) -> u16 {
+    let (low, high) = ephemeral();
+    let below = low.saturating_sub(SIDE + count);
+    // A machine with a wide range leaves no room below it: then any free pair must do.
+    let span = if below > FIRST + 1_000 {
+        below - FIRST
+    } else {
+        u16::MAX - SIDE - count - FIRST
+    };
+    for _ in 0..1_000 {
+        let base = FIRST + next(count, span);
+        if (base..base + count).all(|port| free(port) && free(port + SIDE)) {
+            return base;
+        }
+    }
+    panic!("no {count} free ports with free ports {SIDE} above, outside {low} to {high}");
+}
+
+/// One port, free together with its side port.
+pub fn pair() -> u16 {
+    pairs(1)
+}
+
+/// A free port so high that it has no side port.
+pub fn without_side() -> u16 {
+    let (_, high) = ephemeral();
+    let first = if high < 64_000 { high + 1 } else { 45_536 };
+    for _ in 0..1_000 {
+        let port = first + next(1, u16::MAX - first);
+        if free(port) {
+            return port;
+        }
+    }
+    panic!("no free port above {first}");
+}
+
+/// Waits until some program listens on `port`, without connecting to it.
+pub fn wait_listening(port: u16) {
+    let local = format!(":{port:04X}");
+    let listens = |table: &str| {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.nth(1).unwrap_or_default();
+            // The state after the remote address: 0A is LISTEN.
+            address.ends_with(&local) && words.nth(1) == Some("0A")
+        })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !listens("/proc/net/tcp") && !listens("/proc/net/tcp6") {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

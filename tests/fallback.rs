@@ -1,0 +1,243 @@
+//! Whatever stands in the way of a link: the connection works over kernel TCP, and the reason is kept.
+
+mod common;
+
+use common::counters::{Counters, assert_accelerated, assert_left_to_kernel};
+use common::proc::{Proc, output};
+use common::services::{Manner, Service, Silent};
+use common::{With, bare, command, peer_command, ports};
+use serde_json::Value;
+use std::net::TcpListener;
+
+const CONNECTIONS: u64 = 10;
+/// More than any hello; less than anything an application sends here.
+const HELLO_AT_MOST: usize = 128;
+
+/// Why a peer's side port was of no use, in whatever way the client found out.
+const NO_PEER: &[&str] = &[
+    "side_port_refused",
+    "side_port_foreign",
+    "side_port_timeout",
+    "handshake_timeout",
+    "not_netacc",
+];
+
+fn server(at: &str, with: With) -> Proc {
+    let mut command = peer_command("stream-server", with);
+    command.args([
+        "--listen", at, "--conns", "10", "--total", "1000000", "--hold",
+    ]);
+    let proc = Proc::start(command);
+    proc.wait_listening();
+    proc
+}
+
+fn client(at: &str, with: With) -> Proc {
+    let mut command = peer_command("stream-client", with);
+    command.args([
+        "--connect",
+        at,
+        "--conns",
+        "10",
+        "--total",
+        "1000000",
+        "--hold",
+    ]);
+    Proc::start(command)
+}
+
+/// The application's own view: all connections carried everything.
+fn assert_works(server: &Proc, client: &Proc) {
+    for proc in [server, client] {
+        let verdict: Value = proc.verdict();
+        assert_eq!(verdict["ok"], true, "{verdict:#}");
+        assert_eq!(verdict["connections"], CONNECTIONS, "{verdict:#}");
+    }
+}
+
+/// Server and client at `at`; both have finished their work and are still there.
+fn run(at: &str, server_with: With, client_with: With) -> (Proc, Proc) {
+    let server = server(at, server_with);
+    let client = client(at, client_with);
+    assert_works(&server, &client);
+    (server, client)
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+#[test]
+fn server_without_netacc() {
+    let (_server, client) = run(&local(ports::pair()), With::Kernel, With::Library);
+    assert_left_to_kernel(client.pid(), NO_PEER);
+}
+
+#[test]
+fn server_without_netacc_ipv6() {
+    let at = format!("[::1]:{}", ports::pair());
+    let (_server, client) = run(&at, With::Kernel, With::Library);
+    assert_left_to_kernel(client.pid(), NO_PEER);
+}
+
+#[test]
+fn client_without_netacc() {
+    let (server, _client) = run(&local(ports::pair()), With::Library, With::Kernel);
+    if let Some(counters) = Counters::of(server.pid()) {
+        assert_eq!(counters.accelerated(), 0, "{counters:#?}");
+        assert_eq!(counters.get("accepted_tcp"), CONNECTIONS, "{counters:#?}");
+    }
+}
+
+#[test]
+fn side_port_taken() {
+    let port = ports::pair();
+    let _taken = TcpListener::bind(("0.0.0.0", port + ports::SIDE)).expect("the side port");
+    let (server, client) = run(&local(port), With::Library, With::Library);
+    assert_left_to_kernel(server.pid(), &["side_port_taken"]);
+    assert_left_to_kernel(client.pid(), NO_PEER);
+}
+
+#[test]
+fn side_port_out_of_range() {
+    let (server, client) = run(&local(ports::without_side()), With::Library, With::Library);
+    for proc in [&server, &client] {
+        assert_left_to_kernel(proc.pid(), &["side_port_out_of_range"]);
+    }
+}
+
+fn foreign(manner: Manner) {
+    let port = ports::pair();
+    let service = Service::start(port + ports::SIDE, manner);
+    let (_server, client) = run(&local(port), With::Kernel, With::Library);
+    assert_left_to_kernel(client.pid(), NO_PEER);
+    let heard = service.heard();
+    // One look for all connections, and no application's byte in it.
+    let expected = if bare() { 0 } else { 1 };
+    assert_eq!(
+        heard.len(),
+        expected,
+        "connections to the service: {heard:?}"
+    );
+    assert!(
+        heard.iter().all(|sent| sent.len() <= HELLO_AT_MOST),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn foreign_redis_like() {
+    foreign(Manner::Redis);
+}
+
+#[test]
+fn foreign_http_like() {
+    foreign(Manner::Http);
+}
+
+#[test]
+fn foreign_mute() {
+    foreign(Manner::Mute);
+}
+
+#[test]
+fn foreign_closer() {
+    foreign(Manner::Closer);
+}
+
+#[test]
+fn foreign_garbage() {
+    foreign(Manner::Garbage);
+}
+
+fn redis(port: u16) -> Proc {
+    let mut command = command("redis-server", With::Kernel);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--save", "", "--appendonly", "no", "--logfile", "/dev/null"]);
+    let proc = Proc::start(command);
+    ports::wait_listening(port);
+    proc
+}
+
+fn redis_cli(port: u16, with: With, words: &[&str]) -> String {
+    let mut command = command("redis-cli", with);
+    command.args(["-p", &port.to_string()]).args(words);
+    output(command).trim_end().to_string()
+}
+
+/// A real Redis on the side port of a real Redis, as a Sentinel on 26379 is.
+#[test]
+fn foreign_real_redis() {
+    let port = ports::pair();
+    let (_server, _other) = (redis(port), redis(port + ports::SIDE));
+    let clean = redis_cli(port + ports::SIDE, With::Kernel, &["info", "errorstats"]);
+    for n in 0..5 {
+        let (key, value) = (format!("key{n}"), format!("value{n}"));
+        assert_eq!(redis_cli(port, With::Library, &["set", &key, &value]), "OK");
+        assert_eq!(redis_cli(port, With::Library, &["get", &key]), value);
+    }
+    // The application's commands went to the right one, and nothing but commands reached it.
+    assert_eq!(redis_cli(port, With::Kernel, &["dbsize"]), "5");
+    assert_eq!(
+        redis_cli(port + ports::SIDE, With::Kernel, &["dbsize"]),
+        "0"
+    );
+    assert_eq!(
+        redis_cli(port, With::Kernel, &["info", "errorstats"]),
+        clean
+    );
+}
+
+/// Nobody answers on the side port, not even with a refusal.
+#[test]
+fn side_port_drops_syn() {
+    let port = ports::pair();
+    let _silent = Silent::start(port + ports::SIDE);
+    let (_server, client) = run(&local(port), With::Kernel, With::Library);
+    assert_left_to_kernel(client.pid(), &["side_port_timeout", "not_netacc"]);
+}
+
+/// A server that was preloaded and comes back without: what a client has learnt is out of date.
+#[test]
+fn server_comes_back_without_netacc() {
+    let at = local(ports::pair());
+    let (mut first, _client) = run(&at, With::Library, With::Library);
+    assert_accelerated(first.pid(), CONNECTIONS);
+    first.kill();
+    first.finish();
+    let (_second, client) = run(&at, With::Kernel, With::Library);
+    assert_left_to_kernel(client.pid(), NO_PEER);
+}
+
+#[test]
+fn ipv6_is_accelerated() {
+    let (server, client) = run(
+        &format!("[::1]:{}", ports::pair()),
+        With::Library,
+        With::Library,
+    );
+    assert_accelerated(server.pid(), CONNECTIONS);
+    assert_accelerated(client.pid(), CONNECTIONS);
+}
+
+/// A listener on :: and clients that come by IPv4, in either notation.
+#[test]
+fn mapped_addresses() {
+    for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"] {
+        let port = ports::pair();
+        let server = server(&format!("[::]:{port}"), With::Library);
+        let client = client(&format!("{host}:{port}"), With::Library);
+        assert_works(&server, &client);
+        assert_accelerated(server.pid(), CONNECTIONS);
+        assert_accelerated(client.pid(), CONNECTIONS);
+    }
+}
+
+#[test]
+fn any_address() {
+    let port = ports::pair();
+    let server = server(&format!("0.0.0.0:{port}"), With::Library);
+    let client = client(&local(port), With::Library);
+    assert_works(&server, &client);
+    assert_accelerated(server.pid(), CONNECTIONS);
+}

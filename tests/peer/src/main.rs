@@ -1,0 +1,34 @@
+//! An ordinary TCP program in many roles. It uses libc and std only and knows nothing of NetACC: the
+//! tests run it over kernel TCP and with the preload library, and compare.
+
+mod args;
+mod kill;
+mod oracle;
+mod pattern;
+mod stream;
+mod sys;
+mod verdict;
+
+fn main() {
+    let mut words = std::env::args().skip(1);
+    let role = words.next().unwrap_or_default();
+    let args = args::Args::parse(words);
+    verdict::watchdog(args.number("deadline", 60));
+    match role.as_str() {
+        "stream-server" => stream::server(&args),
+        "stream-client" => stream::client(&args),
+        "selftalk" => stream::selftalk(&args),
+        "kill-server" => kill::server(&args),
+        "kill-client" => kill::client(&args),
+        "semantics" => oracle::run(&args, oracle::SEMANTICS),
+        "readiness" => oracle::run(&args, oracle::READINESS),
+        "puppet" => oracle::puppet::serve(),
+        _ => {
+            eprintln!(
+                "'{role}': no such role; there are stream-server, stream-client, selftalk, kill-server, \
+                 kill-client, semantics, readiness, puppet"
+            );
+            std::process::exit(2);
+        }
+    }
+}
