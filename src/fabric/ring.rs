@@ -92,11 +92,17 @@ impl Armed {
         self.0[slot as usize % SLOTS].store(0, Ordering::Relaxed);
     }
 
-    /// Producer, after publishing: whether it is the one to wake `slot`.
+    /// Producer, after publishing: whether `slot` sleeps.
+    #[inline]
+    pub fn is_armed(&self, slot: u8) -> bool {
+        self.0[slot as usize % SLOTS].load(Ordering::Relaxed) != 0
+    }
+
+    /// Producer: whether it is the one to wake `slot`. It must then wake that very waiter, which
+    /// arms anew; nobody else does that for it.
     #[inline]
     pub fn claim(&self, slot: u8) -> bool {
-        let word = &self.0[slot as usize % SLOTS];
-        word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::SeqCst) != 0
+        self.is_armed(slot) && self.0[slot as usize % SLOTS].swap(0, Ordering::SeqCst) != 0
     }
 }
 
@@ -111,13 +117,14 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Producer, after publishing a record of `conn`: the slot to ring, if its waiter sleeps.
+    /// Producer, after publishing a record of `conn`: the slot whose waiter sleeps for it. To be
+    /// claimed ([`Armed::claim`]) by whoever rings it.
     #[inline]
-    pub fn claim_waiter(&self, conn: u32) -> Option<u8> {
+    pub fn sleeper(&self, conn: u32) -> Option<u8> {
         let slot = self.slot_of[conn as usize % MAX_CONNS].load(Ordering::Relaxed);
         // 0 is the state of fresh shared memory, and stands for nobody.
         let slot = slot.wrapping_sub(1);
-        (slot != SLOT_NONE && self.armed.claim(slot)).then_some(slot)
+        (slot != SLOT_NONE && self.armed.is_armed(slot)).then_some(slot)
     }
 
     /// Consumer: where the reader of `conn` waits. Takes effect for records published after the

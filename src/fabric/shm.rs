@@ -193,18 +193,35 @@ impl Shm {
         self.segment.direction(1 - self.out())
     }
 
+    /// Wakes the peer's waiter of `slot`, if it still sleeps.
     #[cold]
-    fn ring_bell(&self, slot: u8) {
-        match &self.bells {
-            Bells::Own => crate::poll::waiter::ring_slot(slot),
-            Bells::Peer { fds, .. } => {
-                let mut fd = fds[slot as usize % SLOTS].load(Ordering::Acquire);
-                if fd < 0 {
-                    fd = fds[SLOT_IO as usize].load(Ordering::Acquire);
-                }
-                sys::signal(sys::borrow(fd));
+    fn wake(&self, slot: u8) {
+        let armed = &self.tx_head().armed;
+        let fd = match &self.bells {
+            Bells::Own if armed.claim(slot) => return self.ring(|| crate::poll::waiter::ring_slot(slot)),
+            Bells::Own => return,
+            Bells::Peer { fds, .. } => fds[slot as usize % SLOTS].load(Ordering::Acquire),
+        };
+        if fd >= 0 {
+            if armed.claim(slot) {
+                self.ring(|| sys::signal(sys::borrow(fd)));
             }
+        } else if armed.claim(SLOT_IO) {
+            // Its bell has not come: the I/O thread takes the record in and wakes it. The slot stays
+            // armed, for only its own waiter may arm it anew.
+            self.ring_io();
         }
+    }
+
+    fn ring_io(&self) {
+        self.ring(|| match &self.bells {
+            Bells::Own => crate::poll::waiter::ring_slot(SLOT_IO),
+            Bells::Peer { fds, .. } => sys::signal(sys::borrow(fds[SLOT_IO as usize].load(Ordering::Acquire))),
+        });
+    }
+
+    fn ring(&self, bell: impl FnOnce()) {
+        bell();
         crate::stats::add(&crate::stats::global().wakes_sent, 1);
     }
 }
@@ -232,8 +249,8 @@ impl Fabric for Shm {
 
     #[inline]
     fn notify(&self, conn: u32) {
-        if let Some(slot) = self.tx_head().claim_waiter(conn) {
-            self.ring_bell(slot);
+        if let Some(slot) = self.tx_head().sleeper(conn) {
+            self.wake(slot);
         }
     }
 
@@ -254,7 +271,7 @@ impl Fabric for Shm {
     #[inline]
     fn release(&self, to: u64) {
         if self.rx_head().cursors.release(to) {
-            self.ring_bell(SLOT_IO);
+            self.ring_io();
         }
     }
 
@@ -273,7 +290,8 @@ impl Fabric for Shm {
     fn offer_bell(&self, slot: u8, bell: BorrowedFd<'_>) {
         if let Bells::Peer { pass, .. } = &self.bells {
             // If it does not go through, the peer rings the I/O thread for this slot: slower, not wrong.
-            let _ = crate::control::passing::send(pass.as_fd(), &[slot], &[bell]);
+            let frame = crate::control::wire::Frame::Bell { slot }.encode();
+            let _ = crate::control::passing::send(pass.as_fd(), &frame, &[bell]);
         }
     }
 
