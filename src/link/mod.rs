@@ -233,10 +233,11 @@ impl Link {
 
     /// Opens a connection under an id of our choice (the connecting end). `None`: it is full or dead.
     pub fn open(self: &Arc<Self>, socket: &'static Socket) -> Option<u32> {
+        let mut rx = self.rx.lock();
+        // Under the lock: a link that is retired later tells this connection too.
         if self.is_dead() {
             return None;
         }
-        let mut rx = self.rx.lock();
         let id = rx.conns.open(socket, self.terms.max_conns)?;
         self.count(&rx, 1);
         Some(id)
