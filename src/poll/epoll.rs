@@ -251,7 +251,6 @@ impl EpollSet {
             let got = unsafe { kernel_wait(epfd, events, left, mask) };
             drop(asleep);
             let end = now_ns();
-            waiter.spin.slept(end - start, spin_max);
             self.last_kernel_look.store(end, Ordering::Relaxed);
             let got = got?;
             let kept = without_bell(events, got);
