@@ -116,6 +116,18 @@ pub struct Direction {
     slot_of: [AtomicU8; MAX_CONNS],
 }
 
+/// Shared memory comes zeroed; a model's does not.
+#[cfg(loom)]
+impl Default for Direction {
+    fn default() -> Self {
+        Direction {
+            cursors: Cursors::default(),
+            armed: Armed::default(),
+            slot_of: std::array::from_fn(|_| AtomicU8::new(0)),
+        }
+    }
+}
+
 impl Direction {
     /// Producer, after publishing a record of `conn`: the slot whose waiter sleeps for it. To be
     /// claimed ([`Armed::claim`]) by whoever rings it.
