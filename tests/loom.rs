@@ -295,12 +295,109 @@ fn a_reader_that_finds_the_link_taken_is_woken() {
                         break;
                     }
                     polled.channel.bells[0].wait();
-                    polled.sleepers.end();
+                    polled.sleepers.end(|| (), || ());
                 }
             }
         });
         channel.send(0, 2);
         other.join().unwrap();
         reader.join().unwrap();
+    });
+}
+
+/// An epoll set that several threads wait in; each takes one event and goes away with it.
+struct Set {
+    channel: Arc<Channel>,
+    /// Ring cells demultiplexed, and events not yet taken.
+    ready: Mutex<(u64, u64)>,
+    sleepers: Sleepers,
+}
+
+impl Set {
+    fn new() -> Arc<Set> {
+        let channel = Channel::new();
+        channel.direction.set_slot(0, 1);
+        Arc::new(Set { channel, ready: Mutex::new((0, 0)), sleepers: Sleepers::default() })
+    }
+
+    fn pending(&self) -> bool {
+        self.channel.direction.cursors.produced() != self.ready.lock().unwrap().0
+    }
+
+    /// Takes in what the link has, then takes one event.
+    fn collect(&self) -> bool {
+        let mut ready = self.ready.lock().unwrap();
+        let produced = self.channel.direction.cursors.produced();
+        ready.1 += produced - ready.0;
+        ready.0 = produced;
+        let any = ready.1 > 0;
+        ready.1 -= u64::from(any);
+        any
+    }
+
+    /// As `Waiter::wake`.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleepers.claim() {
+            self.channel.bells[0].ring();
+        }
+    }
+
+    /// As `EpollSet::wait` and `Asleep`.
+    fn wait(&self) {
+        let armed = &self.channel.direction.armed;
+        loop {
+            self.sleepers.begin();
+            armed.arm(1);
+            let found = self.collect();
+            if !found {
+                self.channel.bells[0].wait();
+            }
+            if self.sleepers.end(|| armed.arm(1), || armed.disarm(1)) && self.pending() {
+                self.wake();
+            }
+            if found || self.collect() {
+                break;
+            }
+        }
+        if self.sleepers.any() && self.ready.lock().unwrap().1 > 0 {
+            self.wake();
+        }
+    }
+}
+
+/// Each of two threads gets one of two events that the peer sends.
+#[test]
+fn threads_of_one_set_are_woken_by_the_peer() {
+    model(2, || {
+        let set = Set::new();
+        let threads = [(); 2].map(|()| {
+            let set = set.clone();
+            thread::spawn(move || set.wait())
+        });
+        set.channel.send(0, 1);
+        set.channel.send(0, 2);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// The same with events that another thread of the process has taken in.
+#[test]
+fn threads_of_one_set_are_woken_from_within() {
+    model(2, || {
+        let set = Set::new();
+        let threads = [(); 2].map(|()| {
+            let set = set.clone();
+            thread::spawn(move || set.wait())
+        });
+        for _ in 0..2 {
+            set.ready.lock().unwrap().1 += 1;
+            set.wake();
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }

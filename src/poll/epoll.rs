@@ -208,6 +208,24 @@ impl EpollSet {
             // SAFETY: by the contract.
             return unsafe { kernel_wait(epfd, events, timeout, mask) };
         };
+        // SAFETY: by the contract.
+        let result = unsafe { self.wait_at(waiter, epfd, events, timeout, mask) };
+        // A ring wakes one thread; what did not fit into its `events` is for the next.
+        if waiter.is_slept_at() && !self.ready.is_empty() {
+            waiter.wake();
+        }
+        result
+    }
+
+    /// [`wait`](Self::wait) for a set with sockets of ours; its threads sleep at `waiter`.
+    unsafe fn wait_at(
+        &'static self,
+        waiter: &'static Waiter,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        timeout: Option<u64>,
+        mask: *const sigset_t,
+    ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
         let spin_max = crate::runtime::get().spin_ns();
         let deadline = timeout.map(|t| now_ns().saturating_add(t));

@@ -93,10 +93,15 @@ impl Waiter {
         stats::add(&stats::global().sleeps, 1);
     }
 
-    /// A thread is awake again. True if others still sleep here; whatever the bell told was told to
-    /// one of them only, so the caller passes it on.
-    pub fn end_sleep(&self) -> bool {
-        self.sleepers.end()
+    /// A thread is awake again. See [`Sleepers::end`].
+    pub fn end_sleep(&self, arm: impl Fn(), disarm: impl Fn()) -> bool {
+        self.sleepers.end(arm, disarm)
+    }
+
+    /// Whether a thread sleeps here.
+    #[inline]
+    pub fn is_slept_at(&self) -> bool {
+        self.sleepers.any()
     }
 
     /// Wakes it if it sleeps.
