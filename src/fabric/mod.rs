@@ -18,9 +18,9 @@ pub const SLOT_IO: u8 = 0;
 /// Nobody waits for this connection.
 pub const SLOT_NONE: u8 = u8::MAX;
 /// Number of slots of a process; waiters beyond them use [`SLOT_IO`].
-pub const SLOTS: usize = 64;
+pub const SLOTS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Connections that one link can carry.
-pub const MAX_CONNS: usize = 1 << 16;
+pub const MAX_CONNS: usize = if cfg!(loom) { 2 } else { 1 << 16 };
 
 /// Which fabric a link is made of. The numbers are those of the control protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -83,7 +83,8 @@ impl Default for Armed {
 impl Armed {
     /// Consumer: `slot` is about to sleep. It looks for work once more afterwards.
     pub fn arm(&self, slot: u8) {
-        self.0[slot as usize % SLOTS].store(1, Ordering::SeqCst);
+        // As expensive as a store of this order, and loom orders it among the swaps of `claim`.
+        self.0[slot as usize % SLOTS].swap(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
@@ -114,6 +115,18 @@ pub struct Direction {
     /// Sleeping waiters of the consumer.
     pub armed: Armed,
     slot_of: [AtomicU8; MAX_CONNS],
+}
+
+/// Shared memory comes zeroed; a model's does not.
+#[cfg(loom)]
+impl Default for Direction {
+    fn default() -> Self {
+        Direction {
+            cursors: Cursors::default(),
+            armed: Armed::default(),
+            slot_of: std::array::from_fn(|_| AtomicU8::new(0)),
+        }
+    }
 }
 
 impl Direction {

@@ -8,10 +8,11 @@
 pub mod record;
 mod rx;
 pub mod slots;
+pub mod turn;
 mod tx;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -25,6 +26,7 @@ use crate::stats::{self, LinkState, LinkStats};
 use record::Kind;
 use rx::Rx;
 use slots::Slots;
+use turn::take_turns;
 use tx::Tx;
 
 /// Names a link between its two processes. Random, so that nobody else can name it.
@@ -151,24 +153,20 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
-        loop {
-            let Some(mut rx) = self.rx.try_lock() else { break };
-            let outcome = rx.run(self, &mut wakes);
-            self.seen.store(rx.seen(), Ordering::Relaxed);
-            drop(rx);
-            match outcome {
-                Ok(any) => progress |= any,
-                Err(violation) => {
-                    broken = Some(violation);
-                    break;
+        take_turns(
+            || self.rx.try_lock(),
+            |mut rx| {
+                let outcome = rx.run(self, &mut wakes);
+                self.seen.store(rx.seen(), Ordering::Relaxed);
+                drop(rx);
+                match outcome {
+                    Ok(any) => progress |= any,
+                    Err(violation) => broken = Some(violation),
                 }
-            }
-            // Whoever found the lock taken relies on this look after its release.
-            fence(Ordering::SeqCst);
-            if self.fabric.produced() == self.seen.load(Ordering::Relaxed) {
-                break;
-            }
-        }
+                outcome.is_ok()
+            },
+            || self.fabric.produced() != self.seen.load(Ordering::Relaxed),
+        );
         if self.is_full() {
             self.resume_senders(&mut wakes);
         }

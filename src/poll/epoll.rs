@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use libc::{epoll_event, sigset_t};
 use parking_lot::RwLock;
 
+use super::nested::Nested;
 use super::ready::{ReadyList, Watch};
 use super::waiter::{Waiter, Wakes};
 use crate::fdtable::{self, Entry};
@@ -46,6 +47,10 @@ pub struct EpollSet {
     /// Watches that may be ready.
     pub ready: ReadyList,
     waiter: AtomicPtr<Waiter>,
+    /// It is in another set, or polled: whatever becomes ready has to show in its descriptor.
+    observed: AtomicBool,
+    /// The sets that are in this one.
+    nested: Nested,
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
 }
@@ -72,6 +77,8 @@ impl EpollSet {
             links: RwLock::new(Vec::new()),
             ready: ReadyList::new(),
             waiter: AtomicPtr::new(core::ptr::null_mut()),
+            observed: AtomicBool::new(false),
+            nested: Nested::default(),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
         });
@@ -99,6 +106,8 @@ impl EpollSet {
         self.ready.clear();
         self.watched.store(0, Ordering::Relaxed);
         self.has_kernel.store(false, Ordering::Relaxed);
+        self.observed.store(false, Ordering::Relaxed);
+        self.nested.clear();
         SETS.put(self);
     }
 
@@ -127,6 +136,7 @@ impl EpollSet {
             return Ok(waiter);
         }
         let waiter = Waiter::take()?;
+        waiter.hush();
         let mine = core::ptr::from_ref(waiter).cast_mut();
         if self.waiter.compare_exchange(core::ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
             waiter.put();
@@ -148,6 +158,7 @@ impl EpollSet {
         Ok(waiter)
     }
 
+    /// `link` carries a socket of this set.
     fn adopt(&self, link: &Arc<Link>) {
         let mut links = self.links.write();
         match links.iter_mut().find(|(l, _)| Arc::ptr_eq(l, link)) {
@@ -182,6 +193,50 @@ impl EpollSet {
         }
     }
 
+    /// It is in another set, or polled, from now on.
+    pub fn observe(&self) {
+        if !self.observed.swap(true, Ordering::SeqCst) {
+            self.stay_armed();
+        }
+    }
+
+    /// See [`observe`](Self::observe).
+    #[inline]
+    pub fn is_observed(&self) -> bool {
+        self.observed.load(Ordering::Relaxed)
+    }
+
+    /// Has peers ring its bell although no thread sleeps in it, and rings it if there is news.
+    pub fn stay_armed(&self) {
+        let Some(waiter) = self.waiter() else { return };
+        for (link, _) in self.links.read().iter() {
+            link.fabric().arm(waiter.slot());
+        }
+        if self.pending() || self.ready.has_news() {
+            sys::signal(waiter.bell());
+        }
+    }
+
+    /// Whether a wait in it would find a socket of ours ready. If not, and the kernel has none in it
+    /// either, the last ring of its bell is taken back.
+    pub fn has_news(&self, epfd: RawFd) -> bool {
+        let Some(waiter) = self.waiter() else { return true };
+        self.take_in(waiter);
+        if self.ready.has_news() || self.has_kernel.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut bell = [epoll_event { events: 0, u64: 0 }; 1];
+        // SAFETY: room for one event, no mask.
+        let _ = unsafe { kernel_wait(epfd, &mut bell, Some(0), core::ptr::null()) };
+        self.stay_armed();
+        false
+    }
+
+    /// Whether the kernel watches something in it for the application.
+    pub fn has_kernel(&self) -> bool {
+        self.has_kernel.load(Ordering::Relaxed)
+    }
+
     fn take_in(&self, waiter: &'static Waiter) {
         for (link, _) in self.links.read().iter() {
             link.poll(Some(waiter));
@@ -206,29 +261,66 @@ impl EpollSet {
         timeout: Option<u64>,
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
-        if !self.watches_ours() {
-            self.plain_sleepers.fetch_add(1, Ordering::SeqCst);
-            let got = match self.watches_ours() {
-                true => Ok(0),
-                // SAFETY: by the contract.
-                false => unsafe { kernel_wait(epfd, events, timeout, mask) },
-            };
-            self.plain_sleepers.fetch_sub(1, Ordering::SeqCst);
-            // The bell, if it was rung: a socket of ours was added meanwhile.
-            let got = got?;
+        let deadline = timeout.map(|t| now_ns().saturating_add(t));
+        let mut left = timeout;
+        while !self.watches_ours() {
+            // SAFETY: by the contract.
+            let got = unsafe { self.wait_plainly(epfd, events, left, mask) }?;
             let kept = without_bell(events, got);
-            if kept > 0 || got == 0 && !self.watches_ours() {
+            let kept = self.nested.without_idle(events, kept);
+            left = deadline.map(|d| d.saturating_sub(now_ns()));
+            if kept > 0 || left == Some(0) {
                 return Ok(kept);
             }
+            // The bell was rung: a socket of ours was added. Or an inner set's, for nothing.
         }
+        let Some(waiter) = self.waiter() else {
+            // SAFETY: by the contract.
+            return unsafe { kernel_wait(epfd, events, left, mask) };
+        };
+        // SAFETY: by the contract.
+        let result = unsafe { self.wait_at(waiter, epfd, events, left, mask) };
+        // A ring wakes one thread; what did not fit into its `events` is for the next.
+        if waiter.is_slept_at() && !self.ready.is_empty() {
+            waiter.wake();
+        }
+        if self.is_observed() {
+            self.stay_armed();
+        }
+        result
+    }
+
+    /// [`wait`](Self::wait) while the set has no socket of ours; ends early when it gets one.
+    unsafe fn wait_plainly(
+        &self,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        timeout: Option<u64>,
+        mask: *const sigset_t,
+    ) -> Result<usize, Errno> {
+        self.plain_sleepers.fetch_add(1, Ordering::SeqCst);
+        let got = match self.watches_ours() {
+            true => Ok(0),
+            // SAFETY: by the contract of `wait`.
+            false => unsafe { kernel_wait(epfd, events, timeout, mask) },
+        };
+        self.plain_sleepers.fetch_sub(1, Ordering::SeqCst);
+        got
+    }
+
+    /// [`wait`](Self::wait) for a set with sockets of ours; its threads sleep at `waiter`.
+    unsafe fn wait_at(
+        &'static self,
+        waiter: &'static Waiter,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        timeout: Option<u64>,
+        mask: *const sigset_t,
+    ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
+        let spin_max = crate::runtime::get().spin_ns();
         let deadline = timeout.map(|t| now_ns().saturating_add(t));
         loop {
-            let Some(waiter) = self.waiter() else {
-                // SAFETY: by the contract.
-                return unsafe { kernel_wait(epfd, events, timeout, mask) };
-            };
-            let spin_max = crate::runtime::get().spin_ns();
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 || timeout == Some(0) {
@@ -253,10 +345,11 @@ impl EpollSet {
             let end = now_ns();
             self.last_kernel_look.store(end, Ordering::Relaxed);
             let got = got?;
-            let kept = without_bell(events, got);
+            let mut kept = without_bell(events, got);
             if kept < got {
                 stats::add(&stats::global().wakes_received, 1);
             }
+            kept = self.nested.without_idle(events, kept);
             if kept > 0 {
                 self.take_in(waiter);
                 return Ok(kept + self.ready.collect(&mut events[kept..]));
@@ -282,7 +375,8 @@ impl EpollSet {
         let rest = &mut events[found..];
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
-        without_bell(rest, got)
+        let kept = without_bell(rest, got);
+        self.nested.without_idle(rest, kept)
     }
 }
 
@@ -341,9 +435,18 @@ pub fn control(
     fd: RawFd,
     event: Option<&epoll_event>,
 ) -> Option<Result<(), Errno>> {
-    let Some(Entry::Socket(socket)) = fdtable::get(fd) else {
-        set.has_kernel.store(true, Ordering::Relaxed);
-        return None;
+    let socket = match fdtable::get(fd) {
+        Some(Entry::Socket(socket)) => socket,
+        Some(Entry::Epoll(inner)) => {
+            inner.observe();
+            set.nested.note(op, fd, inner, event);
+            set.has_kernel.store(true, Ordering::Relaxed);
+            return None;
+        }
+        _ => {
+            set.has_kernel.store(true, Ordering::Relaxed);
+            return None;
+        }
     };
     let mut inner = socket.lock();
     if !fdtable::is(fd, Entry::Socket(socket)) {
@@ -373,6 +476,9 @@ pub fn control(
             set.watched.fetch_add(1, Ordering::SeqCst);
             if let Some(link) = link {
                 set.adopt(&link);
+            }
+            if set.is_observed() {
+                set.stay_armed();
             }
         }
         if let Some(waiter) = set.waiter() {

@@ -2,7 +2,9 @@
 //! accelerated and kernel descriptors.
 
 pub mod epoll;
-pub mod select;
-pub mod spin;
+pub mod nested;
 pub mod ready;
+pub mod select;
+pub mod sleepers;
+pub mod spin;
 pub mod waiter;

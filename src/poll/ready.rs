@@ -85,7 +85,11 @@ impl Watch {
         self.queued = true;
         self.set.ready.push(Ready { socket, token: self.token });
         if let Some(waiter) = self.set.waiter() {
-            wakes.add(waiter);
+            if self.set.is_observed() {
+                crate::real::sys::signal(waiter.bell());
+            } else {
+                wakes.add(waiter);
+            }
         }
     }
 
@@ -131,6 +135,12 @@ impl ReadyList {
     /// Whether something is queued. (A level-triggered watch stays queued until it is seen idle.)
     pub fn is_empty(&self) -> bool {
         self.queue.lock().is_empty()
+    }
+
+    /// Whether a collection would find anything now.
+    pub fn has_news(&self) -> bool {
+        let queued: Vec<Ready> = self.queue.lock().iter().copied().collect();
+        queued.iter().any(|ready| ready.socket.lock().would_report(ready.token))
     }
 
     /// Forgets everything.
@@ -182,6 +192,11 @@ impl ReadyList {
 }
 
 impl Inner {
+    fn would_report(&mut self, token: u64) -> bool {
+        let mask = self.poll_mask();
+        self.watches.iter().any(|w| w.token == token && !w.spent && mask & (w.interest | ALWAYS) != 0)
+    }
+
     fn report(&mut self, token: u64) -> (Option<epoll_event>, bool) {
         let Some(at) = self.watches.iter().position(|w| w.token == token) else { return (None, false) };
         let mask = self.poll_mask();

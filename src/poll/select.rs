@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
 
+use super::epoll::EpollSet;
 use super::waiter::Waiter;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
@@ -21,9 +22,17 @@ fn ours(fd: c_int) -> Option<&'static Socket> {
     }
 }
 
+/// An epoll set that holds sockets of ours.
+fn our_set(fd: c_int) -> Option<&'static EpollSet> {
+    match fdtable::get(fd) {
+        Some(Entry::Epoll(set)) if set.watches_ours() => Some(set),
+        _ => None,
+    }
+}
+
 /// Whether any of `fds` is ours: else the call is the kernel's.
 pub fn concerns(fds: &[pollfd]) -> bool {
-    fds.iter().any(|p| p.fd >= 0 && ours(p.fd).is_some())
+    fds.iter().any(|p| p.fd >= 0 && (ours(p.fd).is_some() || our_set(p.fd).is_some()))
 }
 
 /// An accelerated socket among the polled descriptors.
@@ -37,6 +46,8 @@ struct Call<'a> {
     fds: &'a mut [pollfd],
     polled: Vec<Polled>,
     links: Vec<Arc<Link>>,
+    /// Polled epoll sets that hold sockets of ours. Their bells show in their descriptors.
+    sets: Vec<(usize, &'static EpollSet)>,
     /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone,
     /// and the waiter's bell at the end.
     kernel: Vec<pollfd>,
@@ -49,8 +60,13 @@ impl<'a> Call<'a> {
         let mut links: Vec<Arc<Link>> = Vec::new();
         let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
         let mut asks_kernel = false;
+        let mut sets = Vec::new();
         for (at, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
             let Some(socket) = ours(p.fd) else {
+                if let Some(set) = our_set(p.fd) {
+                    set.observe();
+                    sets.push((at, set));
+                }
                 asks_kernel = true;
                 continue;
             };
@@ -68,7 +84,7 @@ impl<'a> Call<'a> {
             polled.push(Polled { at, socket });
         }
         kernel.push(pollfd { fd: bell, events: libc::POLLIN, revents: 0 });
-        Call { fds, polled, links, kernel, asks_kernel }
+        Call { fds, polled, links, sets, kernel, asks_kernel }
     }
 
     fn take_in(&self, waiter: &'static Waiter) {
@@ -88,6 +104,12 @@ impl<'a> Call<'a> {
             let p = &mut self.fds[polled.at];
             let mask = polled.socket.lock().poll_mask() as i16;
             p.revents |= mask & (p.events | ALWAYS);
+        }
+        for (at, set) in &self.sets {
+            let p = &mut self.fds[*at];
+            if p.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && !(set.has_kernel() && p.revents != 0) {
+                p.revents = if set.has_news(p.fd) { p.events & (libc::POLLIN | libc::POLLRDNORM) } else { 0 };
+            }
         }
         self.fds.iter().filter(|p| p.revents != 0).count()
     }

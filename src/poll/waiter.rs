@@ -1,12 +1,13 @@
 //! Where a thread sleeps: an eventfd with a process-wide number (its slot) under which peers and
 //! other threads of this process can wake it.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering, fence};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 
+use super::sleepers::Sleepers;
 use super::spin::Spin;
 use crate::fabric::{SLOT_IO, SLOTS};
 use crate::real::orig;
@@ -18,9 +19,7 @@ use crate::stats;
 pub struct Waiter {
     bell: InternalFd,
     slot: u8,
-    sleeping: AtomicU32,
-    /// It was rung since it last said that it sleeps.
-    rung: AtomicBool,
+    sleepers: Sleepers,
     /// How long its thread spins first.
     pub spin: Spin,
 }
@@ -48,7 +47,7 @@ impl Waiter {
         let slot = NEXT_SLOT
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |slot| ((slot as usize) < SLOTS).then_some(slot + 1))
             .unwrap_or(SLOT_IO);
-        Ok(Waiter { bell, slot, sleeping: AtomicU32::new(0), rung: AtomicBool::new(false), spin: Spin::default() })
+        Ok(Waiter { bell, slot, sleepers: Sleepers::default(), spin: Spin::default() })
     }
 
     /// A waiter nobody uses.
@@ -88,28 +87,31 @@ impl Waiter {
         self.bell.as_raw_fd()
     }
 
+    /// Forgets rings of a former life, so that the eventfd is not readable at first.
+    pub fn hush(&self) {
+        let mut poll = [rustix::event::PollFd::from_borrowed_fd(self.bell(), rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(self.bell(), &mut count);
+        }
+    }
+
     /// Says that a thread is about to sleep here. It looks for work once more afterwards.
     pub fn begin_sleep(&self) {
-        self.rung.store(false, Ordering::Relaxed);
-        self.sleeping.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.sleepers.begin();
         stats::add(&stats::global().sleeps, 1);
     }
 
-    /// A thread is awake again. True if others still sleep here; whatever the bell told was told to
-    /// one of them only, so the caller passes it on.
-    pub fn end_sleep(&self) -> bool {
-        let others = self.sleeping.fetch_sub(1, Ordering::SeqCst) > 1;
-        if others {
-            self.rung.store(false, Ordering::SeqCst);
-        }
-        others
+    /// A thread is awake again. See [`Sleepers::end`].
+    pub fn end_sleep(&self, arm: impl Fn(), disarm: impl Fn()) -> bool {
+        self.sleepers.end(arm, disarm)
     }
 
-    /// Whether the caller is the one to ring: somebody sleeps and nobody rang yet. The caller has
-    /// issued a full barrier since it made the news visible.
-    fn claim(&self) -> bool {
-        self.sleeping.load(Ordering::SeqCst) != 0 && !self.rung.swap(true, Ordering::SeqCst)
+    /// Whether a thread sleeps here.
+    #[inline]
+    pub fn is_slept_at(&self) -> bool {
+        self.sleepers.any()
     }
 
     /// Wakes it if it sleeps.
@@ -188,7 +190,7 @@ impl Wakes {
         }
         fence(Ordering::SeqCst);
         for waiter in self.list[..self.len].iter_mut().filter_map(Option::take) {
-            if waiter.claim() {
+            if waiter.sleepers.claim() {
                 sys::signal(waiter.bell());
                 stats::add(&stats::global().wakes_sent, 1);
             }

@@ -478,7 +478,7 @@ fn await_contact(runtime: &Runtime, dest: Address) {
             // Not a cancellation point: the control thread still holds the waiter.
             let _ = rustix::io::read(waiter.bell(), &mut count);
         }
-        waiter.end_sleep();
+        waiter.end_sleep(|| (), || ());
     }
     drop(borrowed);
 }

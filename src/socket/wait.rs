@@ -8,6 +8,7 @@ use rustix::fd::RawFd;
 use parking_lot::MutexGuard;
 
 use super::{Inner, Role, Socket};
+use crate::fabric::SLOT_IO;
 use crate::link::Link;
 use crate::poll::waiter::Waiter;
 use crate::real::sys::{Errno, now_ns};
@@ -71,10 +72,15 @@ impl<'a> Asleep<'a> {
 
 impl Drop for Asleep<'_> {
     fn drop(&mut self) {
-        if !self.0.end_sleep() && self.0.slot() != crate::fabric::SLOT_IO {
-            for link in self.1 {
-                link.fabric().disarm(self.0.slot());
-            }
+        let Asleep(waiter, links) = *self;
+        let fabrics = || links.iter().map(|link| link.fabric());
+        let others = waiter.end_sleep(
+            || fabrics().for_each(|fabric| fabric.arm(waiter.slot())),
+            // The I/O thread's slot stays armed for the I/O thread.
+            || fabrics().filter(|_| waiter.slot() != SLOT_IO).for_each(|fabric| fabric.disarm(waiter.slot())),
+        );
+        if others && links.iter().any(|link| link.pending()) {
+            waiter.wake();
         }
     }
 }
