@@ -5,6 +5,7 @@
 #![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
 
 mod descriptors;
+mod files;
 mod numbered;
 mod receiving;
 mod sending;
@@ -12,6 +13,7 @@ mod sockets;
 mod waiting;
 
 pub use descriptors::*;
+pub use files::*;
 pub use numbered::*;
 pub use receiving::*;
 pub use sending::*;

@@ -1,13 +1,11 @@
-//! write, writev, send, sendto, sendmsg, sendmmsg, sendfile, splice.
+//! write, writev, send, sendto, sendmsg, sendmmsg.
 
-use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::{Found, fail, find};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
-use crate::real::sys::{self, Errno};
 use crate::socket::recv::Outcome;
-use crate::socket::{Role, Socket};
 
 #[inline]
 unsafe fn transmit(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
@@ -92,94 +90,4 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_in
         done += 1;
     }
     if done == 0 && count > 0 { -1 } else { done as c_int }
-}
-
-/// Whether sendfile to `fd` is ours to do.
-fn is_accelerated(fd: c_int) -> Option<&'static Socket> {
-    match find(fd) {
-        Found::Socket(socket, inner) if matches!(inner.role, Role::Connected(_)) => Some(socket),
-        _ => None,
-    }
-}
-
-pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    if is_accelerated(out).is_none() {
-        // SAFETY: as in `write`.
-        return unsafe { orig::sendfile(out, input, offset, count) };
-    }
-    // SAFETY: `offset` is null or valid by the caller's contract.
-    match unsafe { copy_file(out, input, offset, count) } {
-        Ok(n) => n,
-        Err(error) => fail::<ssize_t>(error),
-    }
-}
-
-pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    // SAFETY: off_t has 64 bits here; the same function.
-    unsafe { sendfile(out, input, offset, count) }
-}
-
-/// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
-/// own position stays; without, it moves by what was sent.
-unsafe fn copy_file(out: c_int, input: c_int, offset: *mut off_t, count: usize) -> Result<ssize_t, Errno> {
-    const PIECE: usize = 64 << 10;
-    let file = sys::borrow(input);
-    let start = if offset.is_null() {
-        rustix::fs::seek(file, rustix::fs::SeekFrom::Current(0)).map_err(|_| Errno::INVAL)?
-    } else {
-        // SAFETY: by the caller's contract.
-        u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
-    };
-    let mut buf = vec![0u8; PIECE.min(count)];
-    let mut done = 0;
-    let mut failed = None;
-    while done < count {
-        let want = buf.len().min(count - done);
-        let got = match rustix::io::pread(file, &mut buf[..want], start + done as u64) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        };
-        // SAFETY: `got` bytes of our own buffer.
-        let sent = unsafe { send(out, buf.as_ptr().cast(), got, 0) };
-        if sent < 0 {
-            failed = Some(sys::last_error());
-            break;
-        }
-        done += sent as usize;
-        if (sent as usize) < got {
-            break;
-        }
-    }
-    if done == 0
-        && let Some(error) = failed
-    {
-        return Err(error);
-    }
-    if offset.is_null() {
-        let _ = rustix::fs::seek(file, rustix::fs::SeekFrom::Start(start + done as u64));
-    } else {
-        // SAFETY: by the caller's contract.
-        unsafe { *offset += done as off_t };
-    }
-    Ok(done as ssize_t)
-}
-
-pub unsafe fn splice(
-    input: c_int,
-    off_in: *mut i64,
-    out: c_int,
-    off_out: *mut i64,
-    len: size_t,
-    flags: c_uint,
-) -> ssize_t {
-    if is_accelerated(input).is_some() || is_accelerated(out).is_some() {
-        // What the kernel answers where a file cannot splice; programs then read and write.
-        return fail::<ssize_t>(Errno::INVAL);
-    }
-    // SAFETY: as in `write`.
-    unsafe { orig::splice(input, off_in, out, off_out, len, flags) }
 }

@@ -58,6 +58,7 @@ macro_rules! for_each_symbol {
             fn fcntl64(fd: c_int, cmd: c_int, arg: usize) -> c_int;
             fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int;
 
+            fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE;
             fn fclose(stream: *mut FILE) -> c_int;
             fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 
@@ -151,6 +152,13 @@ macro_rules! missing {
     })*};
 }
 missing!(i32, i64, isize);
+
+impl<T> Missing for *mut T {
+    fn missing() -> Self {
+        sys::set_errno(libc::ENOSYS);
+        core::ptr::null_mut()
+    }
+}
 
 impl Missing for () {
     fn missing() {}

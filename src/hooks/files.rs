@@ -1,0 +1,245 @@
+//! Files and pipes to and from a stream: sendfile, splice, and stdio on a socket.
+
+use core::ffi::{CStr, c_char};
+
+use libc::{FILE, c_int, c_uint, c_void, off_t, size_t, ssize_t};
+
+use super::{Found, fail, find, recv, send};
+use crate::fdtable::{self, Entry};
+use crate::real::orig;
+use crate::real::sys::{self, Errno};
+use crate::socket::Role;
+
+/// Bytes that go through a buffer of ours at a time.
+const PIECE: usize = 64 << 10;
+
+/// Whether `fd` is a connection on a link.
+fn is_accelerated(fd: c_int) -> bool {
+    matches!(find(fd), Found::Socket(_, inner) if matches!(inner.role, Role::Connected(_)))
+}
+
+pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    if !is_accelerated(out) {
+        // SAFETY: the caller's contract is that of the original.
+        return unsafe { orig::sendfile(out, input, offset, count) };
+    }
+    // SAFETY: `offset` is null or valid by the caller's contract.
+    match unsafe { copy_file(out, input, offset, count) } {
+        Ok(n) => n,
+        Err(error) => fail::<ssize_t>(error),
+    }
+}
+
+pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    // SAFETY: off_t has 64 bits here; the same function.
+    unsafe { sendfile(out, input, offset, count) }
+}
+
+/// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
+/// own position stays; without, it moves by what was sent.
+unsafe fn copy_file(out: c_int, input: c_int, offset: *mut off_t, count: usize) -> Result<ssize_t, Errno> {
+    let file = sys::borrow(input);
+    let start = if offset.is_null() {
+        rustix::fs::seek(file, rustix::fs::SeekFrom::Current(0)).map_err(|_| Errno::INVAL)?
+    } else {
+        // SAFETY: by the caller's contract.
+        u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
+    };
+    let mut buf = vec![0u8; PIECE.min(count)];
+    let mut done = 0;
+    let mut failed = None;
+    while done < count {
+        let want = buf.len().min(count - done);
+        let got = match rustix::io::pread(file, &mut buf[..want], start + done as u64) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        };
+        // SAFETY: `got` bytes of our own buffer.
+        let sent = unsafe { send(out, buf.as_ptr().cast(), got, 0) };
+        if sent < 0 {
+            failed = Some(sys::last_error());
+            break;
+        }
+        done += sent as usize;
+        if (sent as usize) < got {
+            break;
+        }
+    }
+    if done == 0
+        && let Some(error) = failed
+    {
+        return Err(error);
+    }
+    if offset.is_null() {
+        let _ = rustix::fs::seek(file, rustix::fs::SeekFrom::Start(start + done as u64));
+    } else {
+        // SAFETY: by the caller's contract.
+        unsafe { *offset += done as off_t };
+    }
+    Ok(done as ssize_t)
+}
+
+pub unsafe fn splice(
+    input: c_int,
+    off_in: *mut i64,
+    out: c_int,
+    off_out: *mut i64,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    let result = match (is_accelerated(input), is_accelerated(out)) {
+        // SAFETY: the caller's contract is that of the original.
+        (false, false) => return unsafe { orig::splice(input, off_in, out, off_out, len, flags) },
+        // One end must be a pipe, and neither end here has positions.
+        (true, true) => Err(Errno::INVAL),
+        _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::SPIPE),
+        (true, false) => from_stream(input, out, len, flags),
+        (false, true) => to_stream(input, out, len, flags),
+    };
+    match result {
+        Ok(n) => n as ssize_t,
+        Err(error) => fail::<ssize_t>(error),
+    }
+}
+
+/// Waits for `events` on `fd`, or looks only.
+fn ready(fd: c_int, events: i16, wait: bool) -> Result<(), Errno> {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one valid pollfd.
+    match unsafe { super::poll(&mut poll, 1, if wait { -1 } else { 0 }) } {
+        0 => Err(Errno::AGAIN),
+        n if n < 0 => Err(sys::last_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes unread in the pipe `fd`; `EINVAL` if it is not a pipe.
+fn in_pipe(fd: c_int) -> Result<usize, Errno> {
+    // F_GETPIPE_SZ is answered by pipes alone.
+    rustix::pipe::fcntl_getpipe_size(sys::borrow(fd)).map_err(|_| Errno::INVAL)?;
+    rustix::io::ioctl_fionread(sys::borrow(fd)).map(|n| n as usize)
+}
+
+/// splice(2) from a stream to a pipe: looks at the bytes, and takes from the stream what the pipe took.
+fn from_stream(input: c_int, pipe: c_int, len: usize, flags: c_uint) -> Result<usize, Errno> {
+    in_pipe(pipe)?;
+    ready(pipe, libc::POLLOUT, flags & libc::SPLICE_F_NONBLOCK == 0)?;
+    let mut buf = vec![0u8; len.min(PIECE)];
+    // SAFETY: our own buffer.
+    let seen = unsafe { recv(input, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK) };
+    if seen <= 0 {
+        return if seen == 0 { Ok(0) } else { Err(sys::last_error()) };
+    }
+    let mut moved = 0;
+    // A pipe that polls writable takes PIPE_BUF bytes without waiting.
+    for piece in buf[..seen as usize].chunks(libc::PIPE_BUF) {
+        if moved > 0 && ready(pipe, libc::POLLOUT, false).is_err() {
+            break;
+        }
+        match rustix::io::write(sys::borrow(pipe), piece) {
+            Ok(n) => moved += n,
+            Err(error) if moved == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    // SAFETY: with MSG_TRUNC the bytes go nowhere; the buffer is ours all the same.
+    unsafe { recv(input, buf.as_mut_ptr().cast(), moved, libc::MSG_TRUNC | libc::MSG_DONTWAIT) };
+    Ok(moved)
+}
+
+/// splice(2) from a pipe to a stream.
+fn to_stream(pipe: c_int, out: c_int, len: usize, flags: c_uint) -> Result<usize, Errno> {
+    in_pipe(pipe)?;
+    ready(pipe, libc::POLLIN, flags & libc::SPLICE_F_NONBLOCK == 0)?;
+    let waits = match find(out) {
+        Found::Socket(_, inner) => !inner.nonblocking,
+        _ => return Err(Errno::BADF),
+    };
+    ready(out, libc::POLLOUT, waits)?;
+    let mut buf = vec![0u8; len.min(PIECE).min(in_pipe(pipe)?.max(1))];
+    let got = rustix::io::read(sys::borrow(pipe), &mut buf)?;
+    let mut sent = 0;
+    while sent < got {
+        // SAFETY: our own buffer.
+        let n = unsafe { send(out, buf[sent..].as_ptr().cast(), got - sent, 0) };
+        match n {
+            n if n >= 0 => sent += n as usize,
+            // The bytes have left the pipe: they must go.
+            _ if sys::last_error() == Errno::AGAIN => ready(out, libc::POLLOUT, true)?,
+            _ if sent > 0 => break,
+            _ => return Err(sys::last_error()),
+        }
+    }
+    Ok(sent)
+}
+
+unsafe extern "C" {
+    fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut FILE;
+}
+
+/// glibc's cookie_io_functions_t.
+#[repr(C)]
+struct CookieFunctions {
+    read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t>,
+    write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, size_t) -> ssize_t>,
+    seek: Option<unsafe extern "C" fn(*mut c_void, *mut i64, c_int) -> c_int>,
+    close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+}
+
+/// The beginning of glibc's FILE (struct _IO_FILE, unchanged since 1997), up to the number that
+/// fileno(3) returns.
+#[repr(C)]
+struct FileHead {
+    flags: c_int,
+    pointers: [*mut c_void; 13],
+    fileno: c_int,
+}
+
+unsafe extern "C" fn cookie_read(cookie: *mut c_void, buf: *mut c_char, len: size_t) -> ssize_t {
+    // SAFETY: stdio's own buffer.
+    unsafe { super::read(cookie as usize as c_int, buf.cast(), len) }
+}
+
+unsafe extern "C" fn cookie_write(cookie: *mut c_void, buf: *const c_char, len: size_t) -> ssize_t {
+    // SAFETY: stdio's own buffer. Zero is how a cookie reports an error.
+    unsafe { super::write(cookie as usize as c_int, buf.cast(), len).max(0) }
+}
+
+unsafe extern "C" fn cookie_close(cookie: *mut c_void) -> c_int {
+    // SAFETY: no pointers.
+    unsafe { super::close(cookie as usize as c_int) }
+}
+
+/// fdopen(3). The C library reads and writes a stream's descriptor inside, unseen: the stream of a
+/// TCP socket gets our functions instead.
+pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
+    if !matches!(fdtable::get(fd), Some(Entry::Socket(_))) || mode.is_null() {
+        // SAFETY: the caller's contract is that of the original.
+        return unsafe { orig::fdopen(fd, mode) };
+    }
+    // SAFETY: a string by the caller's contract.
+    let known = unsafe { CStr::from_ptr(mode) }.to_bytes().first().is_some_and(|c| b"rwa".contains(c));
+    if !known {
+        sys::set_errno(libc::EINVAL);
+        return core::ptr::null_mut();
+    }
+    let functions = CookieFunctions {
+        read: Some(cookie_read),
+        write: Some(cookie_write),
+        seek: None,
+        close: Some(cookie_close),
+    };
+    // SAFETY: the functions live as long as the library; the stream is fresh, and its head has this
+    // shape in every glibc.
+    unsafe {
+        let stream = fopencookie(fd as usize as *mut c_void, mode, functions);
+        if let Some(head) = stream.cast::<FileHead>().as_mut() {
+            head.fileno = fd;
+        }
+        stream
+    }
+}
