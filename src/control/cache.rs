@@ -65,6 +65,13 @@ impl Cache {
         }
     }
 
+    /// The process that listens at `key` does not know `link`: it is not the one that was linked.
+    pub fn unlinked(&mut self, key: &Key, link: &Arc<Link>) {
+        if let Some(Known::Linked(links)) = self.known.get_mut(key) {
+            links.retain(|l| !Arc::ptr_eq(l, link));
+        }
+    }
+
     /// `key` was found not to be NetACC; remembered for at most `max_ttl_ns`.
     pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
         let ttl_ns = match self.known.get(&key) {

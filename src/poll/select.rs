@@ -114,6 +114,12 @@ impl<'a> Call<'a> {
         self.fds.iter().filter(|p| p.revents != 0).count()
     }
 
+    /// Whether a socket whose readiness was ours alone has become the kernel's since: its connect fell
+    /// back to TCP.
+    fn is_stale(&self) -> bool {
+        self.polled.iter().any(|p| self.kernel[p.at].fd < 0 && !p.socket.lock().is_virtual())
+    }
+
     /// Asks the kernel, for at most `timeout` (`None`: for ever).
     unsafe fn ask(&mut self, with_bell: bool, timeout: Option<u64>, mask: *const sigset_t) -> Result<(), Errno> {
         let count = self.kernel.len() - usize::from(!with_bell);
@@ -170,6 +176,9 @@ pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset
         let ready = call.ready();
         if ready > 0 {
             return Ok(ready);
+        }
+        if call.is_stale() {
+            continue;
         }
         let start = now_ns();
         // SAFETY: the mask by the contract.

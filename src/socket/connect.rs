@@ -343,6 +343,8 @@ impl Socket {
     /// The acceptor has taken the connection, but as plain TCP on this very socket.
     fn accept_plain(&'static self, inner: &mut Inner, opening: &Opening) -> Vec<(&'static EpollSet, u64)> {
         opening.link.abandon(opening.id);
+        // Another process listens there now; the next connect asks it.
+        runtime::get().cache.lock().unlinked(&cache::key(&opening.dest), &opening.link);
         inner.remote = Some(opening.dest);
         self.become_plain(inner, None, Reason::PeerRefused, Side::Connecting(opening.dest))
     }
