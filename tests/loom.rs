@@ -47,6 +47,14 @@ impl Bell {
     }
 }
 
+/// As `Waiter::wake`.
+fn wake(sleepers: &Sleepers, bell: &Bell) {
+    fence(Ordering::SeqCst);
+    if sleepers.claim() {
+        bell.ring();
+    }
+}
+
 /// A ring of two cells; cursors count cells.
 struct Ring {
     cursors: Cursors,
@@ -232,7 +240,7 @@ struct Polled {
     channel: Arc<Channel>,
     rx: Lock,
     seen: AtomicU64,
-    /// What the connection has got.
+    /// What has been demultiplexed; the second record is the reader's.
     delivered: Mutex<u64>,
     sleepers: Sleepers,
 }
@@ -244,10 +252,12 @@ impl Polled {
         if produced() == self.seen.load(Ordering::Relaxed) {
             return;
         }
+        let mut news = false;
         take_turns(
             || self.rx.try_lock(),
             |guard| {
                 let all = produced();
+                news |= all == 2;
                 *self.delivered.lock().unwrap() = all;
                 self.seen.store(all, Ordering::Relaxed);
                 drop(guard);
@@ -255,11 +265,8 @@ impl Polled {
             },
             || produced() != self.seen.load(Ordering::Relaxed),
         );
-        if !awake {
-            fence(Ordering::SeqCst);
-            if self.sleepers.claim() {
-                self.channel.bells[0].ring();
-            }
+        if news && !awake {
+            wake(&self.sleepers, &self.channel.bells[0]);
         }
     }
 }
@@ -305,6 +312,31 @@ fn a_reader_that_finds_the_link_taken_is_woken() {
     });
 }
 
+/// As a blocking connect waits for the control thread.
+#[test]
+fn a_thread_that_waits_for_another_is_woken() {
+    model(3, || {
+        let shared = Arc::new((AtomicBool::new(false), Sleepers::default(), Bell::new()));
+        let waiting = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let (done, sleepers, bell) = &*shared;
+                while !done.load(Ordering::Acquire) {
+                    sleepers.begin();
+                    if !done.load(Ordering::Acquire) {
+                        bell.wait();
+                    }
+                    sleepers.end(|| (), || ());
+                }
+            }
+        });
+        let (done, sleepers, bell) = &*shared;
+        done.store(true, Ordering::Release);
+        wake(sleepers, bell);
+        waiting.join().unwrap();
+    });
+}
+
 /// An epoll set that several threads wait in; each takes one event and goes away with it.
 struct Set {
     channel: Arc<Channel>,
@@ -335,12 +367,8 @@ impl Set {
         any
     }
 
-    /// As `Waiter::wake`.
     fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleepers.claim() {
-            self.channel.bells[0].ring();
-        }
+        wake(&self.sleepers, &self.channel.bells[0]);
     }
 
     /// As `EpollSet::wait` and `Asleep`.
@@ -386,7 +414,7 @@ fn threads_of_one_set_are_woken_by_the_peer() {
 /// The same with events that another thread of the process has taken in.
 #[test]
 fn threads_of_one_set_are_woken_from_within() {
-    model(2, || {
+    model(3, || {
         let set = Set::new();
         let threads = [(); 2].map(|()| {
             let set = set.clone();

@@ -136,7 +136,8 @@ impl Link {
     /// Whether something has arrived that nobody has looked at.
     #[inline]
     pub fn pending(&self) -> bool {
-        self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room()
+        let news = self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room();
+        news && !self.is_dead()
     }
 
     /// Takes in what has arrived and hands it to its connections. `me` is the caller's own waiter,
@@ -150,6 +151,10 @@ impl Link {
     }
 
     fn poll_pending(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+        // What a retired peer still writes is no part of any stream.
+        if self.is_dead() {
+            return false;
+        }
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
@@ -231,10 +236,11 @@ impl Link {
 
     /// Opens a connection under an id of our choice (the connecting end). `None`: it is full or dead.
     pub fn open(self: &Arc<Self>, socket: &'static Socket) -> Option<u32> {
+        let mut rx = self.rx.lock();
+        // Under the lock: later it is `retire` that finds the connection.
         if self.is_dead() {
             return None;
         }
-        let mut rx = self.rx.lock();
         let id = rx.conns.open(socket, self.terms.max_conns)?;
         self.count(&rx, 1);
         Some(id)
