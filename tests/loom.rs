@@ -166,8 +166,8 @@ fn readers_in_two_slots_are_woken() {
     });
 }
 
-/// Fails when the slot is set after the last look, and without the fences of `publish`, or of both
-/// `set_slot` and `arm`.
+/// Fails when the slot is set after the last look, and without the fence of `publish` or `arm` (that
+/// of `set_slot` is for a slot that is armed already).
 #[test]
 fn a_reader_that_moves_just_before_it_sleeps_is_woken() {
     model(3, || {
@@ -312,7 +312,8 @@ fn a_reader_that_finds_the_link_taken_is_woken() {
     });
 }
 
-/// As a blocking connect waits for the control thread.
+/// As a blocking connect waits for the control thread. Fails without the fence of `Sleepers::begin`,
+/// and without that of `Wakes::ring`.
 #[test]
 fn a_thread_that_waits_for_another_is_woken() {
     model(3, || {
@@ -394,10 +395,12 @@ impl Set {
     }
 }
 
-/// Each of two threads gets one of two events that the peer sends.
+/// Each of two threads gets one of two events that the peer sends. Fails when `Sleepers::end` does not
+/// arm for the others, or not after it has disarmed under one of them, or without the fence between;
+/// and without the look at the link after it.
 #[test]
 fn threads_of_one_set_are_woken_by_the_peer() {
-    model(2, || {
+    model(3, || {
         let set = Set::new();
         let threads = [(); 2].map(|()| {
             let set = set.clone();
@@ -411,10 +414,12 @@ fn threads_of_one_set_are_woken_by_the_peer() {
     });
 }
 
-/// The same with events that another thread of the process has taken in.
+/// The same with events that another thread of the process has taken in. Fails when `Sleepers::begin`
+/// resets the ring mark before it counts the thread, or not at all; when `end` does not reset it for
+/// the others; and when the events left over are not passed on.
 #[test]
 fn threads_of_one_set_are_woken_from_within() {
-    model(3, || {
+    model(4, || {
         let set = Set::new();
         let threads = [(); 2].map(|()| {
             let set = set.clone();
