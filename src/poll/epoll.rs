@@ -238,8 +238,8 @@ impl EpollSet {
             if waiter.spin.until(spin_max, || self.pending()) {
                 continue;
             }
-            let links: Vec<Arc<Link>> = self.links.read().iter().map(|(l, _)| l.clone()).collect();
-            let asleep = Asleep::new(waiter, &links);
+            let links = || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
+            let asleep = Asleep::new(waiter, links);
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {
