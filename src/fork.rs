@@ -12,8 +12,7 @@ use crate::{runtime, stats};
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 fn pid() -> u32 {
-    // SAFETY: no arguments; a raw call, because the C library's may be cached by others.
-    unsafe { libc::syscall(libc::SYS_getpid) as u32 }
+    rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
 /// Something is about to be put into the tables.

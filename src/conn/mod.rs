@@ -34,8 +34,10 @@ pub struct Conn {
     pub peer_closed: bool,
     /// What `SO_ERROR` and the next failing call report.
     pub error: Option<Errno>,
-    /// A sender found no room since it was last told of some.
+    /// Somebody was told that there is no room, and wants to hear of some (the kernel's SOCK_NOSPACE).
     pub tx_blocked: bool,
+    /// It is in the link's list of those who wait for ring space.
+    pub awaits_ring: bool,
     window: u64,
     rx_arrived: u64,
     rx_taken: u64,
@@ -62,6 +64,7 @@ impl Conn {
             peer_closed: false,
             error: None,
             tx_blocked: false,
+            awaits_ring: false,
             window,
             rx_arrived: 0,
             rx_taken: 0,
@@ -87,6 +90,9 @@ impl Conn {
 
     /// A `Fin` record has arrived.
     pub fn on_fin(&mut self) -> u32 {
+        if self.is_reset() {
+            return 0;
+        }
         self.rx_fin = true;
         READABLE | libc::EPOLLRDHUP as u32 | libc::EPOLLHUP as u32
     }
@@ -97,8 +103,14 @@ impl Conn {
         self.room()
     }
 
+    /// The link has ring space again.
+    pub fn on_ring_space(&mut self) -> u32 {
+        self.awaits_ring = false;
+        self.room()
+    }
+
     /// There may be room to send again: tells so if a sender found none before.
-    pub fn room(&mut self) -> u32 {
+    fn room(&mut self) -> u32 {
         if self.tx_blocked && self.writable() {
             self.tx_blocked = false;
             return WRITABLE;
@@ -108,9 +120,13 @@ impl Conn {
 
     /// A `Close` record has arrived: the peer's socket is gone, its stream complete.
     pub fn on_close(&mut self) -> u32 {
+        if self.is_reset() {
+            return 0;
+        }
         self.peer_closed = true;
         self.tx_blocked = false;
-        self.on_fin() | WRITABLE
+        self.rx_fin = true;
+        READABLE | WRITABLE | (libc::EPOLLRDHUP | libc::EPOLLHUP) as u32
     }
 
     /// The connection is broken off: a `Reset` record, or its link is gone. As the kernel does on
@@ -140,7 +156,7 @@ impl Conn {
     /// Whether `poll` reports POLLOUT: a quarter of the window is free, or a write would fail or be
     /// thrown away at once.
     pub fn writable(&self) -> bool {
-        let roomy = self.credit() as u64 >= self.link.peer_window() / 4 && !self.link.is_full();
+        let roomy = self.credit() as u64 >= self.link.peer_window() / 4 && !self.awaits_ring;
         self.tx_shut || self.peer_closed || roomy
     }
 
@@ -170,8 +186,9 @@ impl Conn {
         self.rx.len() >= enough.max(1) || self.rx_fin || self.rx_shut || self.error.is_some()
     }
 
-    /// The `poll` bits, as the kernel's tcp_poll() would set them.
-    pub fn poll_mask(&self, enough: usize) -> u32 {
+    /// The `poll` bits, as the kernel's tcp_poll() would set them. Whoever is told that there is no
+    /// room to send will hear of some.
+    pub fn poll_mask(&mut self, enough: usize) -> u32 {
         let mut mask = 0;
         if self.is_reset() || (self.rx_fin || self.rx_shut) && self.tx_shut {
             mask |= libc::EPOLLHUP;
@@ -184,6 +201,8 @@ impl Conn {
         }
         if self.writable() {
             mask |= libc::EPOLLOUT | libc::EPOLLWRNORM;
+        } else {
+            self.tx_blocked = true;
         }
         if self.error.is_some() {
             mask |= libc::EPOLLERR;

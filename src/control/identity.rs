@@ -32,7 +32,7 @@ impl Identity {
 pub fn random() -> [u8; 16] {
     let mut bytes = [0u8; 16];
     // SAFETY: sixteen writable bytes; requests of this size are never cut short.
-    let got = unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) };
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got != 16 {
         // A seccomp filter may forbid it: then time and address tell processes apart, and the
         // credentials of the Unix socket still guard the memory.

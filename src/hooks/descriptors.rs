@@ -32,6 +32,19 @@ fn forget(fd: c_int) {
     }
 }
 
+pub unsafe fn fclose(stream: *mut libc::FILE) -> c_int {
+    // SAFETY: the caller's stream.
+    let fd = if stream.is_null() { -1 } else { unsafe { libc::fileno(stream) } };
+    if fd >= 0 && !matches!(fdtable::get(fd), None | Some(Entry::Internal)) && !fork::is_stranger() {
+        // The C library closes it inside, unseen; what it still holds in its buffer comes first.
+        // SAFETY: the caller's stream.
+        unsafe { libc::fflush(stream) };
+        forget(fd);
+    }
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::fclose(stream) }
+}
+
 pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0 || first > last || fork::is_stranger() {
         // SAFETY: no pointers.

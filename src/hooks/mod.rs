@@ -5,12 +5,14 @@
 #![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
 
 mod descriptors;
+mod numbered;
 mod receiving;
 mod sending;
 mod sockets;
 mod waiting;
 
 pub use descriptors::*;
+pub use numbered::*;
 pub use receiving::*;
 pub use sending::*;
 pub use sockets::*;

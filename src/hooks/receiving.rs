@@ -29,6 +29,12 @@ fn bad_count(count: c_int) -> bool {
     !(0..=libc::UIO_MAXIOV).contains(&count)
 }
 
+/// Whether the buffers have no room at all: such a readv, too, never waits.
+unsafe fn is_empty(iov: *const iovec, count: usize) -> bool {
+    // SAFETY: `count` valid iovecs by the hook's contract.
+    (0..count).all(|i| unsafe { (*iov.add(i)).iov_len } == 0)
+}
+
 pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     let iov = single(buf, len);
     // SAFETY: one buffer, by the caller's contract.
@@ -42,7 +48,8 @@ pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
 }
 
 pub unsafe fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    let served = match bad_count(count) {
+    // SAFETY: as in `read`; the count is checked first.
+    let served = match bad_count(count) || unsafe { is_empty(iov, count as usize) } {
         true => None,
         // SAFETY: as in `read`.
         false => unsafe { receive(fd, iov, count as usize, 0) },

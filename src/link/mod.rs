@@ -237,7 +237,7 @@ impl Link {
     /// Opens a connection under an id of our choice (the connecting end). `None`: it is full or dead.
     pub fn open(self: &Arc<Self>, socket: &'static Socket) -> Option<u32> {
         let mut rx = self.rx.lock();
-        // Under the lock: later it is `retire` that finds the connection.
+        // Under the lock: a link that is retired later tells this connection too.
         if self.is_dead() {
             return None;
         }

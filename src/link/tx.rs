@@ -144,11 +144,14 @@ impl Tx {
 
     /// `socket` waits for room. False if there is some by now.
     pub fn wait(&mut self, link: &Link, socket: &'static Socket) -> bool {
+        self.mark_full(link);
+        if self.has_room(link) {
+            return false;
+        }
         if !self.waiting.iter().any(|&s| core::ptr::eq(s, socket)) {
             self.waiting.push(socket);
         }
-        self.mark_full(link);
-        !self.has_room(link)
+        true
     }
 
     /// If there is room now: writes what is owed and returns who waits and whom to notify.

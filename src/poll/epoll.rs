@@ -39,6 +39,8 @@ pub struct EpollSet {
     numbers: AtomicUsize,
     /// Accelerated sockets and side-port listeners in it.
     watched: AtomicUsize,
+    /// Threads that sleep in it although it watches none of ours, and do not look at the bell's arms.
+    plain_sleepers: AtomicUsize,
     /// Their links, with the number of connections on each.
     links: RwLock<Vec<(Arc<Link>, usize)>>,
     /// Watches that may be ready.
@@ -66,6 +68,7 @@ impl EpollSet {
             life: AtomicU64::new(0),
             numbers: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
+            plain_sleepers: AtomicUsize::new(0),
             links: RwLock::new(Vec::new()),
             ready: ReadyList::new(),
             waiter: AtomicPtr::new(core::ptr::null_mut()),
@@ -203,33 +206,48 @@ impl EpollSet {
         timeout: Option<u64>,
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
-        let waiter = self.waiter().filter(|_| self.watches_ours());
-        let Some(waiter) = waiter else {
-            // SAFETY: by the contract.
-            return unsafe { kernel_wait(epfd, events, timeout, mask) };
-        };
         // SAFETY: by the contract.
-        let result = unsafe { self.wait_at(waiter, epfd, events, timeout, mask) };
+        let result = unsafe { self.wait_for_events(epfd, events, timeout, mask) };
         // A ring wakes one thread; what did not fit into its `events` is for the next.
-        if waiter.is_slept_at() && !self.ready.is_empty() {
+        if let Some(waiter) = self.waiter()
+            && waiter.is_slept_at()
+            && !self.ready.is_empty()
+        {
             waiter.wake();
         }
         result
     }
 
-    /// [`wait`](Self::wait) for a set with sockets of ours; its threads sleep at `waiter`.
-    unsafe fn wait_at(
+    unsafe fn wait_for_events(
         &'static self,
-        waiter: &'static Waiter,
         epfd: RawFd,
         events: &mut [epoll_event],
         timeout: Option<u64>,
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
+        if !self.watches_ours() {
+            self.plain_sleepers.fetch_add(1, Ordering::SeqCst);
+            let got = match self.watches_ours() {
+                true => Ok(0),
+                // SAFETY: by the contract.
+                false => unsafe { kernel_wait(epfd, events, timeout, mask) },
+            };
+            self.plain_sleepers.fetch_sub(1, Ordering::SeqCst);
+            // The bell, if it was rung: a socket of ours was added meanwhile.
+            let got = got?;
+            let kept = without_bell(events, got);
+            if kept > 0 || got == 0 && !self.watches_ours() {
+                return Ok(kept);
+            }
+        }
         stats::add(&stats::global().epoll_waits, 1);
-        let spin_max = crate::runtime::get().spin_ns();
         let deadline = timeout.map(|t| now_ns().saturating_add(t));
         loop {
+            let Some(waiter) = self.waiter() else {
+                // SAFETY: by the contract.
+                return unsafe { kernel_wait(epfd, events, timeout, mask) };
+            };
+            let spin_max = crate::runtime::get().spin_ns();
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 || timeout == Some(0) {
@@ -252,7 +270,6 @@ impl EpollSet {
             let got = unsafe { kernel_wait(epfd, events, left, mask) };
             drop(asleep);
             let end = now_ns();
-            waiter.spin.slept(end - start, spin_max);
             self.last_kernel_look.store(end, Ordering::Relaxed);
             let got = got?;
             let kept = without_bell(events, got);
@@ -372,13 +389,18 @@ pub fn control(
     drop(inner);
     if result.is_ok() {
         if op == libc::EPOLL_CTL_ADD {
-            set.watched.fetch_add(1, Ordering::AcqRel);
+            set.watched.fetch_add(1, Ordering::SeqCst);
             if let Some(link) = link {
                 set.adopt(&link);
             }
         }
         if let Some(waiter) = set.waiter() {
-            waiter.wake();
+            if set.plain_sleepers.load(Ordering::SeqCst) > 0 {
+                // They sleep as in any kernel epoll.
+                sys::signal(waiter.bell());
+            } else {
+                waiter.wake();
+            }
         }
     }
     Some(result)

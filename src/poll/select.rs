@@ -155,7 +155,6 @@ pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset
         drop(asleep);
         drop(listed);
         let end = now_ns();
-        waiter.spin.slept(end - start, spin_max);
         asked?;
         if call.kernel.last().is_some_and(|bell| bell.revents != 0) {
             let mut count = [0; 8];

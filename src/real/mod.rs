@@ -58,6 +58,9 @@ macro_rules! for_each_symbol {
             fn fcntl64(fd: c_int, cmd: c_int, arg: usize) -> c_int;
             fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int;
 
+            fn fclose(stream: *mut FILE) -> c_int;
+            fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
+
             fn epoll_create(size: c_int) -> c_int;
             fn epoll_create1(flags: c_int) -> c_int;
             fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
@@ -147,7 +150,7 @@ macro_rules! missing {
         }
     })*};
 }
-missing!(i32, isize);
+missing!(i32, i64, isize);
 
 impl Missing for () {
     fn missing() {}

@@ -3,6 +3,7 @@
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 pub use rustix::io::Errno;
 
+use super::orig;
 use crate::socket::addr::Address;
 
 /// Sets the calling thread's `errno`.
@@ -104,10 +105,8 @@ pub fn signal(fd: BorrowedFd<'_>) {
 
 /// Sends SIGPIPE to the calling thread, as the kernel does on a write to a broken stream.
 pub fn raise_sigpipe() {
-    // SAFETY: tgkill on the calling thread; the signal's disposition is the application's affair.
-    unsafe {
-        libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGPIPE);
-    }
+    // SAFETY: the calling thread exists; the signal's disposition is the application's affair.
+    unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGPIPE) };
 }
 
 /// bind(2), unseen by the hooks.
@@ -130,7 +129,7 @@ fn address_call(call: libc::c_long, fd: BorrowedFd<'_>, address: &Address) -> Re
     let (ptr, len) = address.as_ptr();
     let kept = errno();
     // SAFETY: pointer and length describe a socket address.
-    if unsafe { libc::syscall(call, fd.as_raw_fd(), ptr, len) } == 0 {
+    if unsafe { orig::syscall(call, fd.as_raw_fd() as usize, ptr as usize, len as usize, 0, 0, 0) } == 0 {
         return Ok(());
     }
     let error = last_error();
@@ -143,7 +142,8 @@ fn address_call(call: libc::c_long, fd: BorrowedFd<'_>, address: &Address) -> Re
 pub fn disconnect(fd: RawFd) {
     let kept = errno();
     let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let (at, len) = (&raw const nowhere as usize, size_of::<libc::sockaddr>());
     // SAFETY: a valid address of the given length.
-    unsafe { libc::syscall(libc::SYS_connect, fd, &raw const nowhere, size_of::<libc::sockaddr>()) };
+    unsafe { orig::syscall(libc::SYS_connect, fd as usize, at, len, 0, 0, 0) };
     set_errno(kept);
 }

@@ -197,7 +197,7 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
 fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
     let kept = sys::errno();
     // SAFETY: null addresses are allowed.
-    let got = unsafe { libc::syscall(libc::SYS_accept4, fd, 0usize, 0usize, flags) } as RawFd;
+    let got = unsafe { orig::syscall(libc::SYS_accept4, fd as usize, 0, 0, flags as usize, 0, 0) } as RawFd;
     if got < 0 {
         let error = sys::last_error();
         sys::set_errno(kept);

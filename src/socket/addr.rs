@@ -151,7 +151,8 @@ impl Address {
         let mut len = size_of::<sockaddr_in6>() as socklen_t;
         // SAFETY: a buffer of `len` bytes; the kernel writes at most that.
         unsafe {
-            let rc = libc::syscall(call, fd, storage.as_mut_ptr(), &raw mut len);
+            let (to, len_at) = (storage.as_mut_ptr() as usize, &raw mut len as usize);
+            let rc = crate::real::orig::syscall(call, fd as usize, to, len_at, 0, 0, 0);
             if rc != 0 {
                 crate::real::sys::set_errno(0);
                 return None;

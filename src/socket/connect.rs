@@ -49,11 +49,18 @@ impl Socket {
     pub fn connect(
         &'static self,
         fd: RawFd,
-        inner: MutexGuard<'static, Inner>,
+        mut inner: MutexGuard<'static, Inner>,
         dest: Option<Address>,
     ) -> Outcome {
+        if dest.is_none() && matches!(inner.role, Role::Connected(_)) {
+            return self.unconnect(inner);
+        }
         match &inner.role {
-            Role::Connected(_) => return Outcome::Done(Err(Errno::ISCONN)),
+            // As the kernel: the first call after a connect in the background reports its success.
+            Role::Connected(_) => {
+                let first = std::mem::take(&mut inner.connect_done);
+                return Outcome::Done(if first { Ok(()) } else { Err(Errno::ISCONN) });
+            }
             Role::Connecting(_) => return Outcome::Done(Err(Errno::ALREADY)),
             Role::Fresh => {}
             Role::Listening(_) | Role::Plain | Role::Unused => return Outcome::Kernel,
@@ -66,6 +73,29 @@ impl Socket {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
         self.connect_by(runtime, fd, inner, dest)
+    }
+
+    /// connect(2) with AF_UNSPEC: the connection is reset and the socket as new; the caller has the
+    /// kernel do the same with its part.
+    fn unconnect(&'static self, mut inner: MutexGuard<'static, Inner>) -> Outcome {
+        let kept = inner.linger;
+        inner.linger = Some(0);
+        let mut watches = std::mem::take(&mut inner.watches);
+        let farewell = inner.end();
+        let sets: Vec<_> = watches.iter().filter(|w| w.is_live()).map(|w| (w.set, w.life)).collect();
+        inner.watches.append(&mut watches);
+        let _ = epoll::enter_kernel(&mut inner);
+        inner.linger = kept;
+        inner.role = Role::Fresh;
+        inner.remote = None;
+        inner.local = None;
+        let link = farewell.link();
+        drop(inner);
+        for (set, life) in sets {
+            set.drop_watch(life, link.as_ref());
+        }
+        farewell.say();
+        Outcome::Kernel
     }
 
     fn leave_to_kernel(
@@ -176,6 +206,7 @@ impl Socket {
     ) -> Outcome {
         let step = opening.step();
         if step == Step::Accelerated {
+            inner.connect_done = true;
             let joined = self.establish(&mut inner, &opening);
             drop(inner);
             join_sets(joined, &opening.link);
@@ -243,7 +274,10 @@ impl Socket {
         let mut joined = Vec::new();
         match step {
             Step::Wait => {}
-            Step::Accelerated => joined = self.establish(&mut inner, opening),
+            Step::Accelerated => {
+                inner.connect_done = true;
+                joined = self.establish(&mut inner, opening);
+            }
             Step::Plain => left = self.accept_plain(&mut inner, opening),
             Step::Failed(reason) => {
                 left = self.give_opening_up(&mut inner, opening, reason);

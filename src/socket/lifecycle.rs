@@ -78,14 +78,20 @@ pub fn close(fd: RawFd) {
 
 /// What is left to do for an ended socket once its lock is released.
 #[derive(Default)]
-struct Farewell {
+pub struct Farewell {
     link: Option<(Arc<Link>, u32, bool)>,
     sets: Vec<(&'static EpollSet, u64)>,
     listener: Option<Arc<crate::control::listener::SideListener>>,
 }
 
 impl Farewell {
-    fn say(self) {
+    /// The link that carried the socket.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        self.link.as_ref().map(|(link, ..)| link.clone())
+    }
+
+    /// Does it.
+    pub fn say(self) {
         for (set, life) in self.sets {
             set.drop_watch(life, self.link.as_ref().map(|(link, ..)| link));
         }
@@ -117,8 +123,10 @@ impl Socket {
         }
     }
 
-    /// Ends a socket that the application never got.
+    /// Ends a socket that the application never got: the peer is reset, as by the kernel when a
+    /// listener closes.
     pub fn discard(&'static self) {
+        self.lock().linger = Some(0);
         self.lose_number(-1);
     }
 
@@ -155,8 +163,8 @@ impl Socket {
 }
 
 impl Inner {
-    /// The application's last number for it is gone.
-    fn end(&mut self) -> Farewell {
+    /// The application's last number for it is gone, or it breaks the connection off.
+    pub fn end(&mut self) -> Farewell {
         let mut farewell = Farewell::default();
         let sets = self.watches.drain(..).filter(Watch::is_live).map(|w| (w.set, w.life)).collect();
         farewell.sets = sets;

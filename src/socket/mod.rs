@@ -88,6 +88,8 @@ pub struct Inner {
     pub low_water: usize,
     /// SO_LINGER, in seconds, if on.
     pub linger: Option<i32>,
+    /// `connect` succeeded in the background and nobody has asked again yet.
+    pub connect_done: bool,
     /// `connect` failed in the background with this (SO_ERROR).
     pub connect_error: Option<Errno>,
     /// The address that `getsockname` reports in place of the kernel's.
@@ -118,6 +120,7 @@ impl Socket {
                 send_timeout: None,
                 low_water: 1,
                 linger: None,
+                connect_done: false,
                 connect_error: None,
                 local: None,
                 remote: None,
@@ -195,7 +198,7 @@ impl Socket {
         let mut inner = self.lock();
         let Some(conn) = inner.conn() else { return };
         if core::ptr::eq(&*conn.link, link) {
-            let events = conn.room();
+            let events = conn.on_ring_space();
             inner.announce(self, events, wakes);
         }
     }
@@ -246,8 +249,8 @@ impl Inner {
     }
 
     /// The `poll` bits that do not come from the kernel's socket.
-    pub fn poll_mask(&self) -> u32 {
-        match &self.role {
+    pub fn poll_mask(&mut self) -> u32 {
+        match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
             Role::Listening(listening) if listening.has_ready() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
             _ => 0,

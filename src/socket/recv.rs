@@ -104,10 +104,13 @@ impl Socket {
         if flags & !FLAGS != 0 {
             return unusual(&inner, flags);
         }
-        // Only a look that may be the last before giving up goes to the link.
-        if let Some(link) = inner.link()
-            && matches!(&inner.role, Role::Connected(conn) if conn.rx.is_empty() && !conn.rx_fin)
+        // What is there already may do; if not, the link may have more.
+        if let Role::Connected(conn) = &inner.role
+            && conn.rx.len() < call.want.max(1)
+            && !conn.rx_fin
+            && conn.link.pending()
         {
+            let link = conn.link.clone();
             drop(inner);
             link.poll(None);
             inner = self.lock();

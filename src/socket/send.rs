@@ -64,7 +64,8 @@ impl Call<'_> {
                 stats::add(&stats::global().window_stalls, 1);
                 break;
             }
-            if conn.link.wait_for_room(socket) {
+            conn.awaits_ring = conn.link.wait_for_room(socket);
+            if conn.awaits_ring {
                 break;
             }
         }

@@ -155,7 +155,6 @@ impl Socket {
             };
             let woken = waiter.sleep(left, also);
             drop(asleep);
-            waiter.spin.slept(now_ns() - start, spin_max);
             if woken == Err(Errno::AGAIN) {
                 take_in();
                 return attempt(&mut self.lock()).unwrap_or(Err(Errno::AGAIN));
