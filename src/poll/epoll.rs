@@ -301,7 +301,15 @@ impl EpollSet {
         let rest = &mut events[found..];
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
-        without_bell(rest, got)
+        let kept = without_bell(rest, got);
+        if kept < got
+            && let Some(waiter) = self.waiter()
+            && waiter.is_slept_at()
+        {
+            // It was rung for a thread that sleeps.
+            sys::signal(waiter.bell());
+        }
+        kept
     }
 }
 
