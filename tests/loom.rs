@@ -30,7 +30,10 @@ struct Bell {
 
 impl Bell {
     fn new() -> Bell {
-        Bell { rung: Mutex::new(false), heard: Condvar::new() }
+        Bell {
+            rung: Mutex::new(false),
+            heard: Condvar::new(),
+        }
     }
 
     fn ring(&self) {
@@ -66,8 +69,10 @@ struct Ring {
 #[test]
 fn bytes_are_neither_torn_nor_overwritten() {
     model(3, || {
-        let ring =
-            Arc::new(Ring { cursors: Cursors::default(), cells: [UnsafeCell::new(0), UnsafeCell::new(0)] });
+        let ring = Arc::new(Ring {
+            cursors: Cursors::default(),
+            cells: [UnsafeCell::new(0), UnsafeCell::new(0)],
+        });
         let producer = thread::spawn({
             let ring = ring.clone();
             move || {
@@ -101,7 +106,10 @@ struct Channel {
 
 impl Channel {
     fn new() -> Arc<Channel> {
-        Arc::new(Channel { direction: Direction::default(), bells: [Bell::new(), Bell::new()] })
+        Arc::new(Channel {
+            direction: Direction::default(),
+            bells: [Bell::new(), Bell::new()],
+        })
     }
 
     /// The sending end, as `Link::send_data` over shared memory.
@@ -224,7 +232,10 @@ struct Guard<'a>(&'a Lock);
 impl Lock {
     fn try_lock(&self) -> Option<Guard<'_>> {
         let free = !self.0.load(Ordering::Relaxed)
-            && self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+            && self
+                .0
+                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
         free.then(|| Guard(self))
     }
 }
@@ -350,7 +361,11 @@ impl Set {
     fn new() -> Arc<Set> {
         let channel = Channel::new();
         channel.direction.set_slot(0, 1);
-        Arc::new(Set { channel, ready: Mutex::new((0, 0)), sleepers: Sleepers::default() })
+        Arc::new(Set {
+            channel,
+            ready: Mutex::new((0, 0)),
+            sleepers: Sleepers::default(),
+        })
     }
 
     fn pending(&self) -> bool {

@@ -61,13 +61,19 @@ fn a_ring_full_of_records_that_nobody_waits_for_is_emptied() {
                 sending.wait_for_room(sender)
             };
             while full && sending.is_full() {
-                assert!(start.elapsed() < GIVE_UP, "the ring is full since message {n}, and nobody empties it");
+                assert!(
+                    start.elapsed() < GIVE_UP,
+                    "the ring is full since message {n}, and nobody empties it"
+                );
                 std::thread::yield_now();
             }
         }
     }
     receiving.poll(None);
-    assert_eq!(neglected.lock().conn().map(|conn| conn.rx.len() as u64), Some(WINDOW));
+    assert_eq!(
+        neglected.lock().conn().map(|conn| conn.rx.len() as u64),
+        Some(WINDOW)
+    );
     sender.discard();
     neglected.discard();
 }

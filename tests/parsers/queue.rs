@@ -14,13 +14,30 @@ const FREED: u8 = 0xEE;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Open { conn: usize, len: usize },
-    Skip { len: usize },
-    Take { conn: usize, max: usize, pieces: usize },
-    Drop { conn: usize, max: usize },
-    Peek { conn: usize, max: usize },
+    Open {
+        conn: usize,
+        len: usize,
+    },
+    Skip {
+        len: usize,
+    },
+    Take {
+        conn: usize,
+        max: usize,
+        pieces: usize,
+    },
+    Drop {
+        conn: usize,
+        max: usize,
+    },
+    Peek {
+        conn: usize,
+        max: usize,
+    },
     SpillOldest,
-    Clear { conn: usize },
+    Clear {
+        conn: usize,
+    },
     Reclaim,
 }
 
@@ -43,7 +60,10 @@ fn into_buffers(max: usize, pieces: usize, call: impl FnOnce(&mut UserBuf) -> us
     let mut bytes = vec![0; max];
     let iov: Vec<libc::iovec> = bytes
         .chunks_mut(max.div_ceil(pieces).max(1))
-        .map(|piece| libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() })
+        .map(|piece| libc::iovec {
+            iov_base: piece.as_mut_ptr().cast(),
+            iov_len: piece.len(),
+        })
         .collect();
     // SAFETY: the buffers are `bytes`, which outlive the cursor.
     let mut cursor = unsafe { UserBuf::new(iov.as_ptr(), iov.len()) };
@@ -113,8 +133,20 @@ impl World {
         self.open.reclaim(&self.slots);
         let freed = self.open.freed();
         prop_assert!(freed >= self.freed, "freed went back");
-        let needed = self.lying.iter().flatten().filter(|r| r.2).map(|r| r.0).min().unwrap_or(self.end);
-        prop_assert!(freed <= needed as u64, "freed {} although {} is referenced", freed, needed);
+        let needed = self
+            .lying
+            .iter()
+            .flatten()
+            .filter(|r| r.2)
+            .map(|r| r.0)
+            .min()
+            .unwrap_or(self.end);
+        prop_assert!(
+            freed <= needed as u64,
+            "freed {} although {} is referenced",
+            freed,
+            needed
+        );
         self.memory[self.freed as usize..freed as usize].fill(FREED);
         self.freed = freed;
         Ok(())
@@ -145,9 +177,14 @@ impl World {
             }
             Step::SpillOldest => {
                 self.reclaim()?;
-                let Some((slot, conn)) = self.open.oldest() else { return Ok(()) };
+                let Some((slot, conn)) = self.open.oldest() else {
+                    return Ok(());
+                };
                 let conn = conn as usize;
-                let record = self.lying[conn].iter_mut().find(|r| r.2).expect("the oldest record is somebody's");
+                let record = self.lying[conn]
+                    .iter_mut()
+                    .find(|r| r.2)
+                    .expect("the oldest record is somebody's");
                 record.2 = false;
                 let unread = record.1;
                 prop_assert_eq!(self.queues[conn].spill(slot, &self.slots), unread);
@@ -194,7 +231,11 @@ fn slots_are_used_again() {
             assert!(!open.is_full());
             end += 16;
             let slot = open.open(&slots, 0, end);
-            queue.push(Chunk::Ring { at: memory.as_ptr(), len: memory.len(), slot });
+            queue.push(Chunk::Ring {
+                at: memory.as_ptr(),
+                len: memory.len(),
+                slot,
+            });
         }
         assert_eq!(open.is_full(), held == COUNT);
         let oldest = open.freed();

@@ -3,25 +3,39 @@
 use netacc::link::record::{ALIGN, HEADER, Header, Kind, span};
 use proptest::prelude::*;
 
-const KINDS: [Kind; 5] = [Kind::Data, Kind::Fin, Kind::Reset, Kind::Window, Kind::Close];
+const KINDS: [Kind; 5] = [
+    Kind::Data,
+    Kind::Fin,
+    Kind::Reset,
+    Kind::Window,
+    Kind::Close,
+];
 
 /// Bytes that get past the first looks more often than any bytes would.
 fn nearly() -> impl Strategy<Value = [u8; HEADER]> {
-    (0..5000u32, any::<u32>(), 0..7u8, prop::option::weighted(0.1, 9..HEADER)).prop_map(|(len, conn, kind, spoilt)| {
-        let mut bytes = [0; HEADER];
-        bytes[0..4].copy_from_slice(&len.to_le_bytes());
-        bytes[4..8].copy_from_slice(&conn.to_le_bytes());
-        bytes[8] = kind;
-        if let Some(at) = spoilt {
-            bytes[at] = 1;
-        }
-        bytes
-    })
+    (
+        0..5000u32,
+        any::<u32>(),
+        0..7u8,
+        prop::option::weighted(0.1, 9..HEADER),
+    )
+        .prop_map(|(len, conn, kind, spoilt)| {
+            let mut bytes = [0; HEADER];
+            bytes[0..4].copy_from_slice(&len.to_le_bytes());
+            bytes[4..8].copy_from_slice(&conn.to_le_bytes());
+            bytes[8] = kind;
+            if let Some(at) = spoilt {
+                bytes[at] = 1;
+            }
+            bytes
+        })
 }
 
 /// What is accepted is within bounds and says just what its bytes say.
 fn judge(bytes: [u8; HEADER], max: usize) -> Result<(), TestCaseError> {
-    let Ok(header) = Header::parse(bytes, max) else { return Ok(()) };
+    let Ok(header) = Header::parse(bytes, max) else {
+        return Ok(());
+    };
     prop_assert!(header.len as usize <= max.max(8));
     prop_assert!(header.kind == Kind::Window || header.len as usize <= max);
     prop_assert!(header.span() >= HEADER + header.len as usize);

@@ -30,7 +30,13 @@ struct Record {
 
 impl Record {
     fn sane(kind: Kind, conn: usize, len: usize, fill: u8) -> Record {
-        Record { kind: kind as u8, conn: conn as u32, len: len as u32, reserved: 0, fill }
+        Record {
+            kind: kind as u8,
+            conn: conn as u32,
+            len: len as u32,
+            reserved: 0,
+            fill,
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -85,15 +91,30 @@ impl World {
                 socket
             })
             .collect();
-        let stream = || Stream { granted: WINDOW, ..Stream::default() };
-        World { link, peer, written: 0, sockets, streams: (0..CONNS).map(|_| stream()).collect() }
+        let stream = || Stream {
+            granted: WINDOW,
+            ..Stream::default()
+        };
+        World {
+            link,
+            peer,
+            written: 0,
+            sockets,
+            streams: (0..CONNS).map(|_| stream()).collect(),
+        }
     }
 
     /// Writes `bytes` behind all others, whatever that overwrites.
     fn write(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= RING);
         // SAFETY: the ring is mapped twice, so that `RING` bytes follow any place in it.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.peer.tx().at(self.written), bytes.len()) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.peer.tx().at(self.written),
+                bytes.len(),
+            )
+        };
         self.written = self.written.wrapping_add(bytes.len() as u64);
     }
 
@@ -108,7 +129,9 @@ impl World {
     /// The data record if a well-behaved peer could write it now.
     fn data(&mut self, conn: usize, len: usize, fill: u8) -> bool {
         let stream = &self.streams[conn];
-        let fits = stream.arrived + len as u64 <= stream.granted && span(len) <= self.room() && !stream.ended;
+        let fits = stream.arrived + len as u64 <= stream.granted
+            && span(len) <= self.room()
+            && !stream.ended;
         if fits {
             self.write(&Record::sane(Kind::Data, conn, len, fill).bytes());
             let stream = &mut self.streams[conn];
@@ -131,7 +154,10 @@ impl World {
         drop(inner);
         let stream = &mut self.streams[conn];
         prop_assert!(n <= stream.unread.len(), "more than was sent");
-        prop_assert!(stream.unread.drain(..n).eq(bytes[..n].iter().copied()), "other bytes than were sent");
+        prop_assert!(
+            stream.unread.drain(..n).eq(bytes[..n].iter().copied()),
+            "other bytes than were sent"
+        );
         stream.granted = grant.unwrap_or(stream.granted);
         Ok(())
     }
@@ -140,7 +166,10 @@ impl World {
     fn check_all_delivered(&mut self) -> Result<(), TestCaseError> {
         for conn in 0..CONNS {
             let unread = self.streams[conn].unread.len();
-            prop_assert_eq!(self.sockets[conn].lock().conn().map(|c| c.rx.len()), Some(unread));
+            prop_assert_eq!(
+                self.sockets[conn].lock().conn().map(|c| c.rx.len()),
+                Some(unread)
+            );
             self.read(conn, unread)?;
             prop_assert!(self.streams[conn].unread.is_empty());
         }
@@ -170,12 +199,23 @@ impl Drop for World {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Data { conn: usize, len: usize, fill: u8 },
+    Data {
+        conn: usize,
+        len: usize,
+        fill: u8,
+    },
     /// For a connection that is not there.
-    Stray { len: usize },
-    Window { conn: usize },
+    Stray {
+        len: usize,
+    },
+    Window {
+        conn: usize,
+    },
     Poll,
-    Read { conn: usize, max: usize },
+    Read {
+        conn: usize,
+        max: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -206,7 +246,10 @@ fn obey(world: &mut World, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 world.publish();
                 world.link.poll(None);
                 prop_assert!(!world.link.is_dead(), "a good peer was turned away");
-                prop_assert!(world.room() >= RING / 2, "unread records hold more than half of the ring");
+                prop_assert!(
+                    world.room() >= RING / 2,
+                    "unread records hold more than half of the ring"
+                );
             }
             Step::Read { conn, max } => world.read(conn, max)?,
         }
@@ -219,11 +262,19 @@ fn obey(world: &mut World, steps: Vec<Step>) -> Result<(), TestCaseError> {
 enum Crime {
     Record(Record),
     /// Data beyond the window.
-    Beyond { conn: usize },
+    Beyond {
+        conn: usize,
+    },
     /// Data after the end of the stream.
-    AfterEnd { conn: usize, close: bool },
+    AfterEnd {
+        conn: usize,
+        close: bool,
+    },
     /// A record that is not all there.
-    Torn { conn: usize, missing: u64 },
+    Torn {
+        conn: usize,
+        missing: u64,
+    },
     /// The cursor runs ahead of the ring.
     Ahead(u64),
     /// The cursor goes back.
@@ -231,14 +282,23 @@ enum Crime {
 }
 
 fn crime() -> impl Strategy<Value = Crime> {
-    let record = |kind: u8, len: u32, reserved: u8| Crime::Record(Record { kind, conn: 0, len, reserved, fill: 1 });
+    let record = |kind: u8, len: u32, reserved: u8| {
+        Crime::Record(Record {
+            kind,
+            conn: 0,
+            len,
+            reserved,
+            fill: 1,
+        })
+    };
     prop_oneof![
         (6..=u8::MAX).prop_map(move |kind| record(kind, 0, 0)),
         Just(record(0, 0, 0)),
         (1..=5u8, 1..=u8::MAX).prop_map(move |(kind, reserved)| record(kind, 8, reserved)),
         Just(record(Kind::Data as u8, 0, 0)),
         (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len, 0)),
-        (prop::sample::select(vec![2u8, 3, 5]), 1..=u32::MAX).prop_map(move |(kind, len)| record(kind, len, 0)),
+        (prop::sample::select(vec![2u8, 3, 5]), 1..=u32::MAX)
+            .prop_map(move |(kind, len)| record(kind, len, 0)),
         prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len, 0)),
         (0..CONNS).prop_map(|conn| Crime::Beyond { conn }),
         (0..CONNS, any::<bool>()).prop_map(|(conn, close)| Crime::AfterEnd { conn, close }),
@@ -357,7 +417,12 @@ impl Arbitrary for Loose {
 
     fn arbitrary_with((): ()) -> Self::Strategy {
         let header = |kind: u8, conn, len: u32| {
-            let mut header = Header { len, conn, kind: Kind::Fin }.encode();
+            let mut header = Header {
+                len,
+                conn,
+                kind: Kind::Fin,
+            }
+            .encode();
             header[8] = kind;
             header
         };

@@ -1,11 +1,18 @@
 //! Frames of the control protocol.
 
-use netacc::control::wire::{Answer, Frame, Hello, Host, MAX_FRAME, NotAFrame, PREFIX, Parsed, VERDICT_LEN, Verdict};
+use netacc::control::wire::{
+    Answer, Frame, Hello, Host, MAX_FRAME, NotAFrame, PREFIX, Parsed, VERDICT_LEN, Verdict,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn hello() -> impl Strategy<Value = Hello> {
-    let numbers = (any::<(u16, u16)>(), any::<u64>(), any::<u32>(), any::<u64>());
+    let numbers = (
+        any::<(u16, u16)>(),
+        any::<u64>(),
+        any::<u32>(),
+        any::<u64>(),
+    );
     let names = (any::<[u8; 16]>(), any::<u64>(), any::<[u8; 16]>());
     (numbers, names, vec(any::<u8>(), 0..=8)).prop_map(
         |((versions, capabilities, pid, window), (boot_id, net_ns, process), fabrics)| Hello {
@@ -32,7 +39,13 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let numbers = (any::<u16>(), any::<u8>(), any::<u64>(), any::<u64>(), any::<u32>());
+    let numbers = (
+        any::<u16>(),
+        any::<u8>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u32>(),
+    );
     (verdict(), numbers, any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(
         |(verdict, (version, fabric, capabilities, window, pid), token, rendezvous)| Answer {
             version,
@@ -61,20 +74,25 @@ fn frame() -> impl Strategy<Value = Frame> {
 
 /// Bytes that get past the first looks: a good prefix with any kind and any length.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
-    (0..9u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(|(kind, version, len, rest)| {
-        let mut bytes = b"NACC".to_vec();
-        bytes.extend([kind, version]);
-        bytes.extend(len.to_le_bytes());
-        bytes.extend(rest);
-        bytes
-    })
+    (0..9u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(
+        |(kind, version, len, rest)| {
+            let mut bytes = b"NACC".to_vec();
+            bytes.extend([kind, version]);
+            bytes.extend(len.to_le_bytes());
+            bytes.extend(rest);
+            bytes
+        },
+    )
 }
 
 /// What holds for any bytes: a frame lies within them, and parses again from its own bytes alone.
 fn judge(bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(Parsed::Frame(frame, len)) = Frame::parse(bytes) {
         prop_assert!((PREFIX..=MAX_FRAME.min(bytes.len())).contains(&len));
-        prop_assert_eq!(Frame::parse(&bytes[..len]), Ok(Parsed::Frame(frame.clone(), len)));
+        prop_assert_eq!(
+            Frame::parse(&bytes[..len]),
+            Ok(Parsed::Frame(frame.clone(), len))
+        );
         let again = frame.encode();
         prop_assert_eq!(Frame::parse(&again), Ok(Parsed::Frame(frame, again.len())));
     }
