@@ -5,7 +5,7 @@ RELEASE := $(TARGET)/release
 # Options for the scripts, e.g. make demo ARGS='--pairs 1', make test-redis ARGS='--units unit/pubsub'
 ARGS ?=
 
-.PHONY: help build demo test test-redis lint clean setup bench-redis bench-callgrind cargo
+.PHONY: help build demo test test-loom test-redis lint clean setup bench-redis bench-callgrind cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +32,13 @@ test: ## build, then run every test
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	cargo test --release --workspace
+	@$(MAKE) --no-print-directory test-loom
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+
+# Its own directory: the flag makes another build of everything.
+test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
+	RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom CARGO_PROFILE_RELEASE_LTO=off \
+	  cargo test --release --test loom
 
 test-redis: ## redis' own networking tests, bare and accelerated, results compared
 	@scripts/setup.sh test

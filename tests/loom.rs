@@ -30,7 +30,10 @@ struct Bell {
 
 impl Bell {
     fn new() -> Bell {
-        Bell { rung: Mutex::new(false), heard: Condvar::new() }
+        Bell {
+            rung: Mutex::new(false),
+            heard: Condvar::new(),
+        }
     }
 
     fn ring(&self) {
@@ -47,6 +50,14 @@ impl Bell {
     }
 }
 
+/// As `Waiter::wake`.
+fn wake(sleepers: &Sleepers, bell: &Bell) {
+    fence(Ordering::SeqCst);
+    if sleepers.claim() {
+        bell.ring();
+    }
+}
+
 /// A ring of two cells; cursors count cells.
 struct Ring {
     cursors: Cursors,
@@ -58,8 +69,10 @@ struct Ring {
 #[test]
 fn bytes_are_neither_torn_nor_overwritten() {
     model(3, || {
-        let ring =
-            Arc::new(Ring { cursors: Cursors::default(), cells: [UnsafeCell::new(0), UnsafeCell::new(0)] });
+        let ring = Arc::new(Ring {
+            cursors: Cursors::default(),
+            cells: [UnsafeCell::new(0), UnsafeCell::new(0)],
+        });
         let producer = thread::spawn({
             let ring = ring.clone();
             move || {
@@ -93,7 +106,10 @@ struct Channel {
 
 impl Channel {
     fn new() -> Arc<Channel> {
-        Arc::new(Channel { direction: Direction::default(), bells: [Bell::new(), Bell::new()] })
+        Arc::new(Channel {
+            direction: Direction::default(),
+            bells: [Bell::new(), Bell::new()],
+        })
     }
 
     /// The sending end, as `Link::send_data` over shared memory.
@@ -158,8 +174,8 @@ fn readers_in_two_slots_are_woken() {
     });
 }
 
-/// Fails when the slot is set after the last look, and without the fences of `publish`, or of both
-/// `set_slot` and `arm`.
+/// Fails when the slot is set after the last look, and without the fence of `publish` or `arm` (that
+/// of `set_slot` is for a slot that is armed already).
 #[test]
 fn a_reader_that_moves_just_before_it_sleeps_is_woken() {
     model(3, || {
@@ -216,7 +232,10 @@ struct Guard<'a>(&'a Lock);
 impl Lock {
     fn try_lock(&self) -> Option<Guard<'_>> {
         let free = !self.0.load(Ordering::Relaxed)
-            && self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+            && self
+                .0
+                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
         free.then(|| Guard(self))
     }
 }
@@ -232,7 +251,7 @@ struct Polled {
     channel: Arc<Channel>,
     rx: Lock,
     seen: AtomicU64,
-    /// What the connection has got.
+    /// What has been demultiplexed; the second record is the reader's.
     delivered: Mutex<u64>,
     sleepers: Sleepers,
 }
@@ -244,10 +263,12 @@ impl Polled {
         if produced() == self.seen.load(Ordering::Relaxed) {
             return;
         }
+        let mut news = false;
         take_turns(
             || self.rx.try_lock(),
             |guard| {
                 let all = produced();
+                news |= all == 2;
                 *self.delivered.lock().unwrap() = all;
                 self.seen.store(all, Ordering::Relaxed);
                 drop(guard);
@@ -255,11 +276,8 @@ impl Polled {
             },
             || produced() != self.seen.load(Ordering::Relaxed),
         );
-        if !awake {
-            fence(Ordering::SeqCst);
-            if self.sleepers.claim() {
-                self.channel.bells[0].ring();
-            }
+        if news && !awake {
+            wake(&self.sleepers, &self.channel.bells[0]);
         }
     }
 }
@@ -305,6 +323,32 @@ fn a_reader_that_finds_the_link_taken_is_woken() {
     });
 }
 
+/// As a blocking connect waits for the control thread. Fails without the fence of `Sleepers::begin`,
+/// and without that of `Wakes::ring`.
+#[test]
+fn a_thread_that_waits_for_another_is_woken() {
+    model(3, || {
+        let shared = Arc::new((AtomicBool::new(false), Sleepers::default(), Bell::new()));
+        let waiting = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let (done, sleepers, bell) = &*shared;
+                while !done.load(Ordering::Acquire) {
+                    sleepers.begin();
+                    if !done.load(Ordering::Acquire) {
+                        bell.wait();
+                    }
+                    sleepers.end(|| (), || ());
+                }
+            }
+        });
+        let (done, sleepers, bell) = &*shared;
+        done.store(true, Ordering::Release);
+        wake(sleepers, bell);
+        waiting.join().unwrap();
+    });
+}
+
 /// An epoll set that several threads wait in; each takes one event and goes away with it.
 struct Set {
     channel: Arc<Channel>,
@@ -317,7 +361,11 @@ impl Set {
     fn new() -> Arc<Set> {
         let channel = Channel::new();
         channel.direction.set_slot(0, 1);
-        Arc::new(Set { channel, ready: Mutex::new((0, 0)), sleepers: Sleepers::default() })
+        Arc::new(Set {
+            channel,
+            ready: Mutex::new((0, 0)),
+            sleepers: Sleepers::default(),
+        })
     }
 
     fn pending(&self) -> bool {
@@ -335,12 +383,8 @@ impl Set {
         any
     }
 
-    /// As `Waiter::wake`.
     fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleepers.claim() {
-            self.channel.bells[0].ring();
-        }
+        wake(&self.sleepers, &self.channel.bells[0]);
     }
 
     /// As `EpollSet::wait` and `Asleep`.
@@ -366,10 +410,12 @@ impl Set {
     }
 }
 
-/// Each of two threads gets one of two events that the peer sends.
+/// Each of two threads gets one of two events that the peer sends. Fails when `Sleepers::end` does not
+/// arm for the others, or not after it has disarmed under one of them, or without the fence between;
+/// and without the look at the link after it.
 #[test]
 fn threads_of_one_set_are_woken_by_the_peer() {
-    model(2, || {
+    model(3, || {
         let set = Set::new();
         let threads = [(); 2].map(|()| {
             let set = set.clone();
@@ -383,10 +429,12 @@ fn threads_of_one_set_are_woken_by_the_peer() {
     });
 }
 
-/// The same with events that another thread of the process has taken in.
+/// The same with events that another thread of the process has taken in. Fails when `Sleepers::begin`
+/// resets the ring mark before it counts the thread, or not at all; when `end` does not reset it for
+/// the others; and when the events left over are not passed on.
 #[test]
 fn threads_of_one_set_are_woken_from_within() {
-    model(2, || {
+    model(4, || {
         let set = Set::new();
         let threads = [(); 2].map(|()| {
             let set = set.clone();

@@ -95,8 +95,8 @@ pub trait Fabric: Send + Sync {
     fn notify(&self, conn: u32);
     /// How far the peer has given outgoing ring space back.
     fn freed(&self) -> u64;
-    /// Asks the peer to wake our I/O thread when it next gives space back. The caller looks at
-    /// [`freed`](Self::freed) once more afterwards.
+    /// Asks the peer to wake our I/O thread when it next gives space back, and has its I/O thread
+    /// take in what fills the ring. The caller looks at [`freed`](Self::freed) once more afterwards.
     fn want_space(&self);
 
     /// How far incoming bytes are visible. Not to be trusted to be in range.

@@ -261,6 +261,10 @@ impl Fabric for Shm {
 
     fn want_space(&self) {
         self.tx_head().cursors.want_space();
+        // Perhaps nobody waits for any of the records that fill the ring.
+        if self.tx_head().armed.claim(SLOT_IO) {
+            self.ring_io();
+        }
     }
 
     #[inline]

@@ -136,7 +136,8 @@ impl Link {
     /// Whether something has arrived that nobody has looked at.
     #[inline]
     pub fn pending(&self) -> bool {
-        self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room()
+        let news = self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room();
+        news && !self.is_dead()
     }
 
     /// Takes in what has arrived and hands it to its connections. `me` is the caller's own waiter,
@@ -150,6 +151,10 @@ impl Link {
     }
 
     fn poll_pending(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+        // What a retired peer still writes is no part of any stream.
+        if self.is_dead() {
+            return false;
+        }
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;

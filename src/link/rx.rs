@@ -145,7 +145,9 @@ enum Place {
 #[derive(Default)]
 pub struct Conns {
     places: Vec<Place>,
+    /// Ids to use again, if it is this end that chooses them.
     free: Vec<u32>,
+    chooses: bool,
     live: usize,
 }
 
@@ -165,6 +167,7 @@ impl Conns {
         if self.live >= max as usize {
             return None;
         }
+        self.chooses = true;
         let id = match self.free.pop() {
             Some(id) => id,
             None if self.places.len() < MAX_CONNS => {
@@ -199,7 +202,7 @@ impl Conns {
             Place::Open(_) if !peer_closed => *place = Place::Closing,
             Place::Open(_) | Place::Half(_) => {
                 *place = Place::Free;
-                self.free.push(id);
+                self.free.extend(self.chooses.then_some(id));
             }
             Place::Free | Place::Closing => return,
         }
@@ -212,7 +215,7 @@ impl Conns {
             Place::Open(socket) => *place = Place::Half(socket),
             Place::Closing => {
                 *place = Place::Free;
-                self.free.push(id);
+                self.free.extend(self.chooses.then_some(id));
             }
             Place::Free | Place::Half(_) => {}
         }

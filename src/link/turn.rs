@@ -9,7 +9,11 @@ use crate::sync::{Ordering, fence};
 /// after it let go, so either the holder finds what came meanwhile, or whoever sent it finds the
 /// sleeper armed.
 #[inline]
-pub fn take_turns<G>(try_lock: impl Fn() -> Option<G>, mut work: impl FnMut(G) -> bool, more: impl Fn() -> bool) {
+pub fn take_turns<G>(
+    try_lock: impl Fn() -> Option<G>,
+    mut work: impl FnMut(G) -> bool,
+    more: impl Fn() -> bool,
+) {
     while let Some(guard) = try_lock() {
         if !work(guard) {
             break;

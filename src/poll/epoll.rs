@@ -329,8 +329,8 @@ impl EpollSet {
             if waiter.spin.until(spin_max, || self.pending()) {
                 continue;
             }
-            let links: Vec<Arc<Link>> = self.links.read().iter().map(|(l, _)| l.clone()).collect();
-            let asleep = Asleep::new(waiter, &links);
+            let links = || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
+            let asleep = Asleep::new(waiter, links);
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {
@@ -376,6 +376,13 @@ impl EpollSet {
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
         let kept = without_bell(rest, got);
+        if kept < got
+            && let Some(waiter) = self.waiter()
+            && waiter.is_slept_at()
+        {
+            // It was rung for a thread that sleeps.
+            sys::signal(waiter.bell());
+        }
         self.nested.without_idle(rest, kept)
     }
 }

@@ -171,7 +171,7 @@ pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset
             })
             .collect();
         let links = call.links.clone();
-        let asleep = Asleep::new(waiter, &links);
+        let asleep = Asleep::new(waiter, || links);
         call.take_in(waiter);
         let ready = call.ready();
         if ready > 0 {

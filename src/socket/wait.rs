@@ -57,22 +57,24 @@ impl Drop for Sleeper {
 }
 
 /// A thread between `begin_sleep` and `end_sleep`.
-pub struct Asleep<'a>(&'static Waiter, &'a [Arc<Link>]);
+pub struct Asleep<L: AsRef<[Arc<Link>]>>(&'static Waiter, L);
 
-impl<'a> Asleep<'a> {
-    /// Arms `waiter` on `links`. The caller looks for work once more.
-    pub fn new(waiter: &'static Waiter, links: &'a [Arc<Link>]) -> Self {
+impl<L: AsRef<[Arc<Link>]>> Asleep<L> {
+    /// Arms `waiter` on `links`, which are asked for once it counts as sleeping: whoever adds a link
+    /// later wakes it. The caller looks for work once more.
+    pub fn new(waiter: &'static Waiter, links: impl FnOnce() -> L) -> Self {
         waiter.begin_sleep();
-        for link in links {
+        let links = links();
+        for link in links.as_ref() {
             link.fabric().arm(waiter.slot());
         }
         Asleep(waiter, links)
     }
 }
 
-impl Drop for Asleep<'_> {
+impl<L: AsRef<[Arc<Link>]>> Drop for Asleep<L> {
     fn drop(&mut self) {
-        let Asleep(waiter, links) = *self;
+        let (waiter, links) = (self.0, self.1.as_ref());
         let fabrics = || links.iter().map(|link| link.fabric());
         let others = waiter.end_sleep(
             || fabrics().for_each(|fabric| fabric.arm(waiter.slot())),
@@ -140,7 +142,7 @@ impl Socket {
                 continue;
             }
             let _listed = Sleeper::new(self, &mut self.lock(), waiter);
-            let asleep = Asleep::new(waiter, links);
+            let asleep = Asleep::new(waiter, || links);
             take_in();
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;

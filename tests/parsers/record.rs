@@ -1,0 +1,72 @@
+//! Headers of the records in a link's ring.
+
+use netacc::link::record::{ALIGN, HEADER, Header, Kind, span};
+use proptest::prelude::*;
+
+const KINDS: [Kind; 5] = [
+    Kind::Data,
+    Kind::Fin,
+    Kind::Reset,
+    Kind::Window,
+    Kind::Close,
+];
+
+/// Bytes that get past the first looks more often than any bytes would.
+fn nearly() -> impl Strategy<Value = [u8; HEADER]> {
+    (
+        0..5000u32,
+        any::<u32>(),
+        0..7u8,
+        prop::option::weighted(0.1, 9..HEADER),
+    )
+        .prop_map(|(len, conn, kind, spoilt)| {
+            let mut bytes = [0; HEADER];
+            bytes[0..4].copy_from_slice(&len.to_le_bytes());
+            bytes[4..8].copy_from_slice(&conn.to_le_bytes());
+            bytes[8] = kind;
+            if let Some(at) = spoilt {
+                bytes[at] = 1;
+            }
+            bytes
+        })
+}
+
+/// What is accepted is within bounds and says just what its bytes say.
+fn judge(bytes: [u8; HEADER], max: usize) -> Result<(), TestCaseError> {
+    let Ok(header) = Header::parse(bytes, max) else {
+        return Ok(());
+    };
+    prop_assert!(header.len as usize <= max.max(8));
+    prop_assert!(header.kind == Kind::Window || header.len as usize <= max);
+    prop_assert!(header.span() >= HEADER + header.len as usize);
+    prop_assert!(header.span().is_multiple_of(ALIGN));
+    prop_assert_eq!(header.encode(), bytes);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_sane_header_or_an_error(bytes: [u8; HEADER], max in 0..1usize << 24) {
+        judge(bytes, max)?;
+    }
+
+    #[test]
+    fn bytes_that_look_good_are_a_sane_header_or_an_error(bytes in nearly(), max in 0..5000usize) {
+        judge(bytes, max)?;
+    }
+
+    #[test]
+    fn a_header_is_understood_as_it_was_meant(kind in prop::sample::select(&KINDS), conn: u32, len in 1..1u32 << 24) {
+        let len = match kind {
+            Kind::Data => len,
+            Kind::Window => 8,
+            Kind::Fin | Kind::Reset | Kind::Close => 0,
+        };
+        let header = Header { len, conn, kind };
+        prop_assert_eq!(Header::parse(header.encode(), len as usize), Ok(header));
+        prop_assert_eq!(header.span(), span(len as usize));
+        if kind == Kind::Data {
+            prop_assert!(Header::parse(header.encode(), len as usize - 1).is_err());
+        }
+    }
+}
