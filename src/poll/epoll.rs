@@ -23,8 +23,9 @@ use crate::socket::wait::Asleep;
 use crate::socket::{Inner, Socket};
 use crate::stats;
 
-/// The kernel's descriptors get a look at least this often while accelerated ones keep a set busy.
-const KERNEL_LOOK_NS: u64 = 100_000;
+/// The kernel's descriptors get a look this often while accelerated ones keep a set busy: the first
+/// figure while looks find something, doubling up to the second while they do not.
+const KERNEL_LOOK_NS: (u64, u64) = (50_000, 400_000);
 
 /// The data under which the bell is registered in the kernel's epoll: an address of ours, which
 /// the application has no reason to use.
@@ -53,6 +54,7 @@ pub struct EpollSet {
     nested: Nested,
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
+    kernel_look_ns: AtomicU64,
 }
 
 static SETS: Slab<EpollSet> = Slab::new();
@@ -81,6 +83,7 @@ impl EpollSet {
             nested: Nested::default(),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
+            kernel_look_ns: AtomicU64::new(0),
         });
         set.numbers.store(1, Ordering::Relaxed);
         set
@@ -138,15 +141,27 @@ impl EpollSet {
         let waiter = Waiter::take()?;
         waiter.hush();
         let mine = core::ptr::from_ref(waiter).cast_mut();
-        if self.waiter.compare_exchange(core::ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self
+            .waiter
+            .compare_exchange(
+                core::ptr::null_mut(),
+                mine,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .is_err()
+        {
             waiter.put();
             return self.waiter().ok_or(Errno::BADF);
         }
         // Edge-triggered: each ring is an event of its own, and nobody has to read the eventfd.
-        let mut event =
-            epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: bell_mark() };
+        let mut event = epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLET) as u32,
+            u64: bell_mark(),
+        };
         // SAFETY: a valid event.
-        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0 {
+        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0
+        {
             let error = sys::last_error();
             // Registered by an earlier life of this waiter under a dup of the same epoll: fine.
             if error != Errno::EXIST {
@@ -220,7 +235,9 @@ impl EpollSet {
     /// Whether a wait in it would find a socket of ours ready. If not, and the kernel has none in it
     /// either, the last ring of its bell is taken back.
     pub fn has_news(&self, epfd: RawFd) -> bool {
-        let Some(waiter) = self.waiter() else { return true };
+        let Some(waiter) = self.waiter() else {
+            return true;
+        };
         self.take_in(waiter);
         if self.ready.has_news() || self.has_kernel.load(Ordering::Relaxed) {
             return true;
@@ -329,7 +346,8 @@ impl EpollSet {
             if waiter.spin.until(spin_max, || self.pending()) {
                 continue;
             }
-            let links = || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
+            let links =
+                || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
             let asleep = Asleep::new(waiter, links);
             self.take_in(waiter);
             let found = self.ready.collect(events);
@@ -362,12 +380,22 @@ impl EpollSet {
     }
 
     /// Adds the kernel's events after the first `found`, if it is time for a look.
-    fn look_at_kernel(&self, epfd: RawFd, events: &mut [epoll_event], found: usize, always: bool) -> usize {
+    fn look_at_kernel(
+        &self,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        found: usize,
+        always: bool,
+    ) -> usize {
         if found == events.len() || !always && !self.has_kernel.load(Ordering::Relaxed) {
             return 0;
         }
         let now = now_ns();
-        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < KERNEL_LOOK_NS {
+        let interval = self
+            .kernel_look_ns
+            .load(Ordering::Relaxed)
+            .max(KERNEL_LOOK_NS.0);
+        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < interval {
             return 0;
         }
         self.last_kernel_look.store(now, Ordering::Relaxed);
@@ -376,6 +404,12 @@ impl EpollSet {
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
         let kept = without_bell(rest, got);
+        let next = if kept > 0 {
+            KERNEL_LOOK_NS.0
+        } else {
+            (interval * 2).min(KERNEL_LOOK_NS.1)
+        };
+        self.kernel_look_ns.store(next, Ordering::Relaxed);
         if kept < got
             && let Some(waiter) = self.waiter()
             && waiter.is_slept_at()
@@ -405,7 +439,15 @@ unsafe fn kernel_wait(
             let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
             if n < 0 && sys::last_error() == Errno::NOSYS {
                 // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
-                unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, (ns / 1_000_000 + 1) as i32, mask) }
+                unsafe {
+                    orig::epoll_pwait(
+                        epfd,
+                        events.as_mut_ptr(),
+                        max,
+                        (ns / 1_000_000 + 1) as i32,
+                        mask,
+                    )
+                }
             } else {
                 n
             }
@@ -416,7 +458,11 @@ unsafe fn kernel_wait(
             unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, ms, mask) }
         }
     };
-    if n < 0 { Err(sys::last_error()) } else { Ok(n as usize) }
+    if n < 0 {
+        Err(sys::last_error())
+    } else {
+        Ok(n as usize)
+    }
 }
 
 /// Removes the bell from the first `count` events; returns how many are left.
@@ -465,7 +511,7 @@ pub fn control(
         (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
         (libc::EPOLL_CTL_DEL, _) => {
             let outcome = delete(set, epfd, fd, &mut inner);
-            let link = inner.link();
+            let link = inner.joined_link();
             drop(inner);
             // The set's list of links is never locked under a socket's lock.
             if outcome.is_ok() {
@@ -476,7 +522,7 @@ pub fn control(
         (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, None) => Err(Errno::FAULT),
         _ => Err(Errno::INVAL),
     };
-    let link = inner.link();
+    let link = inner.joined_link();
     drop(inner);
     if result.is_ok() {
         if op == libc::EPOLL_CTL_ADD {
@@ -511,7 +557,10 @@ fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Resul
 
 fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
     inner.watches.retain(Watch::is_live);
-    inner.watches.iter().position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
+    inner
+        .watches
+        .iter()
+        .position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
 }
 
 /// Queues the watch if its socket is ready now.
@@ -538,7 +587,9 @@ fn add(
         kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
         set.has_kernel.store(true, Ordering::Relaxed);
     }
-    inner.watches.push(Watch::new(set, epfd, fd, event, in_kernel));
+    inner
+        .watches
+        .push(Watch::new(set, epfd, fd, event, in_kernel));
     inner.update_slot();
     check(inner.watches.len() - 1, socket, inner);
     Ok(())
