@@ -4,7 +4,8 @@ use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespe
 
 use super::{fail, give};
 use crate::fdtable::{self, Entry};
-use crate::poll::epoll::{self, EpollSet};
+use crate::poll::epoll::EpollSet;
+use crate::poll::interest;
 use crate::poll::select::{self, Sets};
 use crate::real::orig;
 use crate::real::sys::{Errno, now_ns};
@@ -43,7 +44,7 @@ pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
         }
         // SAFETY: null or valid, by the caller's contract.
         let event = unsafe { event.as_ref() };
-        if let Some(result) = epoll::control(set, epfd, op, fd, event) {
+        if let Some(result) = interest::control(set, epfd, op, fd, event) {
             return give(result.map(|()| 0));
         }
     }

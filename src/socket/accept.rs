@@ -84,7 +84,7 @@ impl Socket {
                 for &fd in &inner.fds {
                     fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
                 }
-                let sets = crate::poll::epoll::enter_kernel(&mut inner);
+                let sets = crate::poll::interest::enter_kernel(&mut inner);
                 drop(inner);
                 Farewell {
                     sets,

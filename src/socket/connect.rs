@@ -21,7 +21,8 @@ use crate::control::opening::{Opening, Step};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
-use crate::poll::epoll::{self, EpollSet};
+use crate::poll::epoll::EpollSet;
+use crate::poll::interest;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -84,7 +85,7 @@ impl Socket {
         let mut watches = std::mem::take(&mut inner.watches);
         let mut farewell = inner.end();
         inner.watches.append(&mut watches);
-        farewell.sets = epoll::enter_kernel(&mut inner);
+        farewell.sets = interest::enter_kernel(&mut inner);
         inner.linger = kept;
         inner.role = Role::Fresh;
         inner.remote = None;
@@ -121,7 +122,7 @@ impl Socket {
                 }
                 Road::Contact if inner.nonblocking => {
                     inner.role = Role::Connecting(None);
-                    epoll::leave_kernel(&mut inner);
+                    interest::leave_kernel(&mut inner);
                     let life = inner.life;
                     drop(inner);
                     runtime.command(Command::Contact(dest, Waiting::Socket(self, life)));
@@ -173,7 +174,7 @@ impl Socket {
     ) -> Outcome {
         let nonblocking = inner.nonblocking;
         inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
-        epoll::leave_kernel(&mut inner);
+        interest::leave_kernel(&mut inner);
         let opening = Opening::new(
             self,
             inner.life,
@@ -423,7 +424,7 @@ impl Socket {
         }
         self.describe(inner, Mode::Tcp, reason, side);
         stats::add(stats::global().fallback(reason), 1);
-        let sets = epoll::enter_kernel(inner);
+        let sets = interest::enter_kernel(inner);
         let mut wakes = Wakes::new(None);
         for waiter in &inner.sleepers {
             wakes.add(waiter);
