@@ -279,10 +279,12 @@ impl EpollSet {
         self.has_kernel.load(Ordering::Relaxed)
     }
 
-    fn take_in(&self, waiter: &'static Waiter) {
-        for (link, _) in self.links.read().iter() {
-            link.poll(Some(waiter));
-        }
+    /// Takes in what the links have. Whether there was anything that no other thread is taking in.
+    fn take_in(&self, waiter: &'static Waiter) -> bool {
+        let links = self.links.read();
+        links
+            .iter()
+            .fold(false, |any, (link, _)| link.poll(Some(waiter)) | any)
     }
 
     fn pending(&self) -> bool {
@@ -368,7 +370,9 @@ impl EpollSet {
             if found > 0 || timeout == Some(0) {
                 return Ok(found + self.look_at_kernel(epfd, events, found, timeout == Some(0)));
             }
-            if waiter.spin.until(spin_max, || self.pending()) {
+            // What another thread is taking in may be ours: it will wake us. To spin until it is done
+            // could keep that very thread from running.
+            if waiter.spin.until(spin_max, || self.pending()) && self.take_in(waiter) {
                 continue;
             }
             let links =

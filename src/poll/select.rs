@@ -103,10 +103,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn take_in(&self, waiter: &'static Waiter) {
-        for link in &self.links {
-            link.poll(Some(waiter));
-        }
+    fn take_in(&self, waiter: &'static Waiter) -> bool {
+        self.links
+            .iter()
+            .fold(false, |any, link| link.poll(Some(waiter)) | any)
+    }
+
+    fn pending(&self) -> bool {
+        self.links.iter().any(|link| link.pending())
     }
 
     /// Lists `waiter` with every polled socket; takes their links anew, for one that connects may
@@ -204,10 +208,7 @@ pub unsafe fn poll(
         if ready > 0 || timeout == Some(0) {
             return Ok(ready);
         }
-        if waiter
-            .spin
-            .until(spin_max, || call.links.iter().any(|l| l.pending()))
-        {
+        if waiter.spin.until(spin_max, || call.pending()) && call.take_in(waiter) {
             continue;
         }
         let listed = call.list(waiter);

@@ -150,7 +150,7 @@ impl Socket {
             // Anew in each turn: a socket that connects gets its link meanwhile.
             let link = self.lock().link();
             let links = link.as_slice();
-            let take_in = |me| links.iter().for_each(|l| _ = l.poll(me));
+            let take_in = |me| links.iter().fold(false, |any, l| l.poll(me) | any);
             let left = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now_ns())));
             let Ok(Borrowed(waiter)) = &borrowed else {
                 // Without a descriptor for a bell: slowly, but as kernel TCP it does not fail.
@@ -165,10 +165,8 @@ impl Socket {
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
-            if links
-                .iter()
-                .any(|l| waiter.spin.until(spin_max, || l.pending()))
-            {
+            let pending = || links.iter().any(|l| l.pending());
+            if waiter.spin.until(spin_max, pending) && take_in(Some(waiter)) {
                 continue;
             }
             let listed = Sleeper::new(self, &mut self.lock(), waiter);
