@@ -28,10 +28,12 @@ demo: ## redis over TCP and over NetACC side by side, in under two minutes
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/demo.py --bin $(RELEASE) $(ARGS)
 
+# The tests themselves are built without optimisation; what they preload is the release library.
 test: ## build, then run every test
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
-	cargo test --release --workspace
+	cargo build --workspace
+	NACC_TEST_LIB="$(abspath $(RELEASE))/libnetacc-preload.so" cargo test --workspace
 	@$(MAKE) --no-print-directory test-loom
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 

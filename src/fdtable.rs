@@ -111,7 +111,13 @@ pub fn is(fd: RawFd, entry: Entry) -> bool {
 /// Replaces `from` by `to` if it is still there.
 pub fn replace(fd: RawFd, from: Entry, to: Entry) -> bool {
     slot(fd).is_some_and(|s| {
-        s.compare_exchange(encode(from), encode(to), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        s.compare_exchange(
+            encode(from),
+            encode(to),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        )
+        .is_ok()
     })
 }
 
@@ -129,7 +135,9 @@ pub fn clear_internal(fd: RawFd) {
 
 /// Calls `f` for every number in `first..=last` that has an entry, in rising order.
 pub fn for_each(first: usize, last: usize, mut f: impl FnMut(RawFd, Entry)) {
-    let end = last.saturating_add(1).min(HIGH_WATER.load(Ordering::Relaxed));
+    let end = last
+        .saturating_add(1)
+        .min(HIGH_WATER.load(Ordering::Relaxed));
     for fd in first..end {
         if let Some(entry) = get(fd as RawFd) {
             f(fd as RawFd, entry);

@@ -69,7 +69,10 @@ extern "C" fn child() {
         }
         Entry::Orphan => {}
         Entry::Socket(socket) | Entry::Plain(socket) => {
-            let known = inherited.iter().find(|(old, _)| core::ptr::eq(*old, socket)).map(|(_, new)| *new);
+            let known = inherited
+                .iter()
+                .find(|(old, _)| core::ptr::eq(*old, socket))
+                .map(|(_, new)| *new);
             let new = known.unwrap_or_else(|| {
                 // SAFETY: as above.
                 let new = unsafe { socket.inherit() };
@@ -91,7 +94,14 @@ fn put(fd: RawFd, new: Inherited, plain: bool) {
         }
         Inherited::Socket(socket) => {
             socket.lock().fds.push(fd);
-            fdtable::set(fd, if plain { Entry::Plain(socket) } else { Entry::Socket(socket) });
+            fdtable::set(
+                fd,
+                if plain {
+                    Entry::Plain(socket)
+                } else {
+                    Entry::Socket(socket)
+                },
+            );
         }
     }
 }

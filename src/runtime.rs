@@ -15,8 +15,8 @@ use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
 use crate::link::Link;
-use crate::real::{orig, sys};
 use crate::real::sys::{Errno, InternalFd};
+use crate::real::{orig, sys};
 use crate::stats;
 
 /// See the module.
@@ -94,8 +94,14 @@ fn make() -> Result<&'static Runtime, Errno> {
     }
     let io = (0..config.io_threads.max(1))
         .map(|_| {
-            let bell = InternalFd::adopt(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-            Ok(IoThread { bell, links: Mutex::new(Vec::new()) })
+            let bell = InternalFd::adopt(rustix::event::eventfd(
+                0,
+                EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+            )?);
+            Ok(IoThread {
+                bell,
+                links: Mutex::new(Vec::new()),
+            })
         })
         .collect::<Result<Vec<_>, Errno>>()?;
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {

@@ -14,7 +14,9 @@ pub struct Slab<T: 'static> {
 impl<T: Sync> Slab<T> {
     /// An empty slab.
     pub const fn new() -> Self {
-        Slab { free: Mutex::new(Vec::new()) }
+        Slab {
+            free: Mutex::new(Vec::new()),
+        }
     }
 
     /// A free object, or a new one made by `make`. The caller resets it.

@@ -81,7 +81,7 @@ impl Conn {
     /// [`Violation`] when the peer sends beyond its grant or after its end.
     pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
         self.rx_arrived += chunk.len() as u64;
-        if self.rx_arrived > self.rx_granted || self.rx_fin {
+        if self.rx_arrived > self.rx_granted || self.rx_fin || self.is_reset() {
             return Err(Violation);
         }
         self.rx.push(chunk);

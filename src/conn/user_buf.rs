@@ -20,8 +20,16 @@ impl UserBuf {
     /// stay so while the cursor lives: the contract of readv(2) and writev(2).
     pub unsafe fn new(iov: *const iovec, count: usize) -> Self {
         // SAFETY: by the contract.
-        let left = (0..count).fold(0usize, |sum, i| sum.saturating_add(unsafe { (*iov.add(i)).iov_len }));
-        UserBuf { iov, count, offset: 0, left }
+        let left = (0..count).fold(0usize, |sum, i| {
+            // SAFETY: by the contract.
+            sum.saturating_add(unsafe { (*iov.add(i)).iov_len })
+        });
+        UserBuf {
+            iov,
+            count,
+            offset: 0,
+            left,
+        }
     }
 
     /// Bytes not yet copied.
@@ -55,7 +63,9 @@ impl UserBuf {
     pub fn fill(&mut self, data: &[u8]) -> usize {
         let mut done = 0;
         while done < data.len() {
-            let Some((at, n)) = self.next(data.len() - done) else { break };
+            let Some((at, n)) = self.next(data.len() - done) else {
+                break;
+            };
             // SAFETY: `at` is writable for `n` bytes by the contract of `new`; the source holds at
             // least `n` more; the ring and the application's memory do not overlap.
             unsafe { core::ptr::copy_nonoverlapping(data.as_ptr().add(done), at, n) };
@@ -71,7 +81,9 @@ impl UserBuf {
     pub unsafe fn drain(&mut self, to: *mut u8, n: usize) {
         let mut done = 0;
         while done < n {
-            let Some((at, piece)) = self.next(n - done) else { break };
+            let Some((at, piece)) = self.next(n - done) else {
+                break;
+            };
             // SAFETY: source by the contract of `new`, target by this function's.
             unsafe { core::ptr::copy_nonoverlapping(at, to.add(done), piece) };
             done += piece;
@@ -82,7 +94,9 @@ impl UserBuf {
     pub fn skip(&mut self, n: usize) {
         let mut done = 0;
         while done < n {
-            let Some((_, piece)) = self.next(n - done) else { break };
+            let Some((_, piece)) = self.next(n - done) else {
+                break;
+            };
             done += piece;
         }
     }
@@ -90,5 +104,8 @@ impl UserBuf {
 
 /// One buffer as an iovec.
 pub fn single(buf: *const c_void, len: usize) -> iovec {
-    iovec { iov_base: buf.cast_mut(), iov_len: len }
+    iovec {
+        iov_base: buf.cast_mut(),
+        iov_len: len,
+    }
 }

@@ -23,7 +23,11 @@ const FIRST_TTL_NS: u64 = 1_000_000_000;
 
 enum Known {
     Linked(Vec<Arc<Link>>),
-    NotUs { until_ns: u64, ttl_ns: u64, reason: Reason },
+    NotUs {
+        until_ns: u64,
+        ttl_ns: u64,
+        reason: Reason,
+    },
 }
 
 /// Answer of [`Cache::look`].
@@ -48,9 +52,15 @@ impl Cache {
         match self.known.get_mut(key) {
             Some(Known::Linked(links)) => {
                 links.retain(|l| !l.is_dead());
-                if links.is_empty() { Look::Unknown } else { Look::Linked(links.clone()) }
+                if links.is_empty() {
+                    Look::Unknown
+                } else {
+                    Look::Linked(links.clone())
+                }
             }
-            Some(Known::NotUs { until_ns, reason, .. }) if now_ns() < *until_ns => Look::NotUs(*reason),
+            Some(Known::NotUs {
+                until_ns, reason, ..
+            }) if now_ns() < *until_ns => Look::NotUs(*reason),
             _ => Look::Unknown,
         }
     }
@@ -79,7 +89,14 @@ impl Cache {
             _ => FIRST_TTL_NS,
         }
         .min(max_ttl_ns);
-        self.known.insert(key, Known::NotUs { until_ns: now_ns() + ttl_ns, ttl_ns, reason });
+        self.known.insert(
+            key,
+            Known::NotUs {
+                until_ns: now_ns() + ttl_ns,
+                ttl_ns,
+                reason,
+            },
+        );
         self.bound();
     }
 
@@ -93,7 +110,8 @@ impl Cache {
                 Known::NotUs { until_ns, .. } => *until_ns > now,
             });
             if self.known.len() > MOST {
-                self.known.retain(|_, known| matches!(known, Known::Linked(_)));
+                self.known
+                    .retain(|_, known| matches!(known, Known::Linked(_)));
             }
         }
     }

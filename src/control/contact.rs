@@ -39,7 +39,11 @@ enum Stage {
     /// The hello is sent.
     AwaitAnswer { buf: Vec<u8> },
     /// The token is sent to the rendezvous.
-    AwaitSegment { unix: InternalFd, answer: Answer, peer_uid: u32 },
+    AwaitSegment {
+        unix: InternalFd,
+        answer: Answer,
+        peer_uid: u32,
+    },
 }
 
 /// A contact under way.
@@ -75,7 +79,10 @@ impl Control {
             stats::add(&stats::global().foreign_peers, 1);
         }
         let ttl = self.runtime.config.peer_ttl.as_nanos() as u64;
-        self.runtime.cache.lock().not_us(cache::key(address), reason, ttl);
+        self.runtime
+            .cache
+            .lock()
+            .not_us(cache::key(address), reason, ttl);
         self.contact_over(address);
     }
 
@@ -87,7 +94,11 @@ impl Control {
 
     /// Lets everybody who waited go on.
     fn contact_over(&mut self, address: &Address) {
-        for waiting in self.contacts.remove(&cache::key(address)).unwrap_or_default() {
+        for waiting in self
+            .contacts
+            .remove(&cache::key(address))
+            .unwrap_or_default()
+        {
             match waiting {
                 Waiting::Thread(done, waiter) => {
                     done.store(true, Ordering::Release);
@@ -110,7 +121,10 @@ impl Control {
 impl Contact {
     fn start(runtime: &Runtime, address: Address) -> Result<Contact, Failure> {
         let offset = runtime.config.side_port_offset;
-        let port = address.port().checked_add(offset).ok_or(Reason::SidePortOutOfRange)?;
+        let port = address
+            .port()
+            .checked_add(offset)
+            .ok_or(Reason::SidePortOutOfRange)?;
         let family = AddressFamily::from_raw(address.family() as u16);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let tcp = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
@@ -121,7 +135,12 @@ impl Contact {
             Err(error) => return Err(refusal(error)),
         }
         let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
-        Ok(Contact { address, tcp, stage: Stage::Connecting, deadline })
+        Ok(Contact {
+            address,
+            tcp,
+            stage: Stage::Connecting,
+            deadline,
+        })
     }
 
     /// See [`Source`].
@@ -162,7 +181,8 @@ impl Contact {
                 Some(Ok(())) => {}
             }
             let hello = hello(control.runtime).encode();
-            let sent = rustix::net::send(&self.tcp, &hello, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            let sent =
+                rustix::net::send(&self.tcp, &hello, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
             if sent != Ok(hello.len()) {
                 return Err(Reason::SidePortForeign);
             }
@@ -170,13 +190,19 @@ impl Contact {
             self.stage = Stage::AwaitAnswer { buf: Vec::new() };
         }
         if let Stage::AwaitAnswer { buf } = &mut self.stage {
-            let Some(answer) = read_answer(self.tcp.as_fd(), buf)? else { return Ok(None) };
+            let Some(answer) = read_answer(self.tcp.as_fd(), buf)? else {
+                return Ok(None);
+            };
             return self.answered(control, answer);
         }
         self.fetch_segment(control)
     }
 
-    fn answered(&mut self, control: &mut Control, answer: Answer) -> Result<Option<Arc<Link>>, Failure> {
+    fn answered(
+        &mut self,
+        control: &mut Control,
+        answer: Answer,
+    ) -> Result<Option<Arc<Link>>, Failure> {
         match answer.verdict {
             Verdict::Yes if answer.version == VERSION => {}
             Verdict::Yes | Verdict::Version => return Err(Reason::VersionMismatch),
@@ -186,11 +212,19 @@ impl Contact {
         match FabricKind::from_code(answer.fabric) {
             Some(FabricKind::Loop) => {
                 // The answer came from this very thread.
-                control.own_ends.remove(&answer.token).map(Some).ok_or(Reason::SidePortForeign)
+                control
+                    .own_ends
+                    .remove(&answer.token)
+                    .map(Some)
+                    .ok_or(Reason::SidePortForeign)
             }
             Some(FabricKind::Shm) => {
                 let (unix, peer_uid) = attach(control.runtime, &answer)?;
-                self.stage = Stage::AwaitSegment { unix, answer, peer_uid };
+                self.stage = Stage::AwaitSegment {
+                    unix,
+                    answer,
+                    peer_uid,
+                };
                 Ok(None)
             }
             None => Err(Reason::NoCommonFabric),
@@ -198,7 +232,14 @@ impl Contact {
     }
 
     fn fetch_segment(&mut self, control: &mut Control) -> Result<Option<Arc<Link>>, Failure> {
-        let Stage::AwaitSegment { unix, answer, peer_uid } = &self.stage else { return Ok(None) };
+        let Stage::AwaitSegment {
+            unix,
+            answer,
+            peer_uid,
+        } = &self.stage
+        else {
+            return Ok(None);
+        };
         let mut bytes = [0; MAX_FRAME];
         let (n, fds) = match passing::receive(unix, &mut bytes) {
             Ok((0, _)) => return Err(Reason::PeerRefused),
@@ -209,18 +250,30 @@ impl Contact {
         let Ok(Parsed::Frame(Frame::Segment { ring_size }, _)) = Frame::parse(&bytes[..n]) else {
             return Err(Reason::LinkFailed);
         };
-        let Ok([memory, io_bell]) = <[InternalFd; 2]>::try_from(fds) else { return Err(Reason::LinkFailed) };
+        let Ok([memory, io_bell]) = <[InternalFd; 2]>::try_from(fds) else {
+            return Err(Reason::LinkFailed);
+        };
         if ring_size > MAX_RING as u64 {
             return Err(Reason::LinkFailed);
         }
-        let segment = Segment::map(memory.as_fd(), ring_size as usize).map_err(|error| match error {
-            Errno::INVAL => Reason::LinkFailed,
-            _ => Reason::ResourceLimit,
-        })?;
+        let segment =
+            Segment::map(memory.as_fd(), ring_size as usize).map_err(|error| match error {
+                Errno::INVAL => Reason::LinkFailed,
+                _ => Reason::ResourceLimit,
+            })?;
         let pass = duplicate(unix)?;
-        let terms = terms(control.runtime, answer.token, answer.window, answer.pid, *peer_uid);
+        let terms = terms(
+            control.runtime,
+            answer.token,
+            answer.window,
+            answer.pid,
+            *peer_uid,
+        );
         let raw = rustix::fd::AsRawFd::as_raw_fd(&pass);
-        let link = Link::new(Box::new(Shm::with_peer(segment, End::Connector, io_bell, pass)), terms);
+        let link = Link::new(
+            Box::new(Shm::with_peer(segment, End::Connector, io_bell, pass)),
+            terms,
+        );
         control.adopt_link(&link, 0, raw);
         Ok(Some(link))
     }
@@ -237,11 +290,19 @@ impl AsFd for Contact {
 
 /// A second number for a Unix socket: the first one ends with the hand-shake.
 fn duplicate(fd: &InternalFd) -> Result<InternalFd, Failure> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0).map(InternalFd::adopt).map_err(|_| Reason::ResourceLimit)
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+        .map(InternalFd::adopt)
+        .map_err(|_| Reason::ResourceLimit)
 }
 
 /// What a link between us and a peer stands on.
-pub fn terms(runtime: &Runtime, token: [u8; 16], peer_window: u64, peer_pid: u32, peer_uid: u32) -> Terms {
+pub fn terms(
+    runtime: &Runtime,
+    token: [u8; 16],
+    peer_window: u64,
+    peer_pid: u32,
+    peer_uid: u32,
+) -> Terms {
     let config = &runtime.config;
     Terms {
         token,
@@ -287,8 +348,14 @@ fn refusal(error: Errno) -> Failure {
 
 /// Whether a non-blocking connect has come to an end, and how. `None`: not yet.
 pub fn connected(fd: BorrowedFd<'_>) -> Option<Result<(), Errno>> {
-    let mut poll = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::OUT)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut poll = [rustix::event::PollFd::from_borrowed_fd(
+        fd,
+        rustix::event::PollFlags::OUT,
+    )];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     match rustix::event::poll(&mut poll, Some(&now)) {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(match rustix::net::sockopt::socket_error(fd) {
@@ -310,7 +377,11 @@ fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>,
         Ok(Parsed::Incomplete) => Ok(None),
         Ok(Parsed::Frame(Frame::Answer(answer), n)) if n == buf.len() => {
             let sane = answer.verdict != Verdict::Yes || window_is_sane(answer.window);
-            if sane { Ok(Some(answer)) } else { Err(Reason::SidePortForeign) }
+            if sane {
+                Ok(Some(answer))
+            } else {
+                Err(Reason::SidePortForeign)
+            }
         }
         _ => Err(Reason::SidePortForeign),
     }
@@ -323,13 +394,19 @@ fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failu
     let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .map_err(|_| Reason::ResourceLimit)?;
     let unix = InternalFd::adopt(unix);
-    let address = SocketAddrUnix::new_abstract_name(&answer.rendezvous).map_err(|_| Reason::LinkFailed)?;
+    let address =
+        SocketAddrUnix::new_abstract_name(&answer.rendezvous).map_err(|_| Reason::LinkFailed)?;
     rustix::net::connect(&unix, &address).map_err(|_| Reason::LinkFailed)?;
-    let credentials = rustix::net::sockopt::socket_peercred(&unix).map_err(|_| Reason::LinkFailed)?;
+    let credentials =
+        rustix::net::sockopt::socket_peercred(&unix).map_err(|_| Reason::LinkFailed)?;
     if credentials.uid != rustix::process::geteuid() {
         return Err(Reason::PeerOtherUser);
     }
-    let attach = Frame::Attach { token: answer.token }.encode();
-    passing::send(unix.as_fd(), &attach, &[runtime.io(0).bell.as_fd()]).map_err(|_| Reason::LinkFailed)?;
+    let attach = Frame::Attach {
+        token: answer.token,
+    }
+    .encode();
+    passing::send(unix.as_fd(), &attach, &[runtime.io(0).bell.as_fd()])
+        .map_err(|_| Reason::LinkFailed)?;
     Ok((unix, credentials.uid.as_raw()))
 }

@@ -24,7 +24,14 @@ impl Identity {
             rendezvous[8 + 2 * at] = digits[usize::from(byte >> 4)];
             rendezvous[9 + 2 * at] = digits[usize::from(byte & 15)];
         }
-        Identity { host: Host { boot_id: boot_id().unwrap_or_default(), net_ns: net_ns() }, process, rendezvous }
+        Identity {
+            host: Host {
+                boot_id: boot_id().unwrap_or_default(),
+                net_ns: net_ns(),
+            },
+            process,
+            rendezvous,
+        }
     }
 }
 

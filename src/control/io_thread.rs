@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::cache::Key;
@@ -81,7 +81,12 @@ const BELL: u64 = 0;
 pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
     let epoll = InternalFd::adopt(epoll::create(CreateFlags::CLOEXEC)?);
     let bell = runtime.io(0).bell.as_fd();
-    epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+    epoll::add(
+        &epoll,
+        bell,
+        EventData::new_u64(BELL),
+        EventFlags::IN | EventFlags::ET,
+    )?;
     let mut control = Control {
         runtime,
         epoll,
@@ -109,9 +114,14 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
         let mut old = core::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        let spawned = std::thread::Builder::new().name("netacc-io".into()).stack_size(STACK).spawn(body);
+        let spawned = std::thread::Builder::new()
+            .name("netacc-io".into())
+            .stack_size(STACK)
+            .spawn(body);
         libc::pthread_sigmask(libc::SIG_SETMASK, &old, core::ptr::null_mut());
-        spawned.map(drop).map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EAGAIN)))
+        spawned
+            .map(drop)
+            .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EAGAIN)))
     }
 }
 
@@ -154,7 +164,11 @@ impl Control {
                 tv_nsec: i64::from(left.subsec_nanos()),
             });
             events.clear();
-            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+            let _ = epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            );
             for event in &events {
                 let key = event.data.u64();
                 if key != BELL {
@@ -177,8 +191,14 @@ impl Control {
             Command::Contact(address, waiting) => self.contact(address, waiting),
             Command::Open(opening) => self.open(opening),
             Command::Room(listener) => {
-                let held = |s: &Source| matches!(s, Source::Stranger(s) if s.is_held_for(&listener));
-                let keys: Vec<u64> = self.sources.iter().filter(|(_, s)| held(s)).map(|(k, _)| *k).collect();
+                let held =
+                    |s: &Source| matches!(s, Source::Stranger(s) if s.is_held_for(&listener));
+                let keys: Vec<u64> = self
+                    .sources
+                    .iter()
+                    .filter(|(_, s)| held(s))
+                    .map(|(k, _)| *k)
+                    .collect();
                 for key in keys {
                     self.handle(key, false);
                 }
@@ -212,7 +232,9 @@ impl Control {
     }
 
     fn handle(&mut self, key: u64, expired: bool) {
-        let Some(source) = self.sources.remove(&key) else { return };
+        let Some(source) = self.sources.remove(&key) else {
+            return;
+        };
         let raw = |fd: BorrowedFd<'_>, interest| (fd.as_raw_fd(), interest);
         let (fd, interest) = source.with_fd(raw);
         let lasting = source.is_lasting();
@@ -253,18 +275,28 @@ impl Control {
             self.handle(key, true);
         }
         self.promised.retain(|_, promise| promise.deadline > now);
-        self.sources.values().filter_map(Source::deadline).min().map(|d| Duration::from_nanos(d.saturating_sub(now)))
+        self.sources
+            .values()
+            .filter_map(Source::deadline)
+            .min()
+            .map(|d| Duration::from_nanos(d.saturating_sub(now)))
     }
 
     /// Number of connections to side ports and to the rendezvous that have not yet said what they are.
     pub fn strangers(&self) -> usize {
-        self.sources.values().filter(|s| matches!(s, Source::Stranger(_) | Source::Guest(_))).count()
+        self.sources
+            .values()
+            .filter(|s| matches!(s, Source::Stranger(_) | Source::Guest(_)))
+            .count()
     }
 
     /// A link with another process was made: looks after it.
     pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) {
         self.runtime.serve(link, io);
-        self.insert(Source::Peer { link: link.clone(), fd: peer });
+        self.insert(Source::Peer {
+            link: link.clone(),
+            fd: peer,
+        });
     }
 }
 
@@ -283,7 +315,10 @@ impl Source {
 
     /// Whether its descriptor and interest stay the same from turn to turn.
     fn is_lasting(&self) -> bool {
-        matches!(self, Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. })
+        matches!(
+            self,
+            Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. }
+        )
     }
 
     /// When it is to be given up, in [`now_ns`] time.
@@ -313,7 +348,9 @@ impl Source {
             Source::Guest(_) => None,
             Source::Contact(contact) => contact.advance(control, expired).map(Source::Contact),
             Source::Opening(opening) => opening.advance_in_background(expired).map(Source::Opening),
-            Source::Peer { link, fd } => control.hear_peer(&link, fd).then_some(Source::Peer { link, fd }),
+            Source::Peer { link, fd } => control
+                .hear_peer(&link, fd)
+                .then_some(Source::Peer { link, fd }),
         }
     }
 

@@ -51,7 +51,10 @@ impl SideListener {
         backlog: i32,
         offset: u16,
     ) -> Result<SideListener, Reason> {
-        let port = local.port().checked_add(offset).ok_or(Reason::SidePortOutOfRange)?;
+        let port = local
+            .port()
+            .checked_add(offset)
+            .ok_or(Reason::SidePortOutOfRange)?;
         let side = local.with_port(port);
         let fd = open(&side, only_v6, reuse_port, backlog).map_err(|error| match error {
             Errno::ADDRINUSE | Errno::ACCESS | Errno::PERM => Reason::SidePortTaken,
@@ -102,8 +105,13 @@ impl SideListener {
         let mut wakes = Wakes::new(None);
         {
             let mut inner = self.owner.lock();
-            if matches!(&inner.role, Role::Listening(l) if l.side.as_ref().is_some_and(|s| core::ptr::eq(&**s, self))) {
-                inner.announce(self.owner, (libc::EPOLLIN | libc::EPOLLRDNORM) as u32, &mut wakes);
+            if matches!(&inner.role, Role::Listening(l) if l.side.as_ref().is_some_and(|s| core::ptr::eq(&**s, self)))
+            {
+                inner.announce(
+                    self.owner,
+                    (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
+                    &mut wakes,
+                );
             }
         }
         wakes.ring();
@@ -143,11 +151,21 @@ fn room_of(backlog: i32) -> usize {
     (backlog.clamp(0, 4096) + 1) as usize
 }
 
-fn open(side: &Address, only_v6: bool, reuse_port: bool, backlog: i32) -> Result<InternalFd, Errno> {
+fn open(
+    side: &Address,
+    only_v6: bool,
+    reuse_port: bool,
+    backlog: i32,
+) -> Result<InternalFd, Errno> {
     use rustix::net::sockopt;
     let family = AddressFamily::from_raw(side.family() as u16);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = InternalFd::adopt(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?);
+    let fd = InternalFd::adopt(rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?);
     sockopt::set_socket_reuseaddr(&fd, true)?;
     if reuse_port {
         sockopt::set_socket_reuseport(&fd, true)?;

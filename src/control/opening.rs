@@ -64,7 +64,16 @@ impl Opening {
         timeout: core::time::Duration,
     ) -> Self {
         let deadline = now_ns() + timeout.as_nanos() as u64;
-        Opening { socket, life, link, id, dest, fd, stage: Stage::Connecting, deadline }
+        Opening {
+            socket,
+            life,
+            link,
+            id,
+            dest,
+            fd,
+            stage: Stage::Connecting,
+            deadline,
+        }
     }
 
     /// The application's descriptor.
@@ -98,8 +107,14 @@ impl Opening {
                 Some(Err(_)) => return Step::Failed(Reason::SidePortRefused),
                 Some(Ok(())) => {}
             }
-            let frame = Frame::Open { conn: self.id, token: *self.link.token() }.encode();
-            if rustix::net::send(fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) != Ok(frame.len()) {
+            let frame = Frame::Open {
+                conn: self.id,
+                token: *self.link.token(),
+            }
+            .encode();
+            if rustix::net::send(fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+                != Ok(frame.len())
+            {
                 return Step::Failed(Reason::LinkFailed);
             }
             self.stage = Stage::AwaitVerdict;

@@ -62,7 +62,9 @@ impl Control {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(_) => return,
             };
-            let Some(remote) = Address::peer_of(fd.as_raw_fd()) else { continue };
+            let Some(remote) = Address::peer_of(fd.as_raw_fd()) else {
+                continue;
+            };
             if self.strangers() >= MOST_STRANGERS {
                 continue;
             }
@@ -113,7 +115,11 @@ impl Control {
         {
             answer.fabric = FabricKind::Shm as u8;
             let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
-            let promise = Promise { peer_window: hello.window, peer_pid: hello.pid, deadline };
+            let promise = Promise {
+                peer_window: hello.window,
+                peer_pid: hello.pid,
+                deadline,
+            };
             self.promised.insert(answer.token, promise);
         } else {
             answer.verdict = Verdict::Fabric;
@@ -124,7 +130,13 @@ impl Control {
     fn make_loop(&mut self, token: Token) -> Result<(), Errno> {
         let (connector, acceptor) = Shm::pair(self.runtime.config.ring_size)?;
         let (pid, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
-        let terms = terms(self.runtime, token, self.runtime.config.window_size as u64, pid, uid);
+        let terms = terms(
+            self.runtime,
+            token,
+            self.runtime.config.window_size as u64,
+            pid,
+            uid,
+        );
         let own = Link::new(Box::new(connector), terms);
         let accepted = Link::new(Box::new(acceptor), terms);
         for link in [&own, &accepted] {
@@ -139,7 +151,8 @@ impl Control {
     pub fn open_rendezvous(&mut self) {
         let made = (|| {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            let fd =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             let fd = InternalFd::adopt(fd);
             let address = SocketAddrUnix::new_abstract_name(&self.runtime.identity.rendezvous)?;
             rustix::net::bind(&fd, &address)?;
@@ -150,7 +163,9 @@ impl Control {
             Ok(fd) => {
                 self.insert(Source::Rendezvous(fd));
             }
-            Err(error) => tracing::warn!(target: "netacc::control", "no rendezvous for shared memory: {error}"),
+            Err(error) => {
+                tracing::warn!(target: "netacc::control", "no rendezvous for shared memory: {error}")
+            }
         }
     }
 
@@ -163,12 +178,18 @@ impl Control {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(_) => return,
             };
-            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else { continue };
+            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else {
+                continue;
+            };
             if credentials.uid != rustix::process::geteuid() || self.strangers() >= MOST_STRANGERS {
                 continue;
             }
             let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
-            let guest = Guest { fd, uid: credentials.uid.as_raw(), deadline };
+            let guest = Guest {
+                fd,
+                uid: credentials.uid.as_raw(),
+                deadline,
+            };
             if let Some(guest) = guest.advance(self) {
                 self.insert(Source::Guest(guest));
             }
@@ -255,7 +276,11 @@ impl Stranger {
                 (Stage::Silent, Frame::Open { conn, token }) => {
                     // A link that this process does not have belongs to another one that listens on
                     // the same port: the connection goes on as plain TCP.
-                    let link = control.accepted.get(&token).filter(|l| !l.is_dead()).cloned();
+                    let link = control
+                        .accepted
+                        .get(&token)
+                        .filter(|l| !l.is_dead())
+                        .cloned();
                     self.stage = Stage::Held { conn, link };
                     self.listener.held.fetch_add(1, Ordering::AcqRel);
                 }
@@ -280,17 +305,27 @@ impl Stranger {
         if !self.listener.has_room() {
             return Some(self);
         }
-        let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else { return None };
+        let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else {
+            return None;
+        };
         self.listener.held.fetch_sub(1, Ordering::AcqRel);
         let (local, remote) = (self.local(), self.remote);
         let socket = Socket::arrived(local, link.as_ref().map(|l| (l, conn)));
         let accelerated = socket.is_connected();
-        let verdict = if accelerated { Verdict::Yes } else { Verdict::Plain };
+        let verdict = if accelerated {
+            Verdict::Yes
+        } else {
+            Verdict::Plain
+        };
         if self.reply(&Frame::Verdict(verdict).encode()).is_err() {
             socket.discard();
             return None;
         }
-        let arrival = Arrival { fd: self.fd, socket, remote };
+        let arrival = Arrival {
+            fd: self.fd,
+            socket,
+            remote,
+        };
         if let Err(arrival) = self.listener.push(arrival) {
             arrival.socket.discard();
         }
@@ -300,7 +335,9 @@ impl Stranger {
     /// Our address as the peer meant it: the kernel's, with the application's port.
     fn local(&self) -> Address {
         let port = self.listener.local.port();
-        Address::local_of(self.fd.as_raw_fd()).unwrap_or(self.listener.local).with_port(port)
+        Address::local_of(self.fd.as_raw_fd())
+            .unwrap_or(self.listener.local)
+            .with_port(port)
     }
 }
 
@@ -331,7 +368,9 @@ impl Guest {
             Ok(got) if got.0 > 0 => got,
             _ => return None,
         };
-        let Ok(Parsed::Frame(Frame::Attach { token }, _)) = Frame::parse(&bytes[..n]) else { return None };
+        let Ok(Parsed::Frame(Frame::Attach { token }, _)) = Frame::parse(&bytes[..n]) else {
+            return None;
+        };
         let promise = control.promised.remove(&token)?;
         let io_bell = fds.into_iter().next()?;
         if let Err(error) = self.hand_over(control, token, &promise, io_bell) {
@@ -353,11 +392,27 @@ impl Guest {
         let memory = Segment::create(ring_size)?;
         let segment = Segment::map(memory.as_fd(), ring_size)?;
         let io = runtime.choose_io();
-        let frame = Frame::Segment { ring_size: ring_size as u64 }.encode();
-        passing::send(self.fd.as_fd(), &frame, &[memory.as_fd(), runtime.io(io).bell.as_fd()])?;
+        let frame = Frame::Segment {
+            ring_size: ring_size as u64,
+        }
+        .encode();
+        passing::send(
+            self.fd.as_fd(),
+            &frame,
+            &[memory.as_fd(), runtime.io(io).bell.as_fd()],
+        )?;
         let raw = self.fd.as_raw_fd();
-        let terms = terms(runtime, token, promise.peer_window, promise.peer_pid, self.uid);
-        let link = Link::new(Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)), terms);
+        let terms = terms(
+            runtime,
+            token,
+            promise.peer_window,
+            promise.peer_pid,
+            self.uid,
+        );
+        let link = Link::new(
+            Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)),
+            terms,
+        );
         control.accepted.insert(token, link.clone());
         control.adopt_link(&link, io, raw);
         Ok(())

@@ -190,7 +190,11 @@ impl Reader<'_> {
     }
 
     fn end(&self) -> Result<(), NotAFrame> {
-        if self.0.is_empty() { Ok(()) } else { Err(NotAFrame) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(NotAFrame)
+        }
     }
 }
 
@@ -235,12 +239,16 @@ impl Frame {
         if bytes[..known] != MAGIC[..known] {
             return Err(NotAFrame);
         }
-        let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return Ok(Parsed::Incomplete) };
+        let Some(prefix) = bytes.first_chunk::<PREFIX>() else {
+            return Ok(Parsed::Incomplete);
+        };
         let len = usize::from(u16::from_le_bytes([prefix[6], prefix[7]]));
         if !(PREFIX..=MAX_FRAME).contains(&len) {
             return Err(NotAFrame);
         }
-        let Some(frame) = bytes.get(..len) else { return Ok(Parsed::Incomplete) };
+        let Some(frame) = bytes.get(..len) else {
+            return Ok(Parsed::Incomplete);
+        };
         let mut r = Reader(&frame[PREFIX..]);
         let parsed = match prefix[4] {
             1 => {
@@ -248,7 +256,10 @@ impl Frame {
                     oldest: r.u16()?,
                     newest: r.u16()?,
                     capabilities: r.u64()?,
-                    host: Host { boot_id: r.bytes()?, net_ns: r.u64()? },
+                    host: Host {
+                        boot_id: r.bytes()?,
+                        net_ns: r.u64()?,
+                    },
                     process: r.bytes()?,
                     pid: r.u32()?,
                     window: r.u64()?,
@@ -278,10 +289,15 @@ impl Frame {
                 };
                 Frame::Answer(answer)
             }
-            3 => Frame::Open { conn: r.u32()?, token: r.bytes()? },
+            3 => Frame::Open {
+                conn: r.u32()?,
+                token: r.bytes()?,
+            },
             4 => Frame::Verdict(Verdict::from_code(r.u8()?).ok_or(NotAFrame)?),
             5 => Frame::Attach { token: r.bytes()? },
-            6 => Frame::Segment { ring_size: r.u64()? },
+            6 => Frame::Segment {
+                ring_size: r.u64()?,
+            },
             7 => Frame::Bell { slot: r.u8()? },
             _ => return Err(NotAFrame),
         };

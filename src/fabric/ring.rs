@@ -5,7 +5,7 @@
 //! other sleeps* against *say that you sleep, then look whether there is something*; both with
 //! sequentially consistent order, so that at least one sees the other. `tests/loom.rs` checks it.
 
-use super::{MAX_CONNS, SLOT_IO, SLOT_NONE, SLOTS};
+use super::{MAX_CONNS, SLOT_NONE, SLOTS};
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A value on cache lines of its own (two: adjacent lines are fetched in pairs).
@@ -45,7 +45,8 @@ impl Cursors {
     pub fn release(&self, to: u64) -> bool {
         self.freed.0.store(to, Ordering::SeqCst);
         fence_for_loom();
-        self.space_wanted.0.load(Ordering::Relaxed) != 0 && self.space_wanted.0.swap(0, Ordering::SeqCst) != 0
+        self.space_wanted.0.load(Ordering::Relaxed) != 0
+            && self.space_wanted.0.swap(0, Ordering::SeqCst) != 0
     }
 
     /// Producer: how far space was given back.
@@ -67,6 +68,8 @@ impl Cursors {
 fn fence_for_loom() {
     #[cfg(any(loom, not(target_arch = "x86_64")))]
     fence(Ordering::SeqCst);
+    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
 /// Which of the consumer's waiters sleep.
@@ -143,7 +146,6 @@ impl Direction {
     /// Consumer: where the reader of `conn` waits. Takes effect for records published after the
     /// caller's next look at the ring.
     pub fn set_slot(&self, conn: u32, slot: u8) {
-        debug_assert!(slot == SLOT_NONE || slot >= SLOT_IO);
         self.slot_of[conn as usize % MAX_CONNS].store(slot.wrapping_add(1), Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }

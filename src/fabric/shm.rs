@@ -53,9 +53,16 @@ impl Mapping {
     fn reserve(len: usize) -> Result<Mapping, Errno> {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
         let base = unsafe {
-            rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                len,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
         }?;
-        NonNull::new(base.cast()).map(|base| Mapping { base, len }).ok_or(Errno::NOMEM)
+        NonNull::new(base.cast())
+            .map(|base| Mapping { base, len })
+            .ok_or(Errno::NOMEM)
     }
 
     fn place(&self, at: usize, len: usize, fd: BorrowedFd<'_>, offset: usize) -> Result<(), Errno> {
@@ -95,7 +102,10 @@ impl Segment {
     /// # Errors
     /// The kernel's, of memfd_create(2) and ftruncate(2).
     pub fn create(ring_size: usize) -> Result<OwnedFd, Errno> {
-        let fd = rustix::fs::memfd_create(c"netacc-link", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let fd = rustix::fs::memfd_create(
+            c"netacc-link",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
         rustix::fs::ftruncate(&fd, Self::len(ring_size) as u64)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(fd)
@@ -125,24 +135,41 @@ impl Segment {
             mapping.place(ring_size, ring_size, fd, offset)?;
             Ok::<_, Errno>(mapping)
         };
-        Ok(Segment { headers, rings: [ring(0)?, ring(1)?], ring_size })
+        Ok(Segment {
+            headers,
+            rings: [ring(0)?, ring(1)?],
+            ring_size,
+        })
     }
 
     fn direction(&self, index: usize) -> &Direction {
         // SAFETY: the header region holds two `Direction`s, page-aligned, made of atomics only, for
         // which every bit pattern is valid; the seals keep the file from shrinking under us.
-        unsafe { &*self.headers.base.as_ptr().add(index * HEADER).cast::<Direction>() }
+        unsafe {
+            &*self
+                .headers
+                .base
+                .as_ptr()
+                .add(index * HEADER)
+                .cast::<Direction>()
+        }
     }
 
     fn ring(&self, index: usize) -> RingMemory {
-        RingMemory { base: self.rings[index].base.as_ptr(), size: self.ring_size }
+        RingMemory {
+            base: self.rings[index].base.as_ptr(),
+            size: self.ring_size,
+        }
     }
 }
 
 /// How an end rings the other's waiters.
 enum Bells {
     /// Eventfds that the peer passed; -1 where it has not (yet).
-    Peer { fds: [AtomicI32; SLOTS], pass: InternalFd },
+    Peer {
+        fds: Box<[AtomicI32; SLOTS]>,
+        pass: InternalFd,
+    },
     /// The waiters are this process's own.
     Own,
 }
@@ -158,11 +185,15 @@ impl Shm {
     /// An end of a link with another process. `io_bell` wakes the peer's I/O thread, `pass` is the
     /// Unix socket by which further bells go to the peer.
     pub fn with_peer(segment: Segment, end: End, io_bell: InternalFd, pass: InternalFd) -> Shm {
-        let fds = std::array::from_fn(|_| AtomicI32::new(-1));
+        let fds: Box<[AtomicI32; SLOTS]> = Box::new(std::array::from_fn(|_| AtomicI32::new(-1)));
         fds[SLOT_IO as usize].store(io_bell.as_raw_fd(), Ordering::Relaxed);
         // From here on the array owns it; `drop` closes it.
         core::mem::forget(io_bell);
-        Shm { segment: std::sync::Arc::new(segment), end, bells: Bells::Peer { fds, pass } }
+        Shm {
+            segment: std::sync::Arc::new(segment),
+            end,
+            bells: Bells::Peer { fds, pass },
+        }
     }
 
     /// Both ends of a link of this process with itself.
@@ -174,7 +205,11 @@ impl Shm {
         let mapped = Segment::map(fd.as_fd(), ring_size);
         sys::close(rustix::fd::IntoRawFd::into_raw_fd(fd));
         let segment = std::sync::Arc::new(mapped?);
-        let end = |end| Shm { segment: segment.clone(), end, bells: Bells::Own };
+        let end = |end| Shm {
+            segment: segment.clone(),
+            end,
+            bells: Bells::Own,
+        };
         Ok((end(End::Connector), end(End::Acceptor)))
     }
 
@@ -198,7 +233,9 @@ impl Shm {
     fn wake(&self, slot: u8) {
         let armed = &self.tx_head().armed;
         let fd = match &self.bells {
-            Bells::Own if armed.claim(slot) => return self.ring(|| crate::poll::waiter::ring_slot(slot)),
+            Bells::Own if armed.claim(slot) => {
+                return self.ring(|| crate::poll::waiter::ring_slot(slot));
+            }
             Bells::Own => return,
             Bells::Peer { fds, .. } => fds[slot as usize % SLOTS].load(Ordering::Acquire),
         };
@@ -216,7 +253,9 @@ impl Shm {
     fn ring_io(&self) {
         self.ring(|| match &self.bells {
             Bells::Own => crate::poll::waiter::ring_slot(SLOT_IO),
-            Bells::Peer { fds, .. } => sys::signal(sys::borrow(fds[SLOT_IO as usize].load(Ordering::Acquire))),
+            Bells::Peer { fds, .. } => {
+                sys::signal(sys::borrow(fds[SLOT_IO as usize].load(Ordering::Acquire)))
+            }
         });
     }
 

@@ -33,9 +33,14 @@ fn forget(fd: c_int) {
 }
 
 pub unsafe fn fclose(stream: *mut libc::FILE) -> c_int {
-    // SAFETY: the caller's stream.
-    let fd = if stream.is_null() { -1 } else { unsafe { libc::fileno(stream) } };
-    if fd >= 0 && !matches!(fdtable::get(fd), None | Some(Entry::Internal)) && !fork::is_stranger() {
+    let fd = if stream.is_null() {
+        -1
+    } else {
+        // SAFETY: the caller's stream.
+        unsafe { libc::fileno(stream) }
+    };
+    if fd >= 0 && !matches!(fdtable::get(fd), None | Some(Entry::Internal)) && !fork::is_stranger()
+    {
         // The C library closes it inside, unseen; what it still holds in its buffer comes first.
         // SAFETY: the caller's stream.
         unsafe { libc::fflush(stream) };
@@ -167,8 +172,14 @@ unsafe fn control(
             // SAFETY: no argument.
             let flags = unsafe { original(fd, cmd, arg) };
             match find(fd) {
-                Found::Socket(_, inner) if flags >= 0 && matches!(inner.role, Role::Listening(_)) => {
-                    let wanted = if inner.nonblocking { libc::O_NONBLOCK } else { 0 };
+                Found::Socket(_, inner)
+                    if flags >= 0 && matches!(inner.role, Role::Listening(_)) =>
+                {
+                    let wanted = if inner.nonblocking {
+                        libc::O_NONBLOCK
+                    } else {
+                        0
+                    };
                     flags & !libc::O_NONBLOCK | wanted
                 }
                 _ => flags,

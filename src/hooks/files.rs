@@ -37,7 +37,12 @@ pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: si
 
 /// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
 /// own position stays; without, it moves by what was sent.
-unsafe fn copy_file(out: c_int, input: c_int, offset: *mut off_t, count: usize) -> Result<ssize_t, Errno> {
+unsafe fn copy_file(
+    out: c_int,
+    input: c_int,
+    offset: *mut off_t,
+    count: usize,
+) -> Result<ssize_t, Errno> {
     let file = sys::borrow(input);
     let start = if offset.is_null() {
         rustix::fs::seek(file, rustix::fs::SeekFrom::Current(0)).map_err(|_| Errno::INVAL)?
@@ -108,7 +113,11 @@ pub unsafe fn splice(
 
 /// Waits for `events` on `fd`, or looks only.
 fn ready(fd: c_int, events: i16, wait: bool) -> Result<(), Errno> {
-    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
     // SAFETY: one valid pollfd.
     match unsafe { super::poll(&mut poll, 1, if wait { -1 } else { 0 }) } {
         0 => Err(Errno::AGAIN),
@@ -132,7 +141,11 @@ fn from_stream(input: c_int, pipe: c_int, len: usize, flags: c_uint) -> Result<u
     // SAFETY: our own buffer.
     let seen = unsafe { recv(input, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK) };
     if seen <= 0 {
-        return if seen == 0 { Ok(0) } else { Err(sys::last_error()) };
+        return if seen == 0 {
+            Ok(0)
+        } else {
+            Err(sys::last_error())
+        };
     }
     let mut moved = 0;
     // A pipe that polls writable takes PIPE_BUF bytes without waiting.
@@ -147,7 +160,14 @@ fn from_stream(input: c_int, pipe: c_int, len: usize, flags: c_uint) -> Result<u
         }
     }
     // SAFETY: with MSG_TRUNC the bytes go nowhere; the buffer is ours all the same.
-    unsafe { recv(input, buf.as_mut_ptr().cast(), moved, libc::MSG_TRUNC | libc::MSG_DONTWAIT) };
+    unsafe {
+        recv(
+            input,
+            buf.as_mut_ptr().cast(),
+            moved,
+            libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+        )
+    };
     Ok(moved)
 }
 
@@ -178,7 +198,11 @@ fn to_stream(pipe: c_int, out: c_int, len: usize, flags: c_uint) -> Result<usize
 }
 
 unsafe extern "C" {
-    fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut FILE;
+    fn fopencookie(
+        cookie: *mut c_void,
+        mode: *const c_char,
+        functions: CookieFunctions,
+    ) -> *mut FILE;
 }
 
 /// glibc's cookie_io_functions_t.
@@ -222,7 +246,10 @@ pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
         return unsafe { orig::fdopen(fd, mode) };
     }
     // SAFETY: a string by the caller's contract.
-    let known = unsafe { CStr::from_ptr(mode) }.to_bytes().first().is_some_and(|c| b"rwa".contains(c));
+    let known = unsafe { CStr::from_ptr(mode) }
+        .to_bytes()
+        .first()
+        .is_some_and(|c| b"rwa".contains(c));
     if !known {
         sys::set_errno(libc::EINVAL);
         return core::ptr::null_mut();

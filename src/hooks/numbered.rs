@@ -8,23 +8,39 @@ use crate::real::orig;
 /// The kernel's size of a signal set, which the named forms do not pass.
 const KERNEL_SIGSET: usize = 8;
 
-pub unsafe fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+pub unsafe fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
     let fd = a as c_int;
     // SAFETY: each form has the contract of the system call of its number, which the caller keeps.
     unsafe {
         match number {
             libc::SYS_read => super::read(fd, b as _, c) as c_long,
             libc::SYS_readv => super::readv(fd, b as _, c as c_int) as c_long,
-            libc::SYS_recvfrom => super::recvfrom(fd, b as _, c, d as c_int, e as _, f as _) as c_long,
+            libc::SYS_recvfrom => {
+                super::recvfrom(fd, b as _, c, d as c_int, e as _, f as _) as c_long
+            }
             libc::SYS_recvmsg => super::recvmsg(fd, b as _, c as c_int) as c_long,
-            libc::SYS_recvmmsg => super::recvmmsg(fd, b as _, c as c_uint, d as c_int, e as _).into(),
+            libc::SYS_recvmmsg => {
+                super::recvmmsg(fd, b as _, c as c_uint, d as c_int, e as _).into()
+            }
             libc::SYS_write => super::write(fd, b as _, c) as c_long,
             libc::SYS_writev => super::writev(fd, b as _, c as c_int) as c_long,
-            libc::SYS_sendto => super::sendto(fd, b as _, c, d as c_int, e as _, f as socklen_t) as c_long,
+            libc::SYS_sendto => {
+                super::sendto(fd, b as _, c, d as c_int, e as _, f as socklen_t) as c_long
+            }
             libc::SYS_sendmsg => super::sendmsg(fd, b as _, c as c_int) as c_long,
             libc::SYS_sendmmsg => super::sendmmsg(fd, b as _, c as c_uint, d as c_int).into(),
             libc::SYS_sendfile => super::sendfile(fd, b as c_int, c as _, d) as c_long,
-            libc::SYS_splice => super::splice(fd, b as _, c as c_int, d as _, e, f as c_uint) as c_long,
+            libc::SYS_splice => {
+                super::splice(fd, b as _, c as c_int, d as _, e, f as c_uint) as c_long
+            }
             libc::SYS_socket => super::socket(fd, b as c_int, c as c_int).into(),
             libc::SYS_listen => super::listen(fd, b as c_int).into(),
             libc::SYS_accept => super::accept(fd, b as _, c as _).into(),
@@ -33,10 +49,16 @@ pub unsafe fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e:
             libc::SYS_shutdown => super::shutdown(fd, b as c_int).into(),
             libc::SYS_getsockname => super::getsockname(fd, b as _, c as _).into(),
             libc::SYS_getpeername => super::getpeername(fd, b as _, c as _).into(),
-            libc::SYS_getsockopt => super::getsockopt(fd, b as c_int, c as c_int, d as _, e as _).into(),
-            libc::SYS_setsockopt => super::setsockopt(fd, b as c_int, c as c_int, d as _, e as socklen_t).into(),
+            libc::SYS_getsockopt => {
+                super::getsockopt(fd, b as c_int, c as c_int, d as _, e as _).into()
+            }
+            libc::SYS_setsockopt => {
+                super::setsockopt(fd, b as c_int, c as c_int, d as _, e as socklen_t).into()
+            }
             libc::SYS_close => super::close(fd).into(),
-            libc::SYS_close_range => super::close_range(a as c_uint, b as c_uint, c as c_int).into(),
+            libc::SYS_close_range => {
+                super::close_range(a as c_uint, b as c_uint, c as c_int).into()
+            }
             libc::SYS_dup => super::dup(fd).into(),
             libc::SYS_dup3 => super::dup3(fd, b as c_int, c as c_int).into(),
             libc::SYS_fcntl => super::fcntl(fd, b as c_int, c).into(),

@@ -1,6 +1,8 @@
 //! read, readv, recv, recvfrom, recvmsg, recvmmsg and their checked forms.
 
-use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{
+    c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
+};
 
 use super::{Found, fail, find};
 use crate::conn::user_buf::{UserBuf, single};
@@ -37,10 +39,10 @@ unsafe fn is_empty(iov: *const iovec, count: usize) -> bool {
 
 pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     let iov = single(buf, len);
-    // SAFETY: one buffer, by the caller's contract.
     let served = match len {
         // A read of nothing never waits; a recv of nothing does.
         0 => None,
+        // SAFETY: one buffer, by the caller's contract.
         _ => unsafe { receive(fd, &iov, 1, 0) },
     };
     // SAFETY: the caller's contract is that of the original.
@@ -95,7 +97,7 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     }
     // SAFETY: a valid message by the caller's contract.
     unsafe {
-        let count = (*msg).msg_iovlen as usize;
+        let count = (*msg).msg_iovlen;
         if count > libc::UIO_MAXIOV as usize {
             return orig::recvmsg(fd, msg, flags);
         }
@@ -165,7 +167,13 @@ pub unsafe fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t)
     unsafe { read(fd, buf, len) }
 }
 
-pub unsafe fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t {
+pub unsafe fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
     if len > room {
         // SAFETY: as the original does.
         unsafe { __chk_fail() }

@@ -55,16 +55,20 @@ pub unsafe fn sendto(
 ) -> ssize_t {
     let iov = single(buf, len);
     // SAFETY: as in `write`.
-    unsafe { transmit(fd, &iov, 1, flags).unwrap_or_else(|| orig::sendto(fd, buf, len, flags, addr, addr_len)) }
+    unsafe {
+        transmit(fd, &iov, 1, flags)
+            .unwrap_or_else(|| orig::sendto(fd, buf, len, flags, addr, addr_len))
+    }
 }
 
 pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: a valid message by the caller's contract, or one that the kernel will refuse.
     unsafe {
-        if msg.is_null() || (*msg).msg_iovlen as usize > libc::UIO_MAXIOV as usize {
+        if msg.is_null() || (*msg).msg_iovlen > libc::UIO_MAXIOV as usize {
             return orig::sendmsg(fd, msg, flags);
         }
-        transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen as usize, flags).unwrap_or_else(|| orig::sendmsg(fd, msg, flags))
+        transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen, flags)
+            .unwrap_or_else(|| orig::sendmsg(fd, msg, flags))
     }
 }
 
@@ -89,5 +93,9 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_in
         }
         done += 1;
     }
-    if done == 0 && count > 0 { -1 } else { done as c_int }
+    if done == 0 && count > 0 {
+        -1
+    } else {
+        done as c_int
+    }
 }

@@ -4,7 +4,8 @@ use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespe
 
 use super::{fail, give};
 use crate::fdtable::{self, Entry};
-use crate::poll::epoll::{self, EpollSet};
+use crate::poll::epoll::EpollSet;
+use crate::poll::interest;
 use crate::poll::select::{self, Sets};
 use crate::real::orig;
 use crate::real::sys::{Errno, now_ns};
@@ -43,7 +44,7 @@ pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
         }
         // SAFETY: null or valid, by the caller's contract.
         let event = unsafe { event.as_ref() };
-        if let Some(result) = epoll::control(set, epfd, op, fd, event) {
+        if let Some(result) = interest::control(set, epfd, op, fd, event) {
             return give(result.map(|()| 0));
         }
     }
@@ -66,7 +67,9 @@ unsafe fn wait(
     // SAFETY: `max` events by the caller's contract.
     let events = unsafe { core::slice::from_raw_parts_mut(events, max as usize) };
     // SAFETY: the mask by the caller's contract.
-    Some(give(unsafe { set.wait(epfd, events, timeout, mask) }.map(|n| n as c_int)))
+    Some(give(
+        unsafe { set.wait(epfd, events, timeout, mask) }.map(|n| n as c_int),
+    ))
 }
 
 /// A timeout in milliseconds; negative: for ever.
@@ -79,14 +82,21 @@ unsafe fn from_timespec(timeout: *const timespec) -> Result<Option<u64>, ()> {
     // SAFETY: null or valid, by the caller's contract.
     match unsafe { timeout.as_ref() } {
         None => Ok(None),
-        Some(t) if t.tv_sec >= 0 && (0..1_000_000_000).contains(&t.tv_nsec) => {
-            Ok(Some((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)))
-        }
+        Some(t) if t.tv_sec >= 0 && (0..1_000_000_000).contains(&t.tv_nsec) => Ok(Some(
+            (t.tv_sec as u64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(t.tv_nsec as u64),
+        )),
         Some(_) => Err(()),
     }
 }
 
-pub unsafe fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
+pub unsafe fn epoll_wait(
+    epfd: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: c_int,
+) -> c_int {
     // SAFETY: the caller's contract is that of the original.
     unsafe {
         wait(epfd, events, max, from_ms(timeout), core::ptr::null())
@@ -152,7 +162,12 @@ pub unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     }
 }
 
-pub unsafe fn ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+pub unsafe fn ppoll(
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract is that of the original.
     unsafe {
         let served = match from_timespec(timeout) {
@@ -221,12 +236,18 @@ pub unsafe fn select(
         let start = now_ns();
         let limit = match timeout.as_ref() {
             None => None,
-            Some(t) if t.tv_sec >= 0 && t.tv_usec >= 0 => {
-                Some((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_usec as u64 * 1000))
-            }
+            Some(t) if t.tv_sec >= 0 && t.tv_usec >= 0 => Some(
+                (t.tv_sec as u64)
+                    .saturating_mul(1_000_000_000)
+                    .saturating_add(t.tv_usec as u64 * 1000),
+            ),
             Some(_) => return orig::select(count, read, write, except, timeout),
         };
-        let sets = Sets { read, write, except };
+        let sets = Sets {
+            read,
+            write,
+            except,
+        };
         match mixed_select(count, &sets, limit, core::ptr::null()) {
             Some(result) => {
                 if let (Some(limit), Some(t)) = (limit, timeout.as_mut()) {
@@ -252,7 +273,11 @@ pub unsafe fn pselect(
 ) -> c_int {
     // SAFETY: the caller's contract is that of the original.
     unsafe {
-        let sets = Sets { read, write, except };
+        let sets = Sets {
+            read,
+            write,
+            except,
+        };
         let served = match from_timespec(timeout) {
             Ok(limit) => mixed_select(count, &sets, limit, mask),
             Err(()) => None,

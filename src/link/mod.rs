@@ -80,10 +80,14 @@ impl Link {
     /// A link over `fabric`.
     pub fn new(fabric: Box<dyn Fabric>, terms: Terms) -> Arc<Link> {
         let stats = LinkStats::claim();
-        stats.fabric.store(fabric.kind().stats() as u32, Ordering::Relaxed);
+        stats
+            .fabric
+            .store(fabric.kind().stats() as u32, Ordering::Relaxed);
         stats.peer_pid.store(terms.peer_pid, Ordering::Relaxed);
         stats.peer_uid.store(terms.peer_uid, Ordering::Relaxed);
-        stats.ring_size.store(fabric.rx().size as u64, Ordering::Relaxed);
+        stats
+            .ring_size
+            .store(fabric.rx().size as u64, Ordering::Relaxed);
         stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
         let link = Arc::new(Link {
@@ -136,7 +140,8 @@ impl Link {
     /// Whether something has arrived that nobody has looked at.
     #[inline]
     pub fn pending(&self) -> bool {
-        let news = self.fabric.produced() != self.seen.load(Ordering::Relaxed) || self.is_full() && self.has_room();
+        let news = self.fabric.produced() != self.seen.load(Ordering::Relaxed)
+            || self.is_full() && self.has_room();
         news && !self.is_dead()
     }
 
@@ -259,8 +264,9 @@ impl Link {
         opened
     }
 
-    /// The socket of `id` is closed here: records for it are dropped from now on, and its id is free
-    /// once the peer's `Close` has come too.
+    /// The socket of `id` is gone here: records for it are dropped from now on, and its id is free
+    /// once the peer's `Close` has come too, or at once if the peer never knew it (`peer_closed`).
+    /// Never called under a socket's lock.
     pub fn forget(&self, id: u32, peer_closed: bool) {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
@@ -269,19 +275,11 @@ impl Link {
         self.count(&rx, 0);
     }
 
-    /// The connecting end gives an id up that the peer may know; it is free once the peer has said so.
-    pub fn forget_later(&self, id: u32) {
-        self.forget(id, false);
-    }
-
-    /// The connecting end's `open` did not come to anything and the peer never knew the id.
-    pub fn abandon(&self, id: u32) {
-        self.forget(id, true);
-    }
-
     /// Tells the stats page how many connections there are. Called under the `rx` lock.
     fn count(&self, rx: &Rx, opened: u64) {
-        self.stats.conns_now.store(rx.conns.live() as u64, Ordering::Relaxed);
+        self.stats
+            .conns_now
+            .store(rx.conns.live() as u64, Ordering::Relaxed);
         stats::bump(&self.stats.conns_total, opened);
     }
 
@@ -293,10 +291,11 @@ impl Link {
     /// Makes sure that the peer can ring `waiter` directly.
     pub fn introduce(&self, waiter: &Waiter) {
         let bit = 1u64 << waiter.slot();
-        if waiter.slot() != SLOT_IO && self.offered.load(Ordering::Relaxed) & bit == 0 {
-            if self.offered.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-                self.fabric.offer_bell(waiter.slot(), waiter.bell());
-            }
+        if waiter.slot() != SLOT_IO
+            && self.offered.load(Ordering::Relaxed) & bit == 0
+            && self.offered.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            self.fabric.offer_bell(waiter.slot(), waiter.bell());
         }
     }
 

@@ -69,7 +69,9 @@ impl Header {
     /// # Errors
     /// [`BadRecord`] for whatever [`encode`](Self::encode) cannot have made.
     pub fn parse(bytes: [u8; HEADER], max_payload: usize) -> Result<Header, BadRecord> {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let word = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         if bytes[9..].iter().any(|&b| b != 0) {
             return Err(BadRecord::Kind);
         }
@@ -82,7 +84,11 @@ impl Header {
             5 => (Kind::Close, len == 0),
             _ => return Err(BadRecord::Kind),
         };
-        if fits { Ok(Header { len, conn, kind }) } else { Err(BadRecord::Length) }
+        if fits {
+            Ok(Header { len, conn, kind })
+        } else {
+            Err(BadRecord::Length)
+        }
     }
 
     /// Ring bytes that the whole record takes.

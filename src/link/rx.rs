@@ -25,7 +25,13 @@ unsafe impl Send for Rx {}
 
 impl Rx {
     pub fn new(ring: RingMemory) -> Self {
-        Rx { ring, seen: 0, released: 0, open: OpenRecords::new(), conns: Conns::default() }
+        Rx {
+            ring,
+            seen: 0,
+            released: 0,
+            open: OpenRecords::new(),
+            conns: Conns::default(),
+        }
     }
 
     /// Ring bytes before this were demultiplexed.
@@ -55,7 +61,11 @@ impl Rx {
                         self.spill_oldest(link);
                     }
                     let slot = self.open.open(&link.slots, header.conn, end);
-                    let chunk = Chunk::Ring { at: payload, len: header.len as usize, slot };
+                    let chunk = Chunk::Ring {
+                        at: payload,
+                        len: header.len as usize,
+                        slot,
+                    };
                     socket.deliver(link, header.conn, wakes, |conn| conn.on_data(chunk))?;
                     bytes += u64::from(header.len);
                 }
@@ -99,7 +109,12 @@ impl Rx {
         }
         // SAFETY: 16 published bytes, mapped in one piece; copied once, so that what is checked is
         // what is used.
-        let bytes = unsafe { self.ring.at(self.seen).cast::<[u8; HEADER]>().read_volatile() };
+        let bytes = unsafe {
+            self.ring
+                .at(self.seen)
+                .cast::<[u8; HEADER]>()
+                .read_volatile()
+        };
         Header::parse(bytes, max_payload(self.ring.size)).map_err(|_| Violation)
     }
 
@@ -117,8 +132,13 @@ impl Rx {
 
     fn spill_oldest(&mut self, link: &Link) -> bool {
         self.open.reclaim(&link.slots);
-        let Some((slot, conn)) = self.open.oldest() else { return false };
-        let moved = self.conns.get(conn).map_or(0, |socket| socket.spill(link, conn, slot));
+        let Some((slot, conn)) = self.open.oldest() else {
+            return false;
+        };
+        let moved = self
+            .conns
+            .get(conn)
+            .map_or(0, |socket| socket.spill(link, conn, slot));
         if moved == 0 {
             // Its reader is at it, or the socket was just closed: either way it marks the slot soon.
             link.slots.done(slot);
@@ -197,7 +217,9 @@ impl Conns {
     }
 
     pub fn forget(&mut self, id: u32, peer_closed: bool) {
-        let Some(place) = self.places.get_mut(id as usize) else { return };
+        let Some(place) = self.places.get_mut(id as usize) else {
+            return;
+        };
         match place {
             Place::Open(_) if !peer_closed => *place = Place::Closing,
             Place::Open(_) | Place::Half(_) => {
@@ -210,7 +232,9 @@ impl Conns {
     }
 
     pub fn peer_closed(&mut self, id: u32) {
-        let Some(place) = self.places.get_mut(id as usize) else { return };
+        let Some(place) = self.places.get_mut(id as usize) else {
+            return;
+        };
         match *place {
             Place::Open(socket) => *place = Place::Half(socket),
             Place::Closing => {

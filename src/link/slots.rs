@@ -18,7 +18,9 @@ pub struct Slots {
 impl Slots {
     /// All free.
     pub fn new() -> Self {
-        Slots { done: (0..COUNT).map(|_| AtomicU32::new(0)).collect() }
+        Slots {
+            done: (0..COUNT).map(|_| AtomicU32::new(0)).collect(),
+        }
     }
 
     fn mark(&self, slot: u32) -> &AtomicU32 {
@@ -63,7 +65,12 @@ pub struct OpenRecords {
 impl OpenRecords {
     /// None open.
     pub fn new() -> Self {
-        OpenRecords { records: vec![Open::default(); COUNT as usize].into(), first: 0, next: 0, freed: 0 }
+        OpenRecords {
+            records: vec![Open::default(); COUNT as usize].into(),
+            first: 0,
+            next: 0,
+            freed: 0,
+        }
     }
 
     /// Ring bytes before this are free.
@@ -106,7 +113,8 @@ impl OpenRecords {
 
     /// The oldest slot and its connection.
     pub fn oldest(&self) -> Option<(u32, u32)> {
-        (self.first != self.next).then(|| (self.first, self.records[(self.first % COUNT) as usize].conn))
+        (self.first != self.next)
+            .then(|| (self.first, self.records[(self.first % COUNT) as usize].conn))
     }
 }
 

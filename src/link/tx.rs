@@ -37,7 +37,13 @@ unsafe impl Send for Tx {}
 
 impl Tx {
     pub fn new(ring: RingMemory) -> Self {
-        Tx { ring, written: 0, freed: 0, owed: VecDeque::new(), waiting: Vec::new() }
+        Tx {
+            ring,
+            written: 0,
+            freed: 0,
+            owed: VecDeque::new(),
+            waiting: Vec::new(),
+        }
     }
 
     /// Free ring bytes; looks at the peer's cursor only if fewer than `want` are known to be free.
@@ -58,10 +64,17 @@ impl Tx {
     /// Writes a header at the write cursor.
     #[inline]
     fn header(&mut self, conn: u32, kind: Kind, len: usize) {
-        let header = Header { len: len as u32, conn, kind }.encode();
+        let header = Header {
+            len: len as u32,
+            conn,
+            kind,
+        }
+        .encode();
         // SAFETY: the caller has made sure of room for the whole record; the ring is mapped twice,
         // so `at` is followed by at least `size` mapped bytes.
-        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), self.ring.at(self.written), HEADER) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(header.as_ptr(), self.ring.at(self.written), HEADER)
+        };
     }
 
     /// Appends `Data` records with up to `max` bytes of `buf`, publishing each as soon as it is
@@ -97,7 +110,12 @@ impl Tx {
 
     /// Appends a record without stream bytes, or owes it.
     pub fn control(&mut self, link: &Link, conn: u32, kind: Kind, payload: &[u8]) {
-        let mut owed = Owed { conn, kind, payload: [0; 8], len: payload.len().min(8) };
+        let mut owed = Owed {
+            conn,
+            kind,
+            payload: [0; 8],
+            len: payload.len().min(8),
+        };
         owed.payload[..owed.len].copy_from_slice(&payload[..owed.len]);
         self.owed.push_back(owed);
         if !self.pay(link) {
@@ -116,7 +134,11 @@ impl Tx {
             self.header(conn, kind, len);
             // SAFETY: as in `header`; a record's span includes its payload.
             unsafe {
-                core::ptr::copy_nonoverlapping(payload.as_ptr(), self.ring.at(self.written + HEADER as u64), len);
+                core::ptr::copy_nonoverlapping(
+                    payload.as_ptr(),
+                    self.ring.at(self.written + HEADER as u64),
+                    len,
+                );
             }
             self.written += span(len) as u64;
             self.owed.pop_front();

@@ -12,19 +12,18 @@ use libc::{epoll_event, sigset_t};
 use parking_lot::RwLock;
 
 use super::nested::Nested;
-use super::ready::{ReadyList, Watch};
-use super::waiter::{Waiter, Wakes};
-use crate::fdtable::{self, Entry};
+use super::ready::ReadyList;
+use super::waiter::Waiter;
 use crate::link::Link;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::slab::Slab;
 use crate::socket::wait::Asleep;
-use crate::socket::{Inner, Socket};
 use crate::stats;
 
-/// The kernel's descriptors get a look at least this often while accelerated ones keep a set busy.
-const KERNEL_LOOK_NS: u64 = 100_000;
+/// The kernel's descriptors get a look this often while accelerated ones keep a set busy: the first
+/// figure while looks find something, doubling up to the second while they do not.
+const KERNEL_LOOK_NS: (u64, u64) = (50_000, 400_000);
 
 /// The data under which the bell is registered in the kernel's epoll: an address of ours, which
 /// the application has no reason to use.
@@ -50,9 +49,10 @@ pub struct EpollSet {
     /// It is in another set, or polled: whatever becomes ready has to show in its descriptor.
     observed: AtomicBool,
     /// The sets that are in this one.
-    nested: Nested,
+    pub nested: Nested,
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
+    kernel_look_ns: AtomicU64,
 }
 
 static SETS: Slab<EpollSet> = Slab::new();
@@ -81,6 +81,7 @@ impl EpollSet {
             nested: Nested::default(),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
+            kernel_look_ns: AtomicU64::new(0),
         });
         set.numbers.store(1, Ordering::Relaxed);
         set
@@ -131,22 +132,34 @@ impl EpollSet {
     }
 
     /// Gives the set a bell, registered in the kernel's epoll `epfd`.
-    fn need_waiter(&self, epfd: RawFd) -> Result<&'static Waiter, Errno> {
+    pub fn need_waiter(&self, epfd: RawFd) -> Result<&'static Waiter, Errno> {
         if let Some(waiter) = self.waiter() {
             return Ok(waiter);
         }
         let waiter = Waiter::take()?;
         waiter.hush();
         let mine = core::ptr::from_ref(waiter).cast_mut();
-        if self.waiter.compare_exchange(core::ptr::null_mut(), mine, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self
+            .waiter
+            .compare_exchange(
+                core::ptr::null_mut(),
+                mine,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .is_err()
+        {
             waiter.put();
             return self.waiter().ok_or(Errno::BADF);
         }
         // Edge-triggered: each ring is an event of its own, and nobody has to read the eventfd.
-        let mut event =
-            epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: bell_mark() };
+        let mut event = epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLET) as u32,
+            u64: bell_mark(),
+        };
         // SAFETY: a valid event.
-        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0 {
+        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0
+        {
             let error = sys::last_error();
             // Registered by an earlier life of this waiter under a dup of the same epoll: fine.
             if error != Errno::EXIST {
@@ -165,6 +178,33 @@ impl EpollSet {
             Some((_, count)) => *count += 1,
             None => links.push((link.clone(), 1)),
         }
+    }
+
+    /// A socket of ours, on `link` if it is connected, is watched now.
+    pub fn gained_watch(&self, link: Option<&Arc<Link>>) {
+        self.watched.fetch_add(1, Ordering::SeqCst);
+        if let Some(link) = link {
+            self.adopt(link);
+        }
+        if self.is_observed() {
+            self.stay_armed();
+        }
+    }
+
+    /// Something about its watches changed: its sleeping threads look anew.
+    pub fn rouse(&self) {
+        let Some(waiter) = self.waiter() else { return };
+        if self.plain_sleepers.load(Ordering::SeqCst) > 0 {
+            // They sleep as in any kernel epoll.
+            sys::signal(waiter.bell());
+        } else {
+            waiter.wake();
+        }
+    }
+
+    /// The kernel watches something in it for the application.
+    pub fn kernel_too(&self) {
+        self.has_kernel.store(true, Ordering::Relaxed);
     }
 
     /// A watch of this set, with a connection on `link`, is gone.
@@ -220,7 +260,9 @@ impl EpollSet {
     /// Whether a wait in it would find a socket of ours ready. If not, and the kernel has none in it
     /// either, the last ring of its bell is taken back.
     pub fn has_news(&self, epfd: RawFd) -> bool {
-        let Some(waiter) = self.waiter() else { return true };
+        let Some(waiter) = self.waiter() else {
+            return true;
+        };
         self.take_in(waiter);
         if self.ready.has_news() || self.has_kernel.load(Ordering::Relaxed) {
             return true;
@@ -329,7 +371,8 @@ impl EpollSet {
             if waiter.spin.until(spin_max, || self.pending()) {
                 continue;
             }
-            let links = || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
+            let links =
+                || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
             let asleep = Asleep::new(waiter, links);
             self.take_in(waiter);
             let found = self.ready.collect(events);
@@ -362,12 +405,22 @@ impl EpollSet {
     }
 
     /// Adds the kernel's events after the first `found`, if it is time for a look.
-    fn look_at_kernel(&self, epfd: RawFd, events: &mut [epoll_event], found: usize, always: bool) -> usize {
+    fn look_at_kernel(
+        &self,
+        epfd: RawFd,
+        events: &mut [epoll_event],
+        found: usize,
+        always: bool,
+    ) -> usize {
         if found == events.len() || !always && !self.has_kernel.load(Ordering::Relaxed) {
             return 0;
         }
         let now = now_ns();
-        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < KERNEL_LOOK_NS {
+        let interval = self
+            .kernel_look_ns
+            .load(Ordering::Relaxed)
+            .max(KERNEL_LOOK_NS.0);
+        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < interval {
             return 0;
         }
         self.last_kernel_look.store(now, Ordering::Relaxed);
@@ -376,6 +429,12 @@ impl EpollSet {
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
         let kept = without_bell(rest, got);
+        let next = if kept > 0 {
+            KERNEL_LOOK_NS.0
+        } else {
+            (interval * 2).min(KERNEL_LOOK_NS.1)
+        };
+        self.kernel_look_ns.store(next, Ordering::Relaxed);
         if kept < got
             && let Some(waiter) = self.waiter()
             && waiter.is_slept_at()
@@ -405,7 +464,15 @@ unsafe fn kernel_wait(
             let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
             if n < 0 && sys::last_error() == Errno::NOSYS {
                 // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
-                unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, (ns / 1_000_000 + 1) as i32, mask) }
+                unsafe {
+                    orig::epoll_pwait(
+                        epfd,
+                        events.as_mut_ptr(),
+                        max,
+                        (ns / 1_000_000 + 1) as i32,
+                        mask,
+                    )
+                }
             } else {
                 n
             }
@@ -416,7 +483,11 @@ unsafe fn kernel_wait(
             unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, ms, mask) }
         }
     };
-    if n < 0 { Err(sys::last_error()) } else { Ok(n as usize) }
+    if n < 0 {
+        Err(sys::last_error())
+    } else {
+        Ok(n as usize)
+    }
 }
 
 /// Removes the bell from the first `count` events; returns how many are left.
@@ -429,168 +500,4 @@ fn without_bell(events: &mut [epoll_event], count: usize) -> usize {
         }
         None => count,
     }
-}
-
-/// epoll_ctl(2) on a set of ours. `None`: the kernel alone is concerned, the caller passes the call on.
-///
-/// # Errors
-/// As epoll_ctl(2).
-pub fn control(
-    set: &'static EpollSet,
-    epfd: RawFd,
-    op: i32,
-    fd: RawFd,
-    event: Option<&epoll_event>,
-) -> Option<Result<(), Errno>> {
-    let socket = match fdtable::get(fd) {
-        Some(Entry::Socket(socket)) => socket,
-        Some(Entry::Epoll(inner)) => {
-            inner.observe();
-            set.nested.note(op, fd, inner, event);
-            set.has_kernel.store(true, Ordering::Relaxed);
-            return None;
-        }
-        _ => {
-            set.has_kernel.store(true, Ordering::Relaxed);
-            return None;
-        }
-    };
-    let mut inner = socket.lock();
-    if !fdtable::is(fd, Entry::Socket(socket)) {
-        drop(inner);
-        return control(set, epfd, op, fd, event);
-    }
-    let result = match (op, event) {
-        (libc::EPOLL_CTL_ADD, Some(event)) => add(set, epfd, fd, event, socket, &mut inner),
-        (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
-        (libc::EPOLL_CTL_DEL, _) => {
-            let outcome = delete(set, epfd, fd, &mut inner);
-            let link = inner.link();
-            drop(inner);
-            // The set's list of links is never locked under a socket's lock.
-            if outcome.is_ok() {
-                set.drop_watch(set.life(), link.as_ref());
-            }
-            return Some(outcome);
-        }
-        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, None) => Err(Errno::FAULT),
-        _ => Err(Errno::INVAL),
-    };
-    let link = inner.link();
-    drop(inner);
-    if result.is_ok() {
-        if op == libc::EPOLL_CTL_ADD {
-            set.watched.fetch_add(1, Ordering::SeqCst);
-            if let Some(link) = link {
-                set.adopt(&link);
-            }
-            if set.is_observed() {
-                set.stay_armed();
-            }
-        }
-        if let Some(waiter) = set.waiter() {
-            if set.plain_sleepers.load(Ordering::SeqCst) > 0 {
-                // They sleep as in any kernel epoll.
-                sys::signal(waiter.bell());
-            } else {
-                waiter.wake();
-            }
-        }
-    }
-    Some(result)
-}
-
-fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Result<(), Errno> {
-    let mut event = *event;
-    // SAFETY: a valid event.
-    match unsafe { orig::epoll_ctl(epfd, op, fd, &mut event) } {
-        0 => Ok(()),
-        _ => Err(sys::last_error()),
-    }
-}
-
-fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
-    inner.watches.retain(Watch::is_live);
-    inner.watches.iter().position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
-}
-
-/// Queues the watch if its socket is ready now.
-fn check(at: usize, socket: &'static Socket, inner: &mut Inner) {
-    let mask = inner.poll_mask();
-    // The caller wakes the set's threads itself.
-    inner.watches[at].signal(socket, mask, &mut Wakes::new(None));
-}
-
-fn add(
-    set: &'static EpollSet,
-    epfd: RawFd,
-    fd: RawFd,
-    event: &epoll_event,
-    socket: &'static Socket,
-    inner: &mut Inner,
-) -> Result<(), Errno> {
-    if find(set, fd, inner).is_some() {
-        return Err(Errno::EXIST);
-    }
-    set.need_waiter(epfd)?;
-    let in_kernel = !inner.is_virtual();
-    if in_kernel {
-        kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
-        set.has_kernel.store(true, Ordering::Relaxed);
-    }
-    inner.watches.push(Watch::new(set, epfd, fd, event, in_kernel));
-    inner.update_slot();
-    check(inner.watches.len() - 1, socket, inner);
-    Ok(())
-}
-
-fn modify(
-    set: &'static EpollSet,
-    epfd: RawFd,
-    fd: RawFd,
-    event: &epoll_event,
-    socket: &'static Socket,
-    inner: &mut Inner,
-) -> Result<(), Errno> {
-    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
-    if inner.watches[at].in_kernel {
-        kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, event)?;
-    }
-    inner.watches[at].modify(event);
-    check(at, socket, inner);
-    Ok(())
-}
-
-fn delete(set: &'static EpollSet, epfd: RawFd, fd: RawFd, inner: &mut Inner) -> Result<(), Errno> {
-    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
-    let watch = inner.watches.swap_remove(at);
-    if watch.in_kernel {
-        kernel_control(epfd, libc::EPOLL_CTL_DEL, fd, &watch.event())?;
-    }
-    inner.update_slot();
-    Ok(())
-}
-
-/// The socket leaves the kernel's epoll: its readiness comes from us from now on.
-pub fn leave_kernel(inner: &mut Inner) {
-    inner.watches.retain(Watch::is_live);
-    for watch in inner.watches.iter_mut().filter(|w| w.in_kernel) {
-        watch.in_kernel = false;
-        if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
-            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
-        }
-    }
-}
-
-/// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
-pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
-    let mut left = Vec::new();
-    for watch in inner.watches.drain(..).filter(Watch::is_live) {
-        if !watch.in_kernel && fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
-            watch.set.has_kernel.store(true, Ordering::Relaxed);
-            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
-        }
-        left.push((watch.set, watch.life));
-    }
-    left
 }

@@ -2,6 +2,7 @@
 //! accelerated and kernel descriptors.
 
 pub mod epoll;
+pub mod interest;
 pub mod nested;
 pub mod ready;
 pub mod select;

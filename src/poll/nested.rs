@@ -31,7 +31,11 @@ impl Nested {
         if op != libc::EPOLL_CTL_DEL
             && let Some(event) = event
         {
-            inner.push(Inner { epfd, set, data: event.u64 });
+            inner.push(Inner {
+                epfd,
+                set,
+                data: event.u64,
+            });
         }
     }
 

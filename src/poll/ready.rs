@@ -1,8 +1,8 @@
 //! Readiness of accelerated sockets in an epoll set: each watch is queued once when its socket may
 //! have become ready; what it is ready for is found out when the events are collected.
 
-use std::collections::VecDeque;
 use rustix::fd::RawFd;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::epoll_event;
@@ -39,7 +39,13 @@ static TOKENS: AtomicU64 = AtomicU64::new(1);
 
 impl Watch {
     /// A watch for `event`.
-    pub fn new(set: &'static EpollSet, epfd: RawFd, fd: RawFd, event: &epoll_event, in_kernel: bool) -> Watch {
+    pub fn new(
+        set: &'static EpollSet,
+        epfd: RawFd,
+        fd: RawFd,
+        event: &epoll_event,
+        in_kernel: bool,
+    ) -> Watch {
         Watch {
             set,
             life: set.life(),
@@ -73,7 +79,10 @@ impl Watch {
 
     /// The event as epoll_ctl(2) takes it.
     pub fn event(&self) -> epoll_event {
-        epoll_event { events: self.interest, u64: self.data }
+        epoll_event {
+            events: self.interest,
+            u64: self.data,
+        }
     }
 
     /// `events` may have become true.
@@ -83,7 +92,10 @@ impl Watch {
             return;
         }
         self.queued = true;
-        self.set.ready.push(Ready { socket, token: self.token });
+        self.set.ready.push(Ready {
+            socket,
+            token: self.token,
+        });
         if let Some(waiter) = self.set.waiter() {
             if self.set.is_observed() {
                 crate::real::sys::signal(waiter.bell());
@@ -104,7 +116,13 @@ impl Watch {
         }
         self.spent = once;
         self.queued = !once && !edge;
-        (Some(epoll_event { events, u64: self.data }), self.queued)
+        (
+            Some(epoll_event {
+                events,
+                u64: self.data,
+            }),
+            self.queued,
+        )
     }
 }
 
@@ -124,7 +142,9 @@ pub struct ReadyList {
 impl ReadyList {
     /// An empty queue.
     pub const fn new() -> Self {
-        ReadyList { queue: Mutex::new(VecDeque::new()) }
+        ReadyList {
+            queue: Mutex::new(VecDeque::new()),
+        }
     }
 
     #[inline]
@@ -140,7 +160,9 @@ impl ReadyList {
     /// Whether a collection would find anything now.
     pub fn has_news(&self) -> bool {
         let queued: Vec<Ready> = self.queue.lock().iter().copied().collect();
-        queued.iter().any(|ready| ready.socket.lock().would_report(ready.token))
+        queued
+            .iter()
+            .any(|ready| ready.socket.lock().would_report(ready.token))
     }
 
     /// Forgets everything.
@@ -161,7 +183,9 @@ impl ReadyList {
                 let mut queue = self.queue.lock();
                 let want = left.min(BATCH).min(out.len() - found);
                 while taken < want {
-                    let Some(ready) = queue.pop_front() else { break };
+                    let Some(ready) = queue.pop_front() else {
+                        break;
+                    };
                     batch[taken] = Some(ready);
                     taken += 1;
                 }
@@ -172,7 +196,9 @@ impl ReadyList {
             left -= taken;
             let mut kept = 0;
             for at in 0..taken {
-                let Some(ready) = batch[at].take() else { continue };
+                let Some(ready) = batch[at].take() else {
+                    continue;
+                };
                 let (event, keep) = ready.socket.lock().report(ready.token);
                 if let Some(event) = event {
                     out[found] = event;
@@ -184,7 +210,9 @@ impl ReadyList {
                 }
             }
             if kept > 0 {
-                self.queue.lock().extend(batch[..kept].iter_mut().filter_map(Option::take));
+                self.queue
+                    .lock()
+                    .extend(batch[..kept].iter_mut().filter_map(Option::take));
             }
         }
         found
@@ -194,11 +222,15 @@ impl ReadyList {
 impl Inner {
     fn would_report(&mut self, token: u64) -> bool {
         let mask = self.poll_mask();
-        self.watches.iter().any(|w| w.token == token && !w.spent && mask & (w.interest | ALWAYS) != 0)
+        self.watches
+            .iter()
+            .any(|w| w.token == token && !w.spent && mask & (w.interest | ALWAYS) != 0)
     }
 
     fn report(&mut self, token: u64) -> (Option<epoll_event>, bool) {
-        let Some(at) = self.watches.iter().position(|w| w.token == token) else { return (None, false) };
+        let Some(at) = self.watches.iter().position(|w| w.token == token) else {
+            return (None, false);
+        };
         let mask = self.poll_mask();
         self.watches[at].report(mask)
     }

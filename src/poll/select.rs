@@ -32,13 +32,22 @@ fn our_set(fd: c_int) -> Option<&'static EpollSet> {
 
 /// Whether any of `fds` is ours: else the call is the kernel's.
 pub fn concerns(fds: &[pollfd]) -> bool {
-    fds.iter().any(|p| p.fd >= 0 && (ours(p.fd).is_some() || our_set(p.fd).is_some()))
+    fds.iter()
+        .any(|p| p.fd >= 0 && (ours(p.fd).is_some() || our_set(p.fd).is_some()))
 }
 
 /// An accelerated socket among the polled descriptors.
 struct Polled {
     at: usize,
     socket: &'static Socket,
+}
+
+fn note_link(links: &mut Vec<Arc<Link>>, inner: &Inner) {
+    if let Some(link) = inner.link()
+        && !links.iter().any(|l| Arc::ptr_eq(l, &link))
+    {
+        links.push(link);
+    }
 }
 
 /// A poll call in progress.
@@ -76,21 +85,40 @@ impl<'a> Call<'a> {
             } else {
                 asks_kernel = true;
             }
-            if let Some(link) = inner.link()
-                && !links.iter().any(|l| Arc::ptr_eq(l, &link))
-            {
-                links.push(link);
-            }
+            note_link(&mut links, &inner);
             polled.push(Polled { at, socket });
         }
-        kernel.push(pollfd { fd: bell, events: libc::POLLIN, revents: 0 });
-        Call { fds, polled, links, sets, kernel, asks_kernel }
+        kernel.push(pollfd {
+            fd: bell,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        Call {
+            fds,
+            polled,
+            links,
+            sets,
+            kernel,
+            asks_kernel,
+        }
     }
 
     fn take_in(&self, waiter: &'static Waiter) {
         for link in &self.links {
             link.poll(Some(waiter));
         }
+    }
+
+    /// Lists `waiter` with every polled socket; takes their links anew, for one that connects may
+    /// have got one.
+    fn list(&mut self, waiter: &'static Waiter) -> Vec<Sleeper> {
+        let mut listed = Vec::with_capacity(self.polled.len());
+        for polled in &self.polled {
+            let mut inner = polled.socket.lock();
+            listed.push(Sleeper::new(polled.socket, &mut inner, waiter));
+            note_link(&mut self.links, &inner);
+        }
+        listed
     }
 
     /// Fills the revents of our sockets in and merges what the kernel said; returns how many
@@ -107,8 +135,14 @@ impl<'a> Call<'a> {
         }
         for (at, set) in &self.sets {
             let p = &mut self.fds[*at];
-            if p.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && !(set.has_kernel() && p.revents != 0) {
-                p.revents = if set.has_news(p.fd) { p.events & (libc::POLLIN | libc::POLLRDNORM) } else { 0 };
+            if p.events & (libc::POLLIN | libc::POLLRDNORM) != 0
+                && !(set.has_kernel() && p.revents != 0)
+            {
+                p.revents = if set.has_news(p.fd) {
+                    p.events & (libc::POLLIN | libc::POLLRDNORM)
+                } else {
+                    0
+                };
             }
         }
         self.fds.iter().filter(|p| p.revents != 0).count()
@@ -117,11 +151,18 @@ impl<'a> Call<'a> {
     /// Whether a socket whose readiness was ours alone has become the kernel's since: its connect fell
     /// back to TCP.
     fn is_stale(&self) -> bool {
-        self.polled.iter().any(|p| self.kernel[p.at].fd < 0 && !p.socket.lock().is_virtual())
+        self.polled
+            .iter()
+            .any(|p| self.kernel[p.at].fd < 0 && !p.socket.lock().is_virtual())
     }
 
     /// Asks the kernel, for at most `timeout` (`None`: for ever).
-    unsafe fn ask(&mut self, with_bell: bool, timeout: Option<u64>, mask: *const sigset_t) -> Result<(), Errno> {
+    unsafe fn ask(
+        &mut self,
+        with_bell: bool,
+        timeout: Option<u64>,
+        mask: *const sigset_t,
+    ) -> Result<(), Errno> {
         let count = self.kernel.len() - usize::from(!with_bell);
         let time = timeout.map(|ns| timespec {
             tv_sec: (ns / 1_000_000_000) as libc::time_t,
@@ -143,7 +184,11 @@ impl<'a> Call<'a> {
 ///
 /// # Safety
 /// The contract of ppoll(2) for `mask`.
-pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset_t) -> Result<usize, Errno> {
+pub unsafe fn poll(
+    fds: &mut [pollfd],
+    timeout: Option<u64>,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
     let borrowed = Borrowed(Waiter::take()?);
     let waiter = borrowed.0;
     let spin_max = runtime::started().map_or(0, runtime::Runtime::spin_ns);
@@ -159,17 +204,13 @@ pub unsafe fn poll(fds: &mut [pollfd], timeout: Option<u64>, mask: *const sigset
         if ready > 0 || timeout == Some(0) {
             return Ok(ready);
         }
-        if waiter.spin.until(spin_max, || call.links.iter().any(|l| l.pending())) {
+        if waiter
+            .spin
+            .until(spin_max, || call.links.iter().any(|l| l.pending()))
+        {
             continue;
         }
-        let listed: Vec<Sleeper> = call
-            .polled
-            .iter()
-            .map(|p| {
-                let mut inner: parking_lot::MutexGuard<'_, Inner> = p.socket.lock();
-                Sleeper::new(p.socket, &mut inner, waiter)
-            })
-            .collect();
+        let listed = call.list(waiter);
         let links = call.links.clone();
         let asleep = Asleep::new(waiter, || links);
         call.take_in(waiter);
@@ -209,7 +250,7 @@ pub struct Sets {
     pub except: *mut fd_set,
 }
 
-const WORD: usize = 8 * size_of::<u64>();
+const WORD: usize = u64::BITS as usize;
 
 /// Bit operations on a set of any size: FD_SETSIZE is the application's affair.
 unsafe fn has(set: *mut fd_set, fd: usize) -> bool {
@@ -255,7 +296,11 @@ impl Sets {
                 }
             }
             if events != 0 {
-                fds.push(pollfd { fd: fd as c_int, events, revents: 0 });
+                fds.push(pollfd {
+                    fd: fd as c_int,
+                    events,
+                    revents: 0,
+                });
             }
         }
         fds
@@ -278,7 +323,8 @@ impl Sets {
             clear(self.read, count);
             clear(self.write, count);
             clear(self.except, count);
-            let readable = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLHUP | libc::POLLERR;
+            let readable =
+                libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLHUP | libc::POLLERR;
             let writable = libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND | libc::POLLERR;
             for p in fds {
                 let wants = [

@@ -88,8 +88,10 @@ impl Spin {
 
     fn won(&self, took: u32, mean: u32) {
         // At least one: zero stands for no experience.
-        self.answer_ns.store((mean - mean / 8 + took / 8).max(1), Ordering::Relaxed);
-        self.wins.store(self.wins.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.answer_ns
+            .store((mean - mean / 8 + took / 8).max(1), Ordering::Relaxed);
+        self.wins
+            .store(self.wins.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.tried();
         stats::add(&stats::global().spins_won, 1);
     }
@@ -97,7 +99,8 @@ impl Spin {
     fn lost(&self) {
         // The mean of the answers may have been too hopeful a budget.
         let mean = self.answer_ns.load(Ordering::Relaxed);
-        self.answer_ns.store(mean.saturating_mul(2), Ordering::Relaxed);
+        self.answer_ns
+            .store(mean.saturating_mul(2), Ordering::Relaxed);
         self.tried();
     }
 

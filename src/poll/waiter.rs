@@ -24,7 +24,8 @@ pub struct Waiter {
     pub spin: Spin,
 }
 
-static BY_SLOT: [AtomicPtr<Waiter>; SLOTS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS];
+static BY_SLOT: [AtomicPtr<Waiter>; SLOTS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS];
 static NEXT_SLOT: AtomicU8 = AtomicU8::new(SLOT_IO + 1);
 static POOL: Slab<Waiter> = Slab::new();
 
@@ -45,9 +46,16 @@ impl Waiter {
     fn make() -> Result<Waiter, Errno> {
         let bell = InternalFd::adopt(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
         let slot = NEXT_SLOT
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |slot| ((slot as usize) < SLOTS).then_some(slot + 1))
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |slot| {
+                ((slot as usize) < SLOTS).then_some(slot + 1)
+            })
             .unwrap_or(SLOT_IO);
-        Ok(Waiter { bell, slot, sleepers: Sleepers::default(), spin: Spin::default() })
+        Ok(Waiter {
+            bell,
+            slot,
+            sleepers: Sleepers::default(),
+            spin: Spin::default(),
+        })
     }
 
     /// A waiter nobody uses.
@@ -61,7 +69,8 @@ impl Waiter {
         let made = Self::make()?;
         let waiter = POOL.take(|| made);
         if waiter.slot != SLOT_IO {
-            BY_SLOT[waiter.slot as usize].store(core::ptr::from_ref(waiter).cast_mut(), Ordering::Release);
+            BY_SLOT[waiter.slot as usize]
+                .store(core::ptr::from_ref(waiter).cast_mut(), Ordering::Release);
         }
         Ok(waiter)
     }
@@ -89,8 +98,14 @@ impl Waiter {
 
     /// Forgets rings of a former life, so that the eventfd is not readable at first.
     pub fn hush(&self) {
-        let mut poll = [rustix::event::PollFd::from_borrowed_fd(self.bell(), rustix::event::PollFlags::IN)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut poll = [rustix::event::PollFd::from_borrowed_fd(
+            self.bell(),
+            rustix::event::PollFlags::IN,
+        )];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
             let mut count = [0; 8];
             let _ = rustix::io::read(self.bell(), &mut count);
@@ -135,7 +150,11 @@ impl Waiter {
                 tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
             });
             let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-            let input = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let input = |fd| libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // A negative number is skipped.
             let mut fds = [input(self.raw_bell()), input(also.unwrap_or(-1))];
             // SAFETY: two valid pollfds, a valid or null timespec, no mask.
@@ -166,7 +185,11 @@ pub struct Wakes {
 impl Wakes {
     /// None yet. `me` is the caller's own waiter, which is awake.
     pub fn new(me: Option<&'static Waiter>) -> Self {
-        Wakes { me, list: [None; 16], len: 0 }
+        Wakes {
+            me,
+            list: [None; 16],
+            len: 0,
+        }
     }
 
     /// Wakes `waiter` at the end, if it sleeps then.

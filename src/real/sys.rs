@@ -87,7 +87,9 @@ pub fn close(fd: RawFd) {
 /// The lowest number for the library's own descriptors: three quarters up the soft limit, so that
 /// the low numbers stay the application's and `select` users keep theirs below 1,024.
 fn high_floor() -> RawFd {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(1 << 20);
     let limit = limit.min(crate::fdtable::CAPACITY as u64);
     (limit - limit / 4) as RawFd
 }
@@ -129,7 +131,18 @@ fn address_call(call: libc::c_long, fd: BorrowedFd<'_>, address: &Address) -> Re
     let (ptr, len) = address.as_ptr();
     let kept = errno();
     // SAFETY: pointer and length describe a socket address.
-    if unsafe { orig::syscall(call, fd.as_raw_fd() as usize, ptr as usize, len as usize, 0, 0, 0) } == 0 {
+    if unsafe {
+        orig::syscall(
+            call,
+            fd.as_raw_fd() as usize,
+            ptr as usize,
+            len as usize,
+            0,
+            0,
+            0,
+        )
+    } == 0
+    {
         return Ok(());
     }
     let error = last_error();
@@ -141,7 +154,10 @@ fn address_call(call: libc::c_long, fd: BorrowedFd<'_>, address: &Address) -> Re
 /// all: connect(2) with AF_UNSPEC.
 pub fn disconnect(fd: RawFd) {
     let kept = errno();
-    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as u16,
+        sa_data: [0; 14],
+    };
     let (at, len) = (&raw const nowhere as usize, size_of::<libc::sockaddr>());
     // SAFETY: a valid address of the given length.
     unsafe { orig::syscall(libc::SYS_connect, fd as usize, at, len, 0, 0, 0) };

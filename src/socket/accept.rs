@@ -8,7 +8,8 @@ use parking_lot::MutexGuard;
 use rustix::fd::{AsFd, IntoRawFd, RawFd};
 
 use super::addr::Address;
-use super::connect::{Side, forget_sets};
+use super::connect::Side;
+use super::lifecycle::Farewell;
 use super::{Inner, Listening, Role, Socket};
 use crate::conn::Conn;
 use crate::control::io_thread::Command;
@@ -62,7 +63,10 @@ impl Socket {
                 page.set_state(ConnState::Listening);
                 page.set_addresses(side.local.to_std(), side.local.unspecified());
                 inner.stats = Some(page);
-                inner.role = Role::Listening(Box::new(Listening { kernel_next: false, side: Some(side.clone()) }));
+                inner.role = Role::Listening(Box::new(Listening {
+                    kernel_next: false,
+                    side: Some(side.clone()),
+                }));
                 drop(inner);
                 runtime::get().command(Command::Listen(side));
             }
@@ -80,9 +84,13 @@ impl Socket {
                 for &fd in &inner.fds {
                     fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
                 }
-                let left = crate::poll::epoll::enter_kernel(&mut inner);
+                let sets = crate::poll::interest::enter_kernel(&mut inner);
                 drop(inner);
-                forget_sets(left);
+                Farewell {
+                    sets,
+                    ..Farewell::default()
+                }
+                .say();
             }
         }
         Ok(())
@@ -93,7 +101,8 @@ impl Socket {
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
         let socket = sys::borrow(fd);
-        let only_v6 = local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
+        let only_v6 =
+            local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
         let reuse_port = sockopt::socket_reuseport(socket).unwrap_or(false);
         let offset = runtime.config.side_port_offset;
         SideListener::open(self, local, only_v6, reuse_port, backlog, offset).map(Arc::new)
@@ -168,7 +177,9 @@ fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
 
 /// Takes one connection from either queue, without waiting.
 fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let Role::Listening(listening) = &mut inner.role else { return Err(Errno::INVAL) };
+    let Role::Listening(listening) = &mut inner.role else {
+        return Err(Errno::INVAL);
+    };
     let kernel_first = listening.kernel_next;
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
@@ -197,7 +208,8 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
 fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
     let kept = sys::errno();
     // SAFETY: null addresses are allowed.
-    let got = unsafe { orig::syscall(libc::SYS_accept4, fd as usize, 0, 0, flags as usize, 0, 0) } as RawFd;
+    let got = unsafe { orig::syscall(libc::SYS_accept4, fd as usize, 0, 0, flags as usize, 0, 0) }
+        as RawFd;
     if got < 0 {
         let error = sys::last_error();
         sys::set_errno(kept);
@@ -213,7 +225,12 @@ fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
         let mut inner = socket.lock();
         inner.role = Role::Plain;
         inner.fds.push(got);
-        socket.describe(&mut inner, Mode::Tcp, Reason::NotNetacc, Side::Accepting(local, remote));
+        socket.describe(
+            &mut inner,
+            Mode::Tcp,
+            Reason::NotNetacc,
+            Side::Accepting(local, remote),
+        );
     }
     stats::add(stats::global().fallback(Reason::NotNetacc), 1);
     super::lifecycle::install(got, Entry::Plain(socket));
@@ -252,7 +269,9 @@ fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
         socket.describe(&mut inner, mode, reason, Side::Accepting(local, remote));
         match &inner.role {
             Role::Connected(conn) => {
-                inner.stats.inspect(|page| page.set_link(Some(conn.link.stats)));
+                inner
+                    .stats
+                    .inspect(|page| page.set_link(Some(conn.link.stats)));
                 Entry::Socket(socket)
             }
             _ => Entry::Plain(socket),

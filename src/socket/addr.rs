@@ -72,8 +72,14 @@ impl Address {
     /// Pointer and length for a system call.
     pub fn as_ptr(&self) -> (*const sockaddr, socklen_t) {
         match self {
-            Address::V4(a) => ((&raw const *a).cast(), size_of::<sockaddr_in>() as socklen_t),
-            Address::V6(a) => ((&raw const *a).cast(), size_of::<sockaddr_in6>() as socklen_t),
+            Address::V4(a) => (
+                (&raw const *a).cast(),
+                size_of::<sockaddr_in>() as socklen_t,
+            ),
+            Address::V6(a) => (
+                (&raw const *a).cast(),
+                size_of::<sockaddr_in6>() as socklen_t,
+            ),
         }
     }
 

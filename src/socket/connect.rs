@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::RawFd;
 
 use super::addr::Address;
+use super::lifecycle::Farewell;
 use super::wait::Borrowed;
 use super::{Inner, Role, Socket};
 use crate::conn::Conn;
@@ -20,7 +21,8 @@ use crate::control::opening::{Opening, Step};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
-use crate::poll::epoll::{self, EpollSet};
+use crate::poll::epoll::EpollSet;
+use crate::poll::interest;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -81,19 +83,14 @@ impl Socket {
         let kept = inner.linger;
         inner.linger = Some(0);
         let mut watches = std::mem::take(&mut inner.watches);
-        let farewell = inner.end();
-        let sets: Vec<_> = watches.iter().filter(|w| w.is_live()).map(|w| (w.set, w.life)).collect();
+        let mut farewell = inner.end();
         inner.watches.append(&mut watches);
-        let _ = epoll::enter_kernel(&mut inner);
+        farewell.sets = interest::enter_kernel(&mut inner);
         inner.linger = kept;
         inner.role = Role::Fresh;
         inner.remote = None;
         inner.local = None;
-        let link = farewell.link();
         drop(inner);
-        for (set, life) in sets {
-            set.drop_watch(life, link.as_ref());
-        }
         farewell.say();
         Outcome::Kernel
     }
@@ -104,9 +101,9 @@ impl Socket {
         dest: Address,
         reason: Reason,
     ) -> Outcome {
-        let left = self.become_plain(&mut inner, None, reason, Side::Connecting(dest));
+        let left = self.become_plain(&mut inner, reason, Side::Connecting(dest));
         drop(inner);
-        forget_sets(left);
+        left.say();
         Outcome::Kernel
     }
 
@@ -120,10 +117,12 @@ impl Socket {
         for _ in 0..TRIES {
             match self.road(runtime, &dest) {
                 Road::Kernel(reason) => return self.leave_to_kernel(inner, dest, reason),
-                Road::Link(link, id) => return self.connect_over(runtime, fd, inner, dest, link, id),
+                Road::Link(link, id) => {
+                    return self.connect_over(runtime, fd, inner, dest, link, id);
+                }
                 Road::Contact if inner.nonblocking => {
                     inner.role = Role::Connecting(None);
-                    epoll::leave_kernel(&mut inner);
+                    interest::leave_kernel(&mut inner);
                     let life = inner.life;
                     drop(inner);
                     runtime.command(Command::Contact(dest, Waiting::Socket(self, life)));
@@ -144,7 +143,11 @@ impl Socket {
 
     /// Which way `dest` is reached.
     fn road(&'static self, runtime: &Runtime, dest: &Address) -> Road {
-        if dest.port().checked_add(runtime.config.side_port_offset).is_none() {
+        if dest
+            .port()
+            .checked_add(runtime.config.side_port_offset)
+            .is_none()
+        {
             return Road::Kernel(Reason::SidePortOutOfRange);
         }
         let look = runtime.cache.lock().look(&cache::key(dest));
@@ -152,7 +155,9 @@ impl Socket {
             Look::NotUs(reason) => Road::Kernel(reason),
             Look::Unknown => Road::Contact,
             Look::Linked(links) => {
-                let opened = links.into_iter().find_map(|link| link.open(self).map(|id| (link, id)));
+                let opened = links
+                    .into_iter()
+                    .find_map(|link| link.open(self).map(|id| (link, id)));
                 opened.map_or(Road::Contact, |(link, id)| Road::Link(link, id))
             }
         }
@@ -169,8 +174,16 @@ impl Socket {
     ) -> Outcome {
         let nonblocking = inner.nonblocking;
         inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
-        epoll::leave_kernel(&mut inner);
-        let opening = Opening::new(self, inner.life, fd, link, id, dest, runtime.connect_timeout());
+        interest::leave_kernel(&mut inner);
+        let opening = Opening::new(
+            self,
+            inner.life,
+            fd,
+            link,
+            id,
+            dest,
+            runtime.connect_timeout(),
+        );
         let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
         let result = if nonblocking {
             kernel_connect(fd, &side)
@@ -185,13 +198,15 @@ impl Socket {
         };
         match result {
             Ok(()) if !nonblocking => self.finish_blocking(opening, inner),
-            Ok(()) | Err(Errno::INPROGRESS) => self.finish_later(runtime, opening, inner, Errno::INPROGRESS),
+            Ok(()) | Err(Errno::INPROGRESS) => {
+                self.finish_later(runtime, opening, inner, Errno::INPROGRESS)
+            }
             // The kernel goes on connecting after a signal.
             Err(Errno::INTR) => self.finish_later(runtime, opening, inner, Errno::INTR),
             Err(_) => {
                 let left = self.give_opening_up(&mut inner, &opening, Reason::SidePortRefused);
                 drop(inner);
-                forget_sets(left);
+                left.say();
                 Outcome::Kernel
             }
         }
@@ -217,7 +232,11 @@ impl Socket {
         Outcome::Done(Err(error))
     }
 
-    fn finish_blocking(&'static self, mut opening: Opening, mut inner: MutexGuard<'static, Inner>) -> Outcome {
+    fn finish_blocking(
+        &'static self,
+        mut opening: Opening,
+        mut inner: MutexGuard<'static, Inner>,
+    ) -> Outcome {
         let mut step = opening.step();
         while step == Step::Wait {
             let now = now_ns();
@@ -228,9 +247,14 @@ impl Socket {
             inner.users += 1;
             drop(inner);
             let left = opening.deadline() - now;
-            let time =
-                Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 };
-            let mut poll = [PollFd::from_borrowed_fd(sys::borrow(opening.fd()), PollFlags::IN)];
+            let time = Timespec {
+                tv_sec: (left / 1_000_000_000) as i64,
+                tv_nsec: (left % 1_000_000_000) as i64,
+            };
+            let mut poll = [PollFd::from_borrowed_fd(
+                sys::borrow(opening.fd()),
+                PollFlags::IN,
+            )];
             let _ = rustix::event::poll(&mut poll, Some(&time));
             inner = self.lock();
             inner.users -= 1;
@@ -246,13 +270,13 @@ impl Socket {
             Step::Plain => {
                 let left = self.accept_plain(&mut inner, &opening);
                 drop(inner);
-                forget_sets(left);
+                left.say();
                 Outcome::Done(Ok(()))
             }
             Step::Failed(reason) => {
                 let left = self.give_opening_up(&mut inner, &opening, reason);
                 drop(inner);
-                forget_sets(left);
+                left.say();
                 Outcome::Kernel
             }
         }
@@ -261,7 +285,9 @@ impl Socket {
     /// The control thread's turn at a connect that goes on in the background.
     pub fn continue_opening(&'static self, opening: &mut Opening, expired: bool) -> Step {
         let mut inner = self.lock();
-        let alive = inner.life == opening.life && matches!(inner.role, Role::Connecting(_)) && !inner.fds.is_empty();
+        let alive = inner.life == opening.life
+            && matches!(inner.role, Role::Connecting(_))
+            && !inner.fds.is_empty();
         if !alive {
             // Closed meanwhile; `close` has told the link.
             return Step::Failed(Reason::LinkFailed);
@@ -270,7 +296,7 @@ impl Socket {
             Step::Wait if expired => Step::Failed(Reason::HandshakeTimeout),
             step => step,
         };
-        let mut left = Vec::new();
+        let mut left = Farewell::default();
         let mut joined = Vec::new();
         match step {
             Step::Wait => {}
@@ -286,7 +312,7 @@ impl Socket {
         }
         drop(inner);
         join_sets(joined, &opening.link);
-        forget_sets(left);
+        left.say();
         step
     }
 
@@ -299,17 +325,20 @@ impl Socket {
         dest: &Address,
     ) -> Option<Result<Opening, Waiting>> {
         let mut inner = self.lock();
-        if inner.life != life || !matches!(inner.role, Role::Connecting(None)) || inner.fds.is_empty() {
+        if inner.life != life
+            || !matches!(inner.role, Role::Connecting(None))
+            || inner.fds.is_empty()
+        {
             return None;
         }
         let (link, id) = match self.road(runtime, dest) {
             Road::Link(link, id) => (link, id),
             Road::Contact => return Some(Err(Waiting::Socket(self, life))),
             Road::Kernel(reason) => {
-                let left = self.become_plain(&mut inner, None, reason, Side::Connecting(*dest));
+                let left = self.become_plain(&mut inner, reason, Side::Connecting(*dest));
                 connect_in_background(&mut inner, dest);
                 drop(inner);
-                forget_sets(left);
+                left.say();
                 return None;
             }
         };
@@ -326,12 +355,25 @@ impl Socket {
     }
 
     /// The acceptor has taken the connection: it is established. Returns the epoll sets to tell.
-    fn establish(&'static self, inner: &mut Inner, opening: &Opening) -> Vec<(&'static EpollSet, u64)> {
-        let Role::Connecting(Some(conn)) = std::mem::replace(&mut inner.role, Role::Fresh) else { return Vec::new() };
+    fn establish(
+        &'static self,
+        inner: &mut Inner,
+        opening: &Opening,
+    ) -> Vec<(&'static EpollSet, u64)> {
+        let Role::Connecting(Some(conn)) = std::mem::replace(&mut inner.role, Role::Fresh) else {
+            return Vec::new();
+        };
         inner.role = Role::Connected(conn);
         inner.remote = Some(opening.dest);
-        self.describe(inner, opening.link.fabric().kind().mode(), Reason::None, Side::Connecting(opening.dest));
-        inner.stats.inspect(|s| s.set_link(Some(opening.link.stats)));
+        self.describe(
+            inner,
+            opening.link.fabric().kind().mode(),
+            Reason::None,
+            Side::Connecting(opening.dest),
+        );
+        inner
+            .stats
+            .inspect(|s| s.set_link(Some(opening.link.stats)));
         inner.update_slot();
         let mut wakes = Wakes::new(None);
         let mask = inner.poll_mask();
@@ -341,12 +383,19 @@ impl Socket {
     }
 
     /// The acceptor has taken the connection, but as plain TCP on this very socket.
-    fn accept_plain(&'static self, inner: &mut Inner, opening: &Opening) -> Vec<(&'static EpollSet, u64)> {
-        opening.link.abandon(opening.id);
+    fn accept_plain(&'static self, inner: &mut Inner, opening: &Opening) -> Farewell {
         // Another process listens there now; the next connect asks it.
-        runtime::get().cache.lock().unlinked(&cache::key(&opening.dest), &opening.link);
+        runtime::get()
+            .cache
+            .lock()
+            .unlinked(&cache::key(&opening.dest), &opening.link);
         inner.remote = Some(opening.dest);
-        self.become_plain(inner, None, Reason::PeerRefused, Side::Connecting(opening.dest))
+        let farewell =
+            self.become_plain(inner, Reason::PeerRefused, Side::Connecting(opening.dest));
+        Farewell {
+            link: Some((opening.link.clone(), opening.id, true)),
+            ..farewell
+        }
     }
 
     /// Nothing came of an opening: the socket is as new, for the kernel to connect.
@@ -355,42 +404,43 @@ impl Socket {
         inner: &mut Inner,
         opening: &Opening,
         reason: Reason,
-    ) -> Vec<(&'static EpollSet, u64)> {
+    ) -> Farewell {
         // The acceptor may have taken it at this very moment: it learns that nobody is there.
         opening.link.send_control(opening.id, Kind::Reset, &[]);
         opening.link.send_control(opening.id, Kind::Close, &[]);
-        opening.link.forget_later(opening.id);
         sys::disconnect(opening.fd());
-        self.become_plain(inner, None, reason, Side::Connecting(opening.dest))
+        let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
+        Farewell {
+            link: Some((opening.link.clone(), opening.id, false)),
+            ..farewell
+        }
     }
 
-    /// The socket is the kernel's from now on. Returns the epoll sets that lost a watch, to be told
-    /// once the lock is released.
-    pub fn become_plain(
-        &'static self,
-        inner: &mut Inner,
-        fd: Option<RawFd>,
-        reason: Reason,
-        side: Side,
-    ) -> Vec<(&'static EpollSet, u64)> {
+    /// The socket is the kernel's from now on. Returns what is left to do once the lock is released.
+    pub fn become_plain(&'static self, inner: &mut Inner, reason: Reason, side: Side) -> Farewell {
         inner.role = Role::Plain;
-        for &fd in inner.fds.iter().chain(fd.iter()) {
+        for &fd in &inner.fds {
             fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
         }
         self.describe(inner, Mode::Tcp, reason, side);
         stats::add(stats::global().fallback(reason), 1);
-        let left = epoll::enter_kernel(inner);
+        let sets = interest::enter_kernel(inner);
         let mut wakes = Wakes::new(None);
         for waiter in &inner.sleepers {
             wakes.add(waiter);
         }
         wakes.ring();
-        left
+        Farewell {
+            sets,
+            ..Farewell::default()
+        }
     }
 
     /// Fills in the socket's line of the stats page and counts the connection.
     pub fn describe(&'static self, inner: &mut Inner, mode: Mode, reason: Reason, side: Side) {
-        let page = inner.stats.get_or_insert_with(|| ConnStats::claim(inner.fds.first().copied().unwrap_or(-1)));
+        let page = inner
+            .stats
+            .get_or_insert_with(|| ConnStats::claim(inner.fds.first().copied().unwrap_or(-1)));
         page.set_mode(mode, reason);
         let global = stats::global();
         match side {
@@ -409,7 +459,11 @@ impl Socket {
                 page.set_addresses(local.to_std(), remote.to_std());
             }
         }
-        page.set_state(if mode == Mode::Tcp { ConnState::Tcp } else { ConnState::Established });
+        page.set_state(if mode == Mode::Tcp {
+            ConnState::Tcp
+        } else {
+            ConnState::Established
+        });
     }
 }
 
@@ -420,13 +474,6 @@ pub enum Side {
     Connecting(Address),
     /// It was accepted: local and remote address.
     Accepting(Address, Address),
-}
-
-/// The watches of a socket that became the kernel's are gone from these sets.
-pub fn forget_sets(sets: Vec<(&'static EpollSet, u64)>) {
-    for (set, life) in sets {
-        set.drop_watch(life, None);
-    }
 }
 
 /// A socket watched by these sets came to be on `link`.
@@ -472,7 +519,10 @@ fn await_contact(runtime: &Runtime, dest: Address) {
     let Ok(waiter) = Waiter::take() else { return };
     let borrowed = Borrowed(waiter);
     let done = Arc::new(AtomicBool::new(false));
-    runtime.command(Command::Contact(dest, Waiting::Thread(done.clone(), waiter)));
+    runtime.command(Command::Contact(
+        dest,
+        Waiting::Thread(done.clone(), waiter),
+    ));
     while !done.load(Ordering::Acquire) {
         waiter.begin_sleep();
         if !done.load(Ordering::Acquire) {

@@ -79,21 +79,26 @@ pub fn close(fd: RawFd) {
 /// What is left to do for an ended socket once its lock is released.
 #[derive(Default)]
 pub struct Farewell {
-    link: Option<(Arc<Link>, u32, bool)>,
-    sets: Vec<(&'static EpollSet, u64)>,
-    listener: Option<Arc<crate::control::listener::SideListener>>,
+    /// The link and the id there that it gives up, and whether the peer never knew the id.
+    pub link: Option<(Arc<Link>, u32, bool)>,
+    /// Whether the sets count the link for it.
+    pub joined: bool,
+    /// The epoll sets that lost its watch.
+    pub sets: Vec<(&'static EpollSet, u64)>,
+    /// The side port that it closes.
+    pub listener: Option<Arc<crate::control::listener::SideListener>>,
 }
 
 impl Farewell {
-    /// The link that carried the socket.
-    pub fn link(&self) -> Option<Arc<Link>> {
-        self.link.as_ref().map(|(link, ..)| link.clone())
-    }
-
     /// Does it.
     pub fn say(self) {
+        let counted = self
+            .link
+            .as_ref()
+            .filter(|_| self.joined)
+            .map(|(link, ..)| link);
         for (set, life) in self.sets {
-            set.drop_watch(life, self.link.as_ref().map(|(link, ..)| link));
+            set.drop_watch(life, counted);
         }
         if let Some((link, id, peer_closed)) = self.link {
             link.forget(id, peer_closed);
@@ -134,9 +139,15 @@ impl Socket {
     ///
     /// # Errors
     /// `ENOTCONN`, `EINVAL`.
-    pub fn shutdown(&'static self, mut inner: MutexGuard<'static, Inner>, how: i32) -> Option<Result<(), Errno>> {
+    pub fn shutdown(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        how: i32,
+    ) -> Option<Result<(), Errno>> {
         let page = inner.stats;
-        let Role::Connected(conn) = &mut inner.role else { return None };
+        let Role::Connected(conn) = &mut inner.role else {
+            return None;
+        };
         if !(libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) {
             return Some(Err(Errno::INVAL));
         }
@@ -166,8 +177,14 @@ impl Inner {
     /// The application's last number for it is gone, or it breaks the connection off.
     pub fn end(&mut self) -> Farewell {
         let mut farewell = Farewell::default();
-        let sets = self.watches.drain(..).filter(Watch::is_live).map(|w| (w.set, w.life)).collect();
+        let sets = self
+            .watches
+            .drain(..)
+            .filter(Watch::is_live)
+            .map(|w| (w.set, w.life))
+            .collect();
         farewell.sets = sets;
+        farewell.joined = matches!(self.role, Role::Connected(_));
         match std::mem::replace(&mut self.role, Role::Plain) {
             Role::Connected(mut conn) | Role::Connecting(Some(mut conn)) => {
                 let unread = !conn.rx.is_empty();

@@ -176,7 +176,9 @@ impl Socket {
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
     ) -> Result<(), Violation> {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else { return Ok(()) };
+        let Some(conn) = inner.conn() else {
+            return Ok(());
+        };
         if conn.id == id && core::ptr::eq(&*conn.link, link) {
             let events = apply(conn)?;
             inner.announce(self, events, wakes);
@@ -188,7 +190,9 @@ impl Socket {
     /// the link's `rx` lock.
     pub fn spill(&'static self, link: &Link, id: u32, slot: u32) -> usize {
         match self.lock().conn() {
-            Some(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => conn.rx.spill(slot, &link.slots),
+            Some(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
+                conn.rx.spill(slot, &link.slots)
+            }
             _ => 0,
         }
     }
@@ -214,7 +218,11 @@ impl Socket {
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
         let reset = broken || conn.unacknowledged() >= link.peer_window() / 4;
-        let events = if reset { conn.on_reset(error) } else { conn.on_close() };
+        let events = if reset {
+            conn.on_reset(error)
+        } else {
+            conn.on_close()
+        };
         inner.announce(self, events, wakes);
     }
 }
@@ -252,7 +260,9 @@ impl Inner {
     pub fn poll_mask(&mut self) -> u32 {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
-            Role::Listening(listening) if listening.has_ready() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
+            Role::Listening(listening) if listening.has_ready() => {
+                (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
+            }
             _ => 0,
         }
     }
@@ -264,8 +274,14 @@ impl Inner {
 
     /// Tells the peer's end of the link where this connection's reader waits.
     pub fn update_slot(&self) {
-        let (Role::Connected(conn) | Role::Connecting(Some(conn))) = &self.role else { return };
-        let mut watchers = self.watches.iter().filter_map(Watch::waiter).chain(self.sleepers.iter().copied());
+        let (Role::Connected(conn) | Role::Connecting(Some(conn))) = &self.role else {
+            return;
+        };
+        let mut watchers = self
+            .watches
+            .iter()
+            .filter_map(Watch::waiter)
+            .chain(self.sleepers.iter().copied());
         let slot = match (watchers.next(), watchers.next()) {
             (None, _) => SLOT_NONE,
             (Some(only), None) => {
@@ -290,7 +306,10 @@ impl Socket {
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
             Role::Fresh => Role::Fresh,
-            Role::Listening(_) => Role::Listening(Box::new(Listening { kernel_next: true, side: None })),
+            Role::Listening(_) => Role::Listening(Box::new(Listening {
+                kernel_next: true,
+                side: None,
+            })),
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Connected(_) | Role::Connecting(_) => return Inherited::Orphan,

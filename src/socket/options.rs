@@ -17,7 +17,13 @@ impl Inner {
     ///
     /// # Safety
     /// `value` must be valid for `len` bytes, as the kernel has just found it to be.
-    pub unsafe fn option_set(&mut self, level: c_int, name: c_int, value: *const c_void, len: socklen_t) {
+    pub unsafe fn option_set(
+        &mut self,
+        level: c_int,
+        name: c_int,
+        value: *const c_void,
+        len: socklen_t,
+    ) {
         if level != libc::SOL_SOCKET {
             return;
         }
@@ -26,9 +32,16 @@ impl Inner {
             match name {
                 RECEIVE_TIMEOUT | SEND_TIMEOUT if len as usize >= size_of::<libc::timeval>() => {
                     let time = value.cast::<libc::timeval>().read_unaligned();
-                    let time = Duration::new(time.tv_sec.max(0) as u64, time.tv_usec.clamp(0, 999_999) as u32 * 1000);
+                    let time = Duration::new(
+                        time.tv_sec.max(0) as u64,
+                        time.tv_usec.clamp(0, 999_999) as u32 * 1000,
+                    );
                     let time = (!time.is_zero()).then_some(time);
-                    if name == RECEIVE_TIMEOUT { self.receive_timeout = time } else { self.send_timeout = time }
+                    if name == RECEIVE_TIMEOUT {
+                        self.receive_timeout = time
+                    } else {
+                        self.send_timeout = time
+                    }
                 }
                 libc::SO_LINGER if len as usize >= size_of::<libc::linger>() => {
                     let linger = value.cast::<libc::linger>().read_unaligned();
@@ -44,7 +57,9 @@ impl Inner {
 
     /// Why it is the kernel's.
     pub fn reason(&self) -> crate::stats::Reason {
-        let code = self.stats.map_or(0, |s| s.reason.load(core::sync::atomic::Ordering::Relaxed));
+        let code = self
+            .stats
+            .map_or(0, |s| s.reason.load(core::sync::atomic::Ordering::Relaxed));
         crate::stats::Reason::from_code(code).unwrap_or(crate::stats::Reason::None)
     }
 

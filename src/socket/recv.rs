@@ -61,7 +61,8 @@ impl Call<'_> {
             let n = conn.rx.take(out, self.want - self.copied, &conn.link.slots);
             self.copied += n;
             if let Some(grant) = conn.took(n) {
-                conn.link.send_control(conn.id, Kind::Window, &grant.to_le_bytes());
+                conn.link
+                    .send_control(conn.id, Kind::Window, &grant.to_le_bytes());
             }
             if let Some(stats) = stats {
                 stats::bump(&stats.rx_bytes, n as u64);
@@ -81,7 +82,11 @@ impl Call<'_> {
             });
         }
         if nonblocking {
-            return Some(if self.copied > 0 { Ok(Outcome::Done(self.copied)) } else { Err(Errno::AGAIN) });
+            return Some(if self.copied > 0 {
+                Ok(Outcome::Done(self.copied))
+            } else {
+                Err(Errno::AGAIN)
+            });
         }
         None
     }
@@ -100,7 +105,12 @@ impl Socket {
         flags: i32,
     ) -> Result<Outcome, Errno> {
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
-        let mut call = Call { want: buf.left(), buf, flags, copied: 0 };
+        let mut call = Call {
+            want: buf.left(),
+            buf,
+            flags,
+            copied: 0,
+        };
         if flags & !FLAGS != 0 {
             return unusual(&inner, flags);
         }

@@ -10,8 +10,12 @@ use crate::real::sys::{self, Errno};
 use crate::stats;
 
 /// Flags that are carried; a call with others is not.
-pub const FLAGS: i32 =
-    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM | libc::MSG_DONTROUTE;
+pub const FLAGS: i32 = libc::MSG_DONTWAIT
+    | libc::MSG_NOSIGNAL
+    | libc::MSG_MORE
+    | libc::MSG_EOR
+    | libc::MSG_CONFIRM
+    | libc::MSG_DONTROUTE;
 
 struct Call<'a> {
     buf: &'a mut UserBuf,
@@ -34,7 +38,11 @@ impl Call<'_> {
         };
         if conn.error.is_some() || conn.tx_shut {
             let error = conn.error.take().unwrap_or(Errno::PIPE);
-            return Some(if self.sent > 0 { Ok(Outcome::Done(self.sent)) } else { Err(error) });
+            return Some(if self.sent > 0 {
+                Ok(Outcome::Done(self.sent))
+            } else {
+                Err(error)
+            });
         }
         if conn.peer_closed {
             // The first write into a closed socket succeeds; the reset that it earns fails the next.
@@ -70,7 +78,11 @@ impl Call<'_> {
             }
         }
         if nonblocking {
-            return Some(if self.sent > 0 { Ok(Outcome::Done(self.sent)) } else { Err(Errno::AGAIN) });
+            return Some(if self.sent > 0 {
+                Ok(Outcome::Done(self.sent))
+            } else {
+                Err(Errno::AGAIN)
+            });
         }
         None
     }
@@ -103,7 +115,9 @@ impl Socket {
             }
             None => {
                 let timeout = inner.send_timeout;
-                self.wait_until(inner, timeout, None, |inner| call.attempt(self, inner, false))
+                self.wait_until(inner, timeout, None, |inner| {
+                    call.attempt(self, inner, false)
+                })
             }
         };
         match result {

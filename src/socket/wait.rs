@@ -11,7 +11,8 @@ use super::{Inner, Role, Socket};
 use crate::fabric::SLOT_IO;
 use crate::link::Link;
 use crate::poll::waiter::Waiter;
-use crate::real::sys::{Errno, now_ns};
+use crate::real::orig;
+use crate::real::sys::{self, Errno, now_ns};
 
 /// A socket in use by a thread: it is not reused for another connection meanwhile.
 struct Use(&'static Socket);
@@ -49,7 +50,11 @@ impl Sleeper {
 impl Drop for Sleeper {
     fn drop(&mut self) {
         let mut inner = self.socket.lock();
-        if let Some(at) = inner.sleepers.iter().position(|w| core::ptr::eq(*w, self.waiter)) {
+        if let Some(at) = inner
+            .sleepers
+            .iter()
+            .position(|w| core::ptr::eq(*w, self.waiter))
+        {
             inner.sleepers.swap_remove(at);
             inner.update_slot();
         }
@@ -79,7 +84,11 @@ impl<L: AsRef<[Arc<Link>]>> Drop for Asleep<L> {
         let others = waiter.end_sleep(
             || fabrics().for_each(|fabric| fabric.arm(waiter.slot())),
             // The I/O thread's slot stays armed for the I/O thread.
-            || fabrics().filter(|_| waiter.slot() != SLOT_IO).for_each(|fabric| fabric.disarm(waiter.slot())),
+            || {
+                fabrics()
+                    .filter(|_| waiter.slot() != SLOT_IO)
+                    .for_each(|fabric| fabric.disarm(waiter.slot()))
+            },
         );
         if others && links.iter().any(|link| link.pending()) {
             waiter.wake();
@@ -106,6 +115,14 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The link that epoll sets poll for the socket: from when it is established.
+    pub fn joined_link(&self) -> Option<Arc<Link>> {
+        self.link()
+            .filter(|_| matches!(self.role, Role::Connected(_)))
+    }
+}
+
 impl Socket {
     /// Waits until `attempt` gives a result. It is called with the lock held whenever something may
     /// have changed; the lock is free while waiting. `also` is a kernel descriptor whose input is a
@@ -125,41 +142,67 @@ impl Socket {
             return result;
         }
         let _in_use = Use::new(self, &mut inner);
-        let link = inner.link();
-        let links = link.as_slice();
         drop(inner);
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
-        let borrowed = Borrowed(Waiter::take()?);
-        let waiter = borrowed.0;
+        let borrowed = Waiter::take().map(Borrowed);
         let spin_max = crate::runtime::get().spin_ns();
-        let take_in = || links.iter().fold(false, |any, l| l.poll(Some(waiter)) | any);
         loop {
-            take_in();
+            // Anew in each turn: a socket that connects gets its link meanwhile.
+            let link = self.lock().link();
+            let links = link.as_slice();
+            let take_in = |me| links.iter().for_each(|l| _ = l.poll(me));
+            let left = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now_ns())));
+            let Ok(Borrowed(waiter)) = &borrowed else {
+                // Without a descriptor for a bell: slowly, but as kernel TCP it does not fail.
+                take_in(None);
+                if let Some(result) = attempt(&mut self.lock()) {
+                    return result;
+                }
+                doze(left)?;
+                continue;
+            };
+            take_in(Some(waiter));
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
-            if links.iter().any(|l| waiter.spin.until(spin_max, || l.pending())) {
+            if links
+                .iter()
+                .any(|l| waiter.spin.until(spin_max, || l.pending()))
+            {
                 continue;
             }
-            let _listed = Sleeper::new(self, &mut self.lock(), waiter);
+            let listed = Sleeper::new(self, &mut self.lock(), waiter);
             let asleep = Asleep::new(waiter, || links);
-            take_in();
+            take_in(Some(waiter));
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
-            let start = now_ns();
-            let left = match deadline {
-                Some(deadline) if deadline <= start => return Err(Errno::AGAIN),
-                Some(deadline) => Some(Duration::from_nanos(deadline - start)),
-                None => None,
+            let woken = match left {
+                Some(Duration::ZERO) => Err(Errno::AGAIN),
+                left => waiter.sleep(left, also),
             };
-            let woken = waiter.sleep(left, also);
             drop(asleep);
+            drop(listed);
             if woken == Err(Errno::AGAIN) {
-                take_in();
+                take_in(Some(waiter));
                 return attempt(&mut self.lock()).unwrap_or(Err(Errno::AGAIN));
             }
             woken?;
         }
+    }
+}
+
+/// Sleeps a millisecond, or what is `left` if that is less. A cancellation point.
+fn doze(left: Option<Duration>) -> Result<(), Errno> {
+    let nap = left.map_or(1_000_000, |l| l.as_nanos().min(1_000_000) as libc::c_long);
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: nap,
+    };
+    // SAFETY: no descriptors, a valid timespec, no mask.
+    match unsafe { orig::ppoll(core::ptr::null_mut(), 0, &time, core::ptr::null()) } {
+        0 if nap == 0 => Err(Errno::AGAIN),
+        0 => Ok(()),
+        _ => Err(sys::last_error()),
     }
 }

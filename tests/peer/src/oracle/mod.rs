@@ -261,7 +261,11 @@ pub fn run(args: &Args, groups: &[&[Scenario]]) -> ! {
 /// How many low numbers are open, those apart that are so for a moment only (a connection that comes
 /// in has the lowest number until it is moved).
 fn low_descriptors() -> usize {
-    let open = || (0..64).filter(|&fd| sys::fcntl(fd, libc::F_GETFD, 0).is_ok()).count();
+    let open = || {
+        (0..64)
+            .filter(|&fd| sys::fcntl(fd, libc::F_GETFD, 0).is_ok())
+            .count()
+    };
     let looks = (0..5).map(|_| {
         std::thread::sleep(std::time::Duration::from_micros(300));
         open()

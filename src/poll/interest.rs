@@ -1,0 +1,168 @@
+//! epoll_ctl: what an epoll set watches, and the moves of a socket between the kernel's epoll and ours.
+
+use libc::epoll_event;
+use rustix::fd::RawFd;
+
+use super::epoll::EpollSet;
+use super::ready::Watch;
+use super::waiter::Wakes;
+use crate::fdtable::{self, Entry};
+use crate::real::orig;
+use crate::real::sys::{self, Errno};
+use crate::socket::{Inner, Socket};
+
+/// epoll_ctl(2) on a set of ours. `None`: the kernel alone is concerned, the caller passes the call on.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn control(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    op: i32,
+    fd: RawFd,
+    event: Option<&epoll_event>,
+) -> Option<Result<(), Errno>> {
+    let socket = match fdtable::get(fd) {
+        Some(Entry::Socket(socket)) => socket,
+        Some(Entry::Epoll(inner)) => {
+            inner.observe();
+            set.nested.note(op, fd, inner, event);
+            set.kernel_too();
+            return None;
+        }
+        _ => {
+            set.kernel_too();
+            return None;
+        }
+    };
+    let mut inner = socket.lock();
+    if !fdtable::is(fd, Entry::Socket(socket)) {
+        drop(inner);
+        return control(set, epfd, op, fd, event);
+    }
+    let result = match (op, event) {
+        (libc::EPOLL_CTL_ADD, Some(event)) => add(set, epfd, fd, event, socket, &mut inner),
+        (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
+        (libc::EPOLL_CTL_DEL, _) => {
+            let outcome = delete(set, epfd, fd, &mut inner);
+            let link = inner.joined_link();
+            drop(inner);
+            // The set's list of links is never locked under a socket's lock.
+            if outcome.is_ok() {
+                set.drop_watch(set.life(), link.as_ref());
+            }
+            return Some(outcome);
+        }
+        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, None) => Err(Errno::FAULT),
+        _ => Err(Errno::INVAL),
+    };
+    let link = inner.joined_link();
+    drop(inner);
+    if result.is_ok() {
+        if op == libc::EPOLL_CTL_ADD {
+            set.gained_watch(link.as_ref());
+        }
+        set.rouse();
+    }
+    Some(result)
+}
+
+fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Result<(), Errno> {
+    let mut event = *event;
+    // SAFETY: a valid event.
+    match unsafe { orig::epoll_ctl(epfd, op, fd, &mut event) } {
+        0 => Ok(()),
+        _ => Err(sys::last_error()),
+    }
+}
+
+fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
+    inner.watches.retain(Watch::is_live);
+    inner
+        .watches
+        .iter()
+        .position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
+}
+
+/// Queues the watch if its socket is ready now.
+fn check(at: usize, socket: &'static Socket, inner: &mut Inner) {
+    let mask = inner.poll_mask();
+    // The caller wakes the set's threads itself.
+    inner.watches[at].signal(socket, mask, &mut Wakes::new(None));
+}
+
+fn add(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    fd: RawFd,
+    event: &epoll_event,
+    socket: &'static Socket,
+    inner: &mut Inner,
+) -> Result<(), Errno> {
+    if find(set, fd, inner).is_some() {
+        return Err(Errno::EXIST);
+    }
+    set.need_waiter(epfd)?;
+    let in_kernel = !inner.is_virtual();
+    if in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
+        set.kernel_too();
+    }
+    inner
+        .watches
+        .push(Watch::new(set, epfd, fd, event, in_kernel));
+    inner.update_slot();
+    check(inner.watches.len() - 1, socket, inner);
+    Ok(())
+}
+
+fn modify(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    fd: RawFd,
+    event: &epoll_event,
+    socket: &'static Socket,
+    inner: &mut Inner,
+) -> Result<(), Errno> {
+    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    if inner.watches[at].in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, event)?;
+    }
+    inner.watches[at].modify(event);
+    check(at, socket, inner);
+    Ok(())
+}
+
+fn delete(set: &'static EpollSet, epfd: RawFd, fd: RawFd, inner: &mut Inner) -> Result<(), Errno> {
+    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    let watch = inner.watches.swap_remove(at);
+    if watch.in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_DEL, fd, &watch.event())?;
+    }
+    inner.update_slot();
+    Ok(())
+}
+
+/// The socket leaves the kernel's epoll: its readiness comes from us from now on.
+pub fn leave_kernel(inner: &mut Inner) {
+    inner.watches.retain(Watch::is_live);
+    for watch in inner.watches.iter_mut().filter(|w| w.in_kernel) {
+        watch.in_kernel = false;
+        if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
+            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
+        }
+    }
+}
+
+/// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
+pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
+    let mut left = Vec::new();
+    for watch in inner.watches.drain(..).filter(Watch::is_live) {
+        if !watch.in_kernel && fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
+            watch.set.kernel_too();
+            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
+        }
+        left.push((watch.set, watch.life));
+    }
+    left
+}
