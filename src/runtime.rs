@@ -62,6 +62,12 @@ pub fn started() -> Option<&'static Runtime> {
     unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }
 }
 
+/// NACC_SPIN_US in nanoseconds; 0 without a runtime, as in a forked child that only accepts.
+#[inline]
+pub fn spin_ns() -> u32 {
+    started().map_or(0, |runtime| runtime.config.spin.as_nanos() as u32)
+}
+
 /// The runtime, made now if need be. `None` when descriptors or threads cannot be had, or another
 /// thread is making it this very moment and this one cannot wait (a signal handler on top of it):
 /// the caller goes on with plain TCP.
@@ -118,12 +124,6 @@ fn make() -> Result<&'static Runtime, Errno> {
 }
 
 impl Runtime {
-    /// NACC_SPIN_US in nanoseconds.
-    #[inline]
-    pub fn spin_ns(&self) -> u32 {
-        self.config.spin.as_nanos() as u32
-    }
-
     /// NACC_CONNECT_TIMEOUT_MS.
     pub fn connect_timeout(&self) -> Duration {
         self.config.connect_timeout

@@ -362,7 +362,7 @@ impl EpollSet {
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
-        let spin_max = crate::runtime::get().spin_ns();
+        let spin_max = crate::runtime::spin_ns();
         let deadline = timeout.map(|t| now_ns().saturating_add(t));
         loop {
             self.take_in(waiter);

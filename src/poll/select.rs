@@ -195,7 +195,7 @@ pub unsafe fn poll(
 ) -> Result<usize, Errno> {
     let borrowed = Borrowed(Waiter::take()?);
     let waiter = borrowed.0;
-    let spin_max = runtime::started().map_or(0, runtime::Runtime::spin_ns);
+    let spin_max = runtime::spin_ns();
     let deadline = timeout.map(|t| now_ns().saturating_add(t));
     loop {
         let mut call = Call::new(fds, waiter.raw_bell());

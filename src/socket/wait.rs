@@ -145,7 +145,7 @@ impl Socket {
         drop(inner);
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
         let borrowed = Waiter::take().map(Borrowed);
-        let spin_max = crate::runtime::get().spin_ns();
+        let spin_max = crate::runtime::spin_ns();
         loop {
             // Anew in each turn: a socket that connects gets its link meanwhile.
             let link = self.lock().link();
