@@ -1,8 +1,9 @@
 //! Processes: a forked child starts clean, a vfork child (which shares our memory) changes nothing.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use rustix::fd::RawFd;
+use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::fdtable::{self, Entry};
 use crate::socket::{Inherited, Socket};
@@ -29,6 +30,45 @@ pub fn is_stranger() -> bool {
     owner != 0 && owner != pid()
 }
 
+/// A word that this process shares with its children: not zero once one of them serves what it has
+/// inherited.
+static OWN: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+/// The same, of the process that this one was forked from.
+static PARENTS: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Makes the word that children will share.
+pub fn share() {
+    let word = size_of::<AtomicU32>();
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let made = unsafe {
+        rustix::mm::mmap_anonymous(
+            core::ptr::null_mut(),
+            word,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+        )
+    };
+    if let Ok(made) = made {
+        OWN.store(made.cast(), Ordering::Release);
+    }
+}
+
+/// This child uses a listener or connection that it inherited. Its parent, where the links are, must
+/// not take connections that only the children would serve.
+pub fn tell_parent() {
+    // SAFETY: null, or a mapping that is never unmapped.
+    if let Some(word) = unsafe { PARENTS.load(Ordering::Acquire).as_ref() } {
+        word.store(1, Ordering::Release);
+    }
+}
+
+/// Whether a child serves what it has inherited from this process.
+pub fn children_serve() -> bool {
+    // SAFETY: as in `tell_parent`.
+    unsafe { OWN.load(Ordering::Acquire).as_ref() }
+        .is_some_and(|word| word.load(Ordering::Acquire) != 0)
+}
+
 /// Has the C library tell us of forks and of the process's end. Once.
 pub fn watch() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
@@ -50,6 +90,10 @@ extern "C" fn at_exit() {
 extern "C" fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);
+    let own = OWN.swap(core::ptr::null_mut(), Ordering::AcqRel);
+    if !own.is_null() {
+        PARENTS.store(own, Ordering::Release);
+    }
     stats::after_fork_in_child();
     // SAFETY: fork leaves the child with this thread only.
     unsafe {

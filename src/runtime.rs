@@ -93,6 +93,7 @@ fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
     crate::fork::watch();
+    crate::fork::share();
     let (config, problems) = crate::config::load();
     crate::log::init(&config);
     for problem in &problems {

@@ -54,6 +54,18 @@ fn python_threads() {
     });
 }
 
+/// Workers that are forked after `listen` cannot reach their parent's links: their clients get plain
+/// TCP, and nobody waits for an answer that cannot come.
+#[test]
+fn forked_workers() {
+    compare(|with| {
+        let port = ports::pair();
+        let p = port.to_string();
+        let _server = server("python3", with, port, &[&script("prefork_server.py"), &p]);
+        client("python3", with, &[&script("echo_client.py"), &p])
+    });
+}
+
 #[test]
 fn memcached() {
     compare(|with| {

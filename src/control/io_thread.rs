@@ -21,6 +21,7 @@ use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::socket::addr::Address;
+use crate::stats::{self, Reason};
 
 /// What the control thread can be asked to do.
 pub enum Command {
@@ -206,6 +207,17 @@ impl Control {
         }
     }
 
+    /// Forked children accept from `listener`, and cannot reach the links of this process: whoever
+    /// knocks at the side port is to come by the application's own.
+    fn give_up(&mut self, listener: &Arc<SideListener>) {
+        tracing::info!(target: "netacc::control", "{:?} is served by forked children: plain TCP", listener.local);
+        stats::add(stats::global().fallback(Reason::Forked), 1);
+        for arrival in listener.close() {
+            arrival.socket.discard();
+        }
+        self.obey(Command::Unlisten(listener.clone()));
+    }
+
     /// Sees `opening` through from here on.
     pub fn open(&mut self, opening: Opening) {
         if let Some(source) = Source::Opening(opening).advance(self, false) {
@@ -335,6 +347,10 @@ impl Source {
     /// Does what can be done now; gives back what is left to look after.
     fn advance(self, control: &mut Control, expired: bool) -> Option<Source> {
         match self {
+            Source::Listener(listener) if crate::fork::children_serve() => {
+                control.give_up(&listener);
+                None
+            }
             Source::Listener(listener) => {
                 control.accept_strangers(&listener);
                 Some(Source::Listener(listener))

@@ -50,7 +50,10 @@ fn find(fd: RawFd) -> Found {
                     return Found::Socket(socket, inner);
                 }
             }
-            Some(Entry::Orphan) => return Found::Refused(Errno::CONNRESET),
+            Some(Entry::Orphan) => {
+                crate::fork::tell_parent();
+                return Found::Refused(Errno::CONNRESET);
+            }
             Some(Entry::Internal) => return Found::Refused(Errno::BADF),
         }
     }

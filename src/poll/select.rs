@@ -85,6 +85,7 @@ impl<'a> Call<'a> {
             } else {
                 asks_kernel = true;
             }
+            inner.waited_for();
             note_link(&mut links, &inner);
             polled.push(Polled { at, socket });
         }

@@ -180,6 +180,7 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
     let Role::Listening(listening) = &mut inner.role else {
         return Err(Errno::INVAL);
     };
+    listening.used();
     let kernel_first = listening.kernel_next;
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
@@ -196,6 +197,17 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
             listening.kernel_next = true;
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
+            }
+            let heir = arrival.socket;
+            let (receive, send) = (inner.receive_timeout, inner.send_timeout);
+            let (low_water, linger) = (inner.low_water, inner.linger);
+            {
+                // As the kernel: these pass from a listener to its connections.
+                let mut heir = heir.lock();
+                heir.receive_timeout = receive;
+                heir.send_timeout = send;
+                heir.low_water = low_water;
+                heir.linger = linger;
             }
             return admit(arrival, flags);
         }

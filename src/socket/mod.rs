@@ -55,6 +55,13 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// It is waited at or accepted from: a parent that shares it learns so.
+    pub fn used(&self) {
+        if self.side.is_none() {
+            crate::fork::tell_parent();
+        }
+    }
+
     /// Whether somebody who came in by the side port waits.
     pub fn has_ready(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.has_ready())
@@ -264,6 +271,13 @@ impl Inner {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }
             _ => 0,
+        }
+    }
+
+    /// Somebody waits for it.
+    pub fn waited_for(&self) {
+        if let Role::Listening(listening) = &self.role {
+            listening.used();
         }
     }
 

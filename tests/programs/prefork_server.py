@@ -1,0 +1,38 @@
+"""A server that forks its workers after it listens: only the workers accept."""
+
+import os
+import signal
+import socketserver
+import sys
+
+
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        while line := self.rfile.readline():
+            size = int(line)
+            self.wfile.write(self.rfile.read(size))
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+
+server = Server(("127.0.0.1", int(sys.argv[1])), Echo)
+workers = []
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        server.serve_forever()
+    workers.append(pid)
+
+
+def stop(*_):
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    sys.exit(0)
+
+
+signal.signal(signal.SIGTERM, stop)
+signal.pause()
