@@ -15,10 +15,12 @@ fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
-/// Something is about to be put into the tables.
+/// Something is about to be put into the tables. From the first time on a fork passes through
+/// [`child`], for it copies them.
 pub fn claim() {
     if OWNER.load(Ordering::Relaxed) == 0 {
         OWNER.store(pid(), Ordering::Relaxed);
+        watch();
     }
 }
 
@@ -30,7 +32,7 @@ pub fn is_stranger() -> bool {
 }
 
 /// Has the C library tell us of forks and of the process's end. Once.
-pub fn watch() {
+fn watch() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
     if WATCHED.swap(true, Ordering::AcqRel) {
         return;

@@ -92,7 +92,6 @@ pub fn start() -> Option<&'static Runtime> {
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
-    crate::fork::watch();
     let (config, problems) = crate::config::load();
     crate::log::init(&config);
     for problem in &problems {
