@@ -12,7 +12,7 @@ pub mod turn;
 mod tx;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
@@ -248,6 +248,14 @@ impl Link {
         }
         let id = rx.conns.open(socket, self.terms.max_conns)?;
         self.count(&rx, 1);
+        drop(rx);
+        // The caller holds the socket's lock: what was missed meanwhile is for the I/O thread.
+        fence(Ordering::SeqCst);
+        if self.pending()
+            && let Some(runtime) = crate::runtime::started()
+        {
+            runtime.ring_io();
+        }
         Some(id)
     }
 
@@ -261,18 +269,37 @@ impl Link {
         if opened {
             self.count(&rx, 1);
         }
+        drop(rx);
+        self.poll_missed();
         opened
     }
 
-    /// The socket of `id` is gone here: records for it are dropped from now on, and its id is free
-    /// once the peer's `Close` has come too, or at once if the peer never knew it (`peer_closed`).
+    /// The socket of `id` is gone here: records for it are dropped from now on. Unless the peer never
+    /// knew the id (`unknown`) it is told, and the id is free once its `Close` has come too.
     /// Never called under a socket's lock.
-    pub fn forget(&self, id: u32, peer_closed: bool) {
+    pub fn forget(self: &Arc<Self>, id: u32, unknown: bool) {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
-        rx.conns.forget(id, peer_closed);
+        if !unknown {
+            // Under the same lock: who hears of the `Close` may use the id anew at once, which has to
+            // find it free here; and who finds it free here must not be told `Close` afterwards.
+            self.tx.lock().control(self, id, Kind::Close, &[]);
+        }
+        rx.conns.forget(id, unknown);
         self.count(&rx, 0);
+        drop(rx);
+        if !unknown {
+            self.fabric.notify(id);
+        }
+        self.poll_missed();
+    }
+
+    /// Makes up for records that another thread could not take in while this one had the `rx` lock for
+    /// something else: that thread relies on its holder, and may sleep by now.
+    fn poll_missed(self: &Arc<Self>) {
+        fence(Ordering::SeqCst);
+        self.poll(None);
     }
 
     /// Tells the stats page how many connections there are. Called under the `rx` lock.

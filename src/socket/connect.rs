@@ -407,7 +407,6 @@ impl Socket {
     ) -> Farewell {
         // The acceptor may have taken it at this very moment: it learns that nobody is there.
         opening.link.send_control(opening.id, Kind::Reset, &[]);
-        opening.link.send_control(opening.id, Kind::Close, &[]);
         sys::disconnect(opening.fd());
         let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
         Farewell {
