@@ -265,13 +265,22 @@ impl Link {
         // Its former bearer's last record may still lie in the ring.
         self.poll(None);
         let mut rx = self.rx.lock();
-        let opened = !self.is_dead() && rx.conns.open_as(id, socket);
-        if opened {
+        let opened = match self.is_dead() {
+            true => None,
+            false => rx.conns.open_as(id, socket),
+        };
+        if let Some(closed) = opened {
             self.count(&rx, 1);
+            if closed {
+                // Gone before its turn came: whoever accepts it reads the end of the stream.
+                let mut wakes = Wakes::new(None);
+                let _ = socket.deliver(self, id, &mut wakes, |conn| Ok(conn.on_close()));
+                wakes.ring();
+            }
         }
         drop(rx);
         self.poll_missed();
-        opened
+        opened.is_some()
     }
 
     /// The socket of `id` is gone here: records for it are dropped from now on. Unless the peer never
