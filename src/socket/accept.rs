@@ -194,10 +194,20 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
             && let Some(arrival) = side.pop()
         {
             listening.kernel_next = true;
+            let number = match new_number(&arrival, flags) {
+                Ok(number) => number,
+                Err(error) => {
+                    // As in the kernel: it stays in the queue until there is a number for it.
+                    if let Err(arrival) = side.put_back(arrival) {
+                        arrival.socket.discard();
+                    }
+                    return Err(error);
+                }
+            };
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
             }
-            return admit(arrival, flags);
+            return Ok(admit(arrival, number, flags));
         }
     }
     Err(Errno::AGAIN)
@@ -237,21 +247,18 @@ fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
     Ok((got, remote))
 }
 
-/// Gives an arrival a number of the application's.
-fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let Arrival { fd, socket, remote } = arrival;
+/// A number of the application's for an arrival.
+fn new_number(arrival: &Arrival, flags: i32) -> Result<RawFd, Errno> {
     let number = match flags & libc::SOCK_CLOEXEC {
-        0 => rustix::io::dup(fd.as_fd()),
-        _ => rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0),
+        0 => rustix::io::dup(arrival.fd.as_fd()),
+        _ => rustix::io::fcntl_dupfd_cloexec(arrival.fd.as_fd(), 0),
     };
-    let number = match number {
-        Ok(number) => number.into_raw_fd(),
-        Err(error) => {
-            drop(fd);
-            socket.discard();
-            return Err(error);
-        }
-    };
+    number.map(IntoRawFd::into_raw_fd)
+}
+
+/// The arrival is the application's as `number`.
+fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
+    let Arrival { fd, socket, remote } = arrival;
     drop(fd);
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
     if !nonblocking {
@@ -278,5 +285,5 @@ fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
         }
     };
     super::lifecycle::install(number, entry);
-    Ok((number, remote))
+    (number, remote)
 }
