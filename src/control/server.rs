@@ -293,6 +293,17 @@ impl Stranger {
         self.admit()
     }
 
+    /// Whether its kernel connection is over in both directions.
+    fn is_broken(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)) == Ok(1)
+    }
+
     fn reply(&self, frame: &[u8]) -> Result<(), Errno> {
         match rustix::net::send(&self.fd, frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
             n if n == frame.len() => Ok(()),
@@ -303,6 +314,11 @@ impl Stranger {
     /// Hands the connection to the application's `accept`, or waits for room.
     fn admit(mut self) -> Option<Stranger> {
         if !self.listener.has_room() {
+            if self.is_broken() {
+                // It goes another way, and would be reported for ever.
+                self.listener.held.fetch_sub(1, Ordering::AcqRel);
+                return None;
+            }
             return Some(self);
         }
         let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else {
