@@ -154,6 +154,15 @@ impl Runtime {
         self.next_io.fetch_add(1, Ordering::Relaxed) % self.io.len()
     }
 
+    /// `link` is over: nobody keeps it for later any more.
+    pub fn let_go(&self, link: &Arc<Link>) {
+        for io in &self.io {
+            io.links.lock().retain(|l| !Arc::ptr_eq(l, link));
+        }
+        let dead = self.cache.lock().dead();
+        drop(dead);
+    }
+
     /// Has I/O thread `index` keep `link` moving.
     pub fn serve(&self, link: &Arc<Link>, index: usize) {
         let io = &self.io[index];

@@ -209,15 +209,15 @@ impl Control {
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return !link.is_dead(),
-                _ => {
-                    tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-                    link.retire(Errno::CONNRESET, false);
-                    self.accepted.remove(link.token());
-                    return false;
-                }
+                Err(Errno::AGAIN) if !link.is_dead() => return true,
+                _ => break,
             }
         }
+        tracing::info!(target: "netacc::control", "the peer process of a link is gone");
+        link.retire(Errno::CONNRESET, false);
+        self.accepted.remove(link.token());
+        self.runtime.let_go(link);
+        false
     }
 }
 
