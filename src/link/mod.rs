@@ -354,6 +354,8 @@ impl Link {
             }
         }
         wakes.ring();
+        // A peer that broke the protocol does not know: its connections must not wait for us.
+        self.fabric.hang_up();
         self.stats.set_state(LinkState::Failed);
     }
 }
