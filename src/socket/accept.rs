@@ -213,19 +213,10 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
     Err(Errno::AGAIN)
 }
 
-/// The kernel's accept4, unseen by the hooks and not a cancellation point: a lock is held. The
-/// listener is non-blocking.
+/// From the kernel's queue. The listener is non-blocking.
 fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let kept = sys::errno();
-    // SAFETY: null addresses are allowed.
-    let got = unsafe { orig::syscall(libc::SYS_accept4, fd as usize, 0, 0, flags as usize, 0, 0) }
-        as RawFd;
-    if got < 0 {
-        let error = sys::last_error();
-        sys::set_errno(kept);
-        return Err(error);
-    }
-    let Some(remote) = Address::peer_of(got) else {
+    let (got, remote) = Address::accept(fd, flags)?;
+    let Some(remote) = remote else {
         sys::close(got);
         return Err(Errno::CONNABORTED);
     };

@@ -116,7 +116,10 @@ impl Farewell {
 impl Socket {
     fn lose_number(&'static self, fd: RawFd) {
         let mut inner = self.lock();
-        inner.fds.retain(|&f| f != fd);
+        // Once: dup2 onto a number that stood for this very socket lists it anew before it goes.
+        if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
+            inner.fds.remove(at);
+        }
         if inner.fds.is_empty() {
             let farewell = inner.end();
             // Not recycled before the link has forgotten it.
