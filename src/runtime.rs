@@ -79,7 +79,8 @@ pub fn start() -> Option<&'static Runtime> {
     if let Some(runtime) = started() {
         return Some(runtime);
     }
-    let me = rustix::thread::gettid().as_raw_nonzero().get();
+    // SAFETY: no arguments, cannot fail.
+    let me = unsafe { libc::gettid() };
     let deadline = sys::now_ns() + PATIENCE_NS;
     while let Err(maker) = STARTING.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
         if maker == me || sys::now_ns() > deadline {

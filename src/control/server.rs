@@ -60,7 +60,7 @@ impl Control {
             let fd = match rustix::net::accept_with(listener.as_fd(), flags) {
                 Ok(fd) => InternalFd::adopt(fd),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(_) => return,
+                Err(error) => return pause_unless_done(error),
             };
             let Some(remote) = Address::peer_of(fd.as_raw_fd()) else {
                 continue;
@@ -176,7 +176,7 @@ impl Control {
             let fd = match rustix::net::accept_with(rendezvous, flags) {
                 Ok(fd) => InternalFd::adopt(fd),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(_) => return,
+                Err(error) => return pause_unless_done(error),
             };
             let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else {
                 continue;
@@ -218,6 +218,17 @@ impl Control {
         self.accepted.remove(link.token());
         self.runtime.let_go(link);
         false
+    }
+}
+
+/// An accept without descriptors or memory would be tried again at once, for ever.
+fn pause_unless_done(error: Errno) {
+    if error != Errno::AGAIN {
+        let nap = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 2_000_000,
+        };
+        let _ = rustix::event::poll(&mut [], Some(&nap));
     }
 }
 
