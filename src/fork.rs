@@ -39,13 +39,26 @@ fn watch() {
     }
     // SAFETY: both functions live as long as the library, which is never unloaded.
     unsafe {
-        libc::pthread_atfork(None, None, Some(child));
+        libc::pthread_atfork(Some(prepare), None, Some(child));
         libc::atexit(at_exit);
     }
 }
 
 extern "C" fn at_exit() {
     stats::remove_at_exit();
+}
+
+/// Runs in the parent, before a fork.
+extern "C" fn prepare() {
+    if runtime::started().is_none() || is_stranger() {
+        return;
+    }
+    let _errno = crate::log::ErrnoGuard::new();
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+        if let Entry::Socket(socket) = entry {
+            socket.leave_to_children();
+        }
+    });
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.

@@ -103,6 +103,7 @@ fn add(
         return Err(Errno::EXIST);
     }
     set.need_waiter(epfd)?;
+    inner.claim_listener();
     let in_kernel = !inner.is_virtual();
     if in_kernel {
         kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;

@@ -64,6 +64,7 @@ impl Socket {
                 page.set_addresses(side.local.to_std(), side.local.unspecified());
                 inner.stats = Some(page);
                 inner.role = Role::Listening(Box::new(Listening {
+                    claimed: false,
                     kernel_next: false,
                     side: Some(side.clone()),
                 }));
@@ -118,7 +119,7 @@ impl Socket {
     pub unsafe fn accept(
         &'static self,
         fd: RawFd,
-        inner: MutexGuard<'static, Inner>,
+        mut inner: MutexGuard<'static, Inner>,
         addr: *mut sockaddr,
         len: *mut socklen_t,
         flags: i32,
@@ -126,6 +127,7 @@ impl Socket {
         if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
             return Err(Errno::INVAL);
         }
+        inner.claim_listener();
         let nonblocking = inner.nonblocking;
         let timeout = inner.receive_timeout;
         let mut attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
