@@ -319,11 +319,6 @@ impl Link {
         stats::bump(&self.stats.conns_total, opened);
     }
 
-    /// Connections open on it.
-    pub fn conns(&self) -> usize {
-        self.rx.lock().conns.live()
-    }
-
     /// Makes sure that the peer can ring `waiter` directly.
     pub fn introduce(&self, waiter: &Waiter) {
         let bit = 1u64 << waiter.slot();
