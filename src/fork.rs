@@ -16,10 +16,12 @@ fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
-/// Something is about to be put into the tables.
+/// Something is about to be put into the tables. From the first time on a fork passes through
+/// [`child`], for it copies them.
 pub fn claim() {
     if OWNER.load(Ordering::Relaxed) == 0 {
         OWNER.store(pid(), Ordering::Relaxed);
+        watch();
     }
 }
 
@@ -70,20 +72,33 @@ pub fn children_serve() -> bool {
 }
 
 /// Has the C library tell us of forks and of the process's end. Once.
-pub fn watch() {
+fn watch() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
     if WATCHED.swap(true, Ordering::AcqRel) {
         return;
     }
     // SAFETY: both functions live as long as the library, which is never unloaded.
     unsafe {
-        libc::pthread_atfork(None, None, Some(child));
+        libc::pthread_atfork(Some(prepare), None, Some(child));
         libc::atexit(at_exit);
     }
 }
 
 extern "C" fn at_exit() {
     stats::remove_at_exit();
+}
+
+/// Runs in the parent, before a fork.
+extern "C" fn prepare() {
+    if runtime::started().is_none() || is_stranger() {
+        return;
+    }
+    let _errno = crate::log::ErrnoGuard::new();
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+        if let Entry::Socket(socket) = entry {
+            socket.leave_to_children();
+        }
+    });
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.

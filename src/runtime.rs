@@ -2,7 +2,7 @@
 //! connect or listen of a TCP socket, never at load; a forked child makes its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -42,7 +42,11 @@ pub struct IoThread {
 }
 
 static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(core::ptr::null_mut());
-static STARTING: AtomicBool = AtomicBool::new(false);
+/// The thread that makes the runtime; 0 if none does.
+static STARTING: AtomicI32 = AtomicI32::new(0);
+
+/// How long a thread waits for another one that makes the runtime.
+const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// The runtime of a process that has one.
 ///
@@ -68,31 +72,37 @@ pub fn spin_ns() -> u32 {
     started().map_or(0, |runtime| runtime.config.spin.as_nanos() as u32)
 }
 
-/// The runtime, made now if need be. `None` when descriptors or threads cannot be had, or another
-/// thread is making it this very moment and this one cannot wait (a signal handler on top of it):
+/// The runtime, made now if need be. `None` when descriptors or threads cannot be had, or when
+/// this very thread is making it (a signal handler on top of it) or another one takes too long:
 /// the caller goes on with plain TCP.
 pub fn start() -> Option<&'static Runtime> {
     if let Some(runtime) = started() {
         return Some(runtime);
     }
-    for _ in 0..2000 {
-        if !STARTING.swap(true, Ordering::Acquire) {
-            let made = started().or_else(|| make().ok());
-            STARTING.store(false, Ordering::Release);
-            return made;
+    // SAFETY: no arguments, cannot fail.
+    let me = unsafe { libc::gettid() };
+    let deadline = sys::now_ns() + PATIENCE_NS;
+    while let Err(maker) = STARTING.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+        if maker == me || sys::now_ns() > deadline {
+            return None;
         }
-        std::thread::yield_now();
+        let nap = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000,
+        };
+        let _ = rustix::event::poll(&mut [], Some(&nap));
         if let Some(runtime) = started() {
             return Some(runtime);
         }
     }
-    None
+    let made = started().or_else(|| make().ok());
+    STARTING.store(0, Ordering::Release);
+    made
 }
 
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
-    crate::fork::watch();
     crate::fork::share();
     let (config, problems) = crate::config::load();
     crate::log::init(&config);
@@ -156,6 +166,15 @@ impl Runtime {
         self.next_io.fetch_add(1, Ordering::Relaxed) % self.io.len()
     }
 
+    /// `link` is over: nobody keeps it for later any more.
+    pub fn let_go(&self, link: &Arc<Link>) {
+        for io in &self.io {
+            io.links.lock().retain(|l| !Arc::ptr_eq(l, link));
+        }
+        let dead = self.cache.lock().dead();
+        drop(dead);
+    }
+
     /// Has I/O thread `index` keep `link` moving.
     pub fn serve(&self, link: &Arc<Link>, index: usize) {
         let io = &self.io[index];
@@ -170,5 +189,5 @@ impl Runtime {
 /// No other thread may run.
 pub unsafe fn reset_after_fork() {
     RUNTIME.store(core::ptr::null_mut(), Ordering::Release);
-    STARTING.store(false, Ordering::Release);
+    STARTING.store(0, Ordering::Release);
 }

@@ -82,6 +82,19 @@ impl Cache {
         }
     }
 
+    /// Takes the links out that are over, for the caller to let go of.
+    pub fn dead(&mut self) -> Vec<Arc<Link>> {
+        let mut dead = Vec::new();
+        for known in self.known.values_mut() {
+            if let Known::Linked(links) = known {
+                dead.extend(links.extract_if(.., |l| l.is_dead()));
+            }
+        }
+        self.known
+            .retain(|_, known| !matches!(known, Known::Linked(links) if links.is_empty()));
+        dead
+    }
+
     /// `key` was found not to be NetACC; remembered for at most `max_ttl_ns`.
     pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
         let ttl_ns = match self.known.get(&key) {

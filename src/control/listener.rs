@@ -129,6 +129,20 @@ impl SideListener {
         arrival
     }
 
+    /// Puts a connection back that could not be accepted now. A closed listener gives it back.
+    ///
+    /// # Errors
+    /// The arrival, if the listener was closed meanwhile.
+    pub fn put_back(&self, arrival: Arrival) -> Result<(), Arrival> {
+        let mut queue = self.queue.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(arrival);
+        }
+        queue.push_front(arrival);
+        self.ready.store(queue.len(), Ordering::Release);
+        Ok(())
+    }
+
     /// No more: returns what nobody will accept.
     pub fn close(&self) -> VecDeque<Arrival> {
         let mut queue = self.queue.lock();
@@ -146,9 +160,9 @@ impl AsFd for SideListener {
     }
 }
 
-/// As the kernel: a backlog of n holds n + 1.
+/// As the kernel: a backlog of n holds n + 1, and a negative one is a very large one.
 fn room_of(backlog: i32) -> usize {
-    (backlog.clamp(0, 4096) + 1) as usize
+    backlog.cast_unsigned().min(4096) as usize + 1
 }
 
 fn open(

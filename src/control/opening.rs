@@ -36,6 +36,7 @@ pub struct Opening {
     pub dest: Address,
     fd: RawFd,
     stage: Stage,
+    announced: bool,
     deadline: u64,
 }
 
@@ -72,6 +73,7 @@ impl Opening {
             dest,
             fd,
             stage: Stage::Connecting,
+            announced: false,
             deadline,
         }
     }
@@ -79,6 +81,11 @@ impl Opening {
     /// The application's descriptor.
     pub fn fd(&self) -> RawFd {
         self.fd
+    }
+
+    /// Whether the acceptor may know of it.
+    pub fn is_announced(&self) -> bool {
+        self.announced
     }
 
     /// When it is to be given up, in [`now_ns`] time.
@@ -112,6 +119,7 @@ impl Opening {
                 token: *self.link.token(),
             }
             .encode();
+            self.announced = true;
             if rustix::net::send(fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
                 != Ok(frame.len())
             {

@@ -60,7 +60,7 @@ impl Control {
             let fd = match rustix::net::accept_with(listener.as_fd(), flags) {
                 Ok(fd) => InternalFd::adopt(fd),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(_) => return,
+                Err(error) => return pause_unless_done(error),
             };
             let Some(remote) = Address::peer_of(fd.as_raw_fd()) else {
                 continue;
@@ -176,7 +176,7 @@ impl Control {
             let fd = match rustix::net::accept_with(rendezvous, flags) {
                 Ok(fd) => InternalFd::adopt(fd),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(_) => return,
+                Err(error) => return pause_unless_done(error),
             };
             let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else {
                 continue;
@@ -209,15 +209,26 @@ impl Control {
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return !link.is_dead(),
-                _ => {
-                    tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-                    link.retire(Errno::CONNRESET, false);
-                    self.accepted.remove(link.token());
-                    return false;
-                }
+                Err(Errno::AGAIN) if !link.is_dead() => return true,
+                _ => break,
             }
         }
+        tracing::info!(target: "netacc::control", "the peer process of a link is gone");
+        link.retire(Errno::CONNRESET, false);
+        self.accepted.remove(link.token());
+        self.runtime.let_go(link);
+        false
+    }
+}
+
+/// An accept without descriptors or memory would be tried again at once, for ever.
+fn pause_unless_done(error: Errno) {
+    if error != Errno::AGAIN {
+        let nap = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 2_000_000,
+        };
+        let _ = rustix::event::poll(&mut [], Some(&nap));
     }
 }
 
@@ -293,6 +304,17 @@ impl Stranger {
         self.admit()
     }
 
+    /// Whether its kernel connection is over in both directions.
+    fn is_broken(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)) == Ok(1)
+    }
+
     fn reply(&self, frame: &[u8]) -> Result<(), Errno> {
         match rustix::net::send(&self.fd, frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
             n if n == frame.len() => Ok(()),
@@ -303,6 +325,11 @@ impl Stranger {
     /// Hands the connection to the application's `accept`, or waits for room.
     fn admit(mut self) -> Option<Stranger> {
         if !self.listener.has_room() {
+            if self.is_broken() {
+                // It goes another way, and would be reported for ever.
+                self.listener.held.fetch_sub(1, Ordering::AcqRel);
+                return None;
+            }
             return Some(self);
         }
         let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else {

@@ -112,6 +112,8 @@ pub trait Fabric: Send + Sync {
     fn disarm(&self, slot: u8);
     /// Offers the descriptor by which the peer can wake `slot` (an eventfd).
     fn offer_bell(&self, slot: u8, bell: rustix::fd::BorrowedFd<'_>);
+    /// The link is over: the peer learns of it as it learns of our end.
+    fn hang_up(&self);
     /// The peer offered one.
     fn install_bell(&self, slot: u8, bell: crate::real::sys::InternalFd);
 }

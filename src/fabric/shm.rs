@@ -338,6 +338,12 @@ impl Fabric for Shm {
         }
     }
 
+    fn hang_up(&self) {
+        if let Bells::Peer { pass, .. } = &self.bells {
+            let _ = rustix::net::shutdown(pass, rustix::net::Shutdown::Both);
+        }
+    }
+
     fn install_bell(&self, slot: u8, bell: InternalFd) {
         if let Bells::Peer { fds, .. } = &self.bells
             && slot != SLOT_IO

@@ -12,7 +12,7 @@ pub mod turn;
 mod tx;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
@@ -248,6 +248,14 @@ impl Link {
         }
         let id = rx.conns.open(socket, self.terms.max_conns)?;
         self.count(&rx, 1);
+        drop(rx);
+        // The caller holds the socket's lock: what was missed meanwhile is for the I/O thread.
+        fence(Ordering::SeqCst);
+        if self.pending()
+            && let Some(runtime) = crate::runtime::started()
+        {
+            runtime.ring_io();
+        }
         Some(id)
     }
 
@@ -257,22 +265,50 @@ impl Link {
         // Its former bearer's last record may still lie in the ring.
         self.poll(None);
         let mut rx = self.rx.lock();
-        let opened = !self.is_dead() && rx.conns.open_as(id, socket);
-        if opened {
+        let opened = match self.is_dead() {
+            true => None,
+            false => rx.conns.open_as(id, socket),
+        };
+        if let Some(closed) = opened {
             self.count(&rx, 1);
+            if closed {
+                // Gone before its turn came: whoever accepts it reads the end of the stream.
+                let mut wakes = Wakes::new(None);
+                let _ = socket.deliver(self, id, &mut wakes, |conn| Ok(conn.on_close()));
+                wakes.ring();
+            }
         }
-        opened
+        drop(rx);
+        self.poll_missed();
+        opened.is_some()
     }
 
-    /// The socket of `id` is gone here: records for it are dropped from now on, and its id is free
-    /// once the peer's `Close` has come too, or at once if the peer never knew it (`peer_closed`).
+    /// The socket of `id` is gone here: records for it are dropped from now on. Unless the peer never
+    /// knew the id (`unknown`) it is told, and the id is free once its `Close` has come too.
     /// Never called under a socket's lock.
-    pub fn forget(&self, id: u32, peer_closed: bool) {
+    pub fn forget(self: &Arc<Self>, id: u32, unknown: bool) {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
-        rx.conns.forget(id, peer_closed);
+        if !unknown {
+            // Under the same lock: who hears of the `Close` may use the id anew at once, which has to
+            // find it free here; and who finds it free here must not be told `Close` afterwards.
+            self.tx.lock().control(self, id, Kind::Close, &[]);
+        }
+        rx.conns.forget(id, unknown);
         self.count(&rx, 0);
+        drop(rx);
+        if !unknown {
+            self.fabric.notify(id);
+        }
+        self.poll_missed();
+    }
+
+    /// Makes up for records that another thread could not take in while this one had the `rx` lock for
+    /// something else: that thread relies on its holder, and may sleep by now.
+    fn poll_missed(self: &Arc<Self>) {
+        fence(Ordering::SeqCst);
+        self.poll(None);
     }
 
     /// Tells the stats page how many connections there are. Called under the `rx` lock.
@@ -281,11 +317,6 @@ impl Link {
             .conns_now
             .store(rx.conns.live() as u64, Ordering::Relaxed);
         stats::bump(&self.stats.conns_total, opened);
-    }
-
-    /// Connections open on it.
-    pub fn conns(&self) -> usize {
-        self.rx.lock().conns.live()
     }
 
     /// Makes sure that the peer can ring `waiter` directly.
@@ -318,6 +349,8 @@ impl Link {
             }
         }
         wakes.ring();
+        // A peer that broke the protocol does not know: its connections must not wait for us.
+        self.fabric.hang_up();
         self.stats.set_state(LinkState::Failed);
     }
 }

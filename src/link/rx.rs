@@ -159,6 +159,8 @@ enum Place {
     Closing,
     /// The peer's `Close` has come; open here.
     Half(&'static Socket),
+    /// The peer, which chose the id, closed it before it was opened here.
+    Gone,
 }
 
 /// The connections of a link by id.
@@ -201,19 +203,33 @@ impl Conns {
         Some(id)
     }
 
-    pub fn open_as(&mut self, id: u32, socket: &'static Socket) -> bool {
-        if id as usize >= MAX_CONNS {
-            return false;
+    /// Opens an id that the peer chose; tells whether the peer has closed it already. `None`: it is
+    /// not free.
+    pub fn open_as(&mut self, id: u32, socket: &'static Socket) -> Option<bool> {
+        let place = self.place(id)?;
+        let closed = match place {
+            Place::Free => false,
+            Place::Gone => true,
+            _ => return None,
+        };
+        *place = match closed {
+            false => Place::Open(socket),
+            true => Place::Half(socket),
+        };
+        self.live += 1;
+        Some(closed)
+    }
+
+    /// The place of an id that the peer may use.
+    fn place(&mut self, id: u32) -> Option<&mut Place> {
+        let at = id as usize;
+        if at >= MAX_CONNS {
+            return None;
         }
-        if self.places.len() <= id as usize {
-            self.places.resize(id as usize + 1, Place::Free);
+        if self.places.len() <= at {
+            self.places.resize(at + 1, Place::Free);
         }
-        let free = matches!(self.places[id as usize], Place::Free);
-        if free {
-            self.places[id as usize] = Place::Open(socket);
-            self.live += 1;
-        }
-        free
+        self.places.get_mut(at)
     }
 
     pub fn forget(&mut self, id: u32, peer_closed: bool) {
@@ -226,22 +242,27 @@ impl Conns {
                 *place = Place::Free;
                 self.free.extend(self.chooses.then_some(id));
             }
-            Place::Free | Place::Closing => return,
+            Place::Free | Place::Closing | Place::Gone => return,
         }
         self.live -= 1;
     }
 
     pub fn peer_closed(&mut self, id: u32) {
-        let Some(place) = self.places.get_mut(id as usize) else {
+        let chooses = self.chooses;
+        if chooses && id as usize >= self.places.len() {
+            return;
+        }
+        let Some(place) = self.place(id) else {
             return;
         };
         match *place {
             Place::Open(socket) => *place = Place::Half(socket),
             Place::Closing => {
                 *place = Place::Free;
-                self.free.extend(self.chooses.then_some(id));
+                self.free.extend(chooses.then_some(id));
             }
-            Place::Free | Place::Half(_) => {}
+            Place::Free if !chooses => *place = Place::Gone,
+            Place::Free | Place::Half(_) | Place::Gone => {}
         }
     }
 

@@ -104,6 +104,7 @@ fn add(
     }
     set.need_waiter(epfd)?;
     inner.waited_for();
+    inner.claim_listener();
     let in_kernel = !inner.is_virtual();
     if in_kernel {
         kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;

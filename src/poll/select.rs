@@ -79,7 +79,8 @@ impl<'a> Call<'a> {
                 asks_kernel = true;
                 continue;
             };
-            let inner = socket.lock();
+            let mut inner = socket.lock();
+            inner.claim_listener();
             if inner.is_virtual() {
                 kernel[at].fd = -1;
             } else {

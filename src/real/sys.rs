@@ -85,12 +85,14 @@ pub fn close(fd: RawFd) {
 }
 
 /// The lowest number for the library's own descriptors: three quarters up the soft limit, so that
-/// the low numbers stay the application's and `select` users keep theirs below 1,024.
+/// the low numbers stay the application's and `select` users keep theirs below 1,024; but not higher
+/// than need be, for each fork copies the table of descriptors up to the highest one, and so do we.
 fn high_floor() -> RawFd {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(1 << 20);
-    let limit = limit.min(crate::fdtable::CAPACITY as u64);
+    const HIGH_ENOUGH: u64 = 16 << 10;
+    let limit = limit.min(HIGH_ENOUGH);
     (limit - limit / 4) as RawFd
 }
 

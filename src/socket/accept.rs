@@ -64,6 +64,7 @@ impl Socket {
                 page.set_addresses(side.local.to_std(), side.local.unspecified());
                 inner.stats = Some(page);
                 inner.role = Role::Listening(Box::new(Listening {
+                    claimed: false,
                     kernel_next: false,
                     side: Some(side.clone()),
                 }));
@@ -118,7 +119,7 @@ impl Socket {
     pub unsafe fn accept(
         &'static self,
         fd: RawFd,
-        inner: MutexGuard<'static, Inner>,
+        mut inner: MutexGuard<'static, Inner>,
         addr: *mut sockaddr,
         len: *mut socklen_t,
         flags: i32,
@@ -126,6 +127,7 @@ impl Socket {
         if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
             return Err(Errno::INVAL);
         }
+        inner.claim_listener();
         let nonblocking = inner.nonblocking;
         let timeout = inner.receive_timeout;
         let mut attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
@@ -195,6 +197,16 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
             && let Some(arrival) = side.pop()
         {
             listening.kernel_next = true;
+            let number = match new_number(&arrival, flags) {
+                Ok(number) => number,
+                Err(error) => {
+                    // As in the kernel: it stays in the queue until there is a number for it.
+                    if let Err(arrival) = side.put_back(arrival) {
+                        arrival.socket.discard();
+                    }
+                    return Err(error);
+                }
+            };
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
             }
@@ -209,25 +221,16 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
                 heir.low_water = low_water;
                 heir.linger = linger;
             }
-            return admit(arrival, flags);
+            return Ok(admit(arrival, number, flags));
         }
     }
     Err(Errno::AGAIN)
 }
 
-/// The kernel's accept4, unseen by the hooks and not a cancellation point: a lock is held. The
-/// listener is non-blocking.
+/// From the kernel's queue. The listener is non-blocking.
 fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let kept = sys::errno();
-    // SAFETY: null addresses are allowed.
-    let got = unsafe { orig::syscall(libc::SYS_accept4, fd as usize, 0, 0, flags as usize, 0, 0) }
-        as RawFd;
-    if got < 0 {
-        let error = sys::last_error();
-        sys::set_errno(kept);
-        return Err(error);
-    }
-    let Some(remote) = Address::peer_of(got) else {
+    let (got, remote) = Address::accept(fd, flags)?;
+    let Some(remote) = remote else {
         sys::close(got);
         return Err(Errno::CONNABORTED);
     };
@@ -249,21 +252,18 @@ fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
     Ok((got, remote))
 }
 
-/// Gives an arrival a number of the application's.
-fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let Arrival { fd, socket, remote } = arrival;
+/// A number of the application's for an arrival.
+fn new_number(arrival: &Arrival, flags: i32) -> Result<RawFd, Errno> {
     let number = match flags & libc::SOCK_CLOEXEC {
-        0 => rustix::io::dup(fd.as_fd()),
-        _ => rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0),
+        0 => rustix::io::dup(arrival.fd.as_fd()),
+        _ => rustix::io::fcntl_dupfd_cloexec(arrival.fd.as_fd(), 0),
     };
-    let number = match number {
-        Ok(number) => number.into_raw_fd(),
-        Err(error) => {
-            drop(fd);
-            socket.discard();
-            return Err(error);
-        }
-    };
+    number.map(IntoRawFd::into_raw_fd)
+}
+
+/// The arrival is the application's as `number`.
+fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
+    let Arrival { fd, socket, remote } = arrival;
     drop(fd);
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
     if !nonblocking {
@@ -290,5 +290,5 @@ fn admit(arrival: Arrival, flags: i32) -> Result<(RawFd, Address), Errno> {
         }
     };
     super::lifecycle::install(number, entry);
-    Ok((number, remote))
+    (number, remote)
 }

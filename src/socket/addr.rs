@@ -155,15 +155,40 @@ impl Address {
     fn ask(fd: i32, call: libc::c_long) -> Option<Address> {
         let mut storage = MaybeUninit::<sockaddr_in6>::zeroed();
         let mut len = size_of::<sockaddr_in6>() as socklen_t;
+        let kept = crate::real::sys::errno();
         // SAFETY: a buffer of `len` bytes; the kernel writes at most that.
         unsafe {
             let (to, len_at) = (storage.as_mut_ptr() as usize, &raw mut len as usize);
             let rc = crate::real::orig::syscall(call, fd as usize, to, len_at, 0, 0, 0);
             if rc != 0 {
-                crate::real::sys::set_errno(0);
+                crate::real::sys::set_errno(kept);
                 return None;
             }
             Address::read(storage.as_ptr().cast(), len)
+        }
+    }
+
+    /// accept4(2), unseen by the hooks and not a cancellation point: the new descriptor and its peer,
+    /// which the kernel knows even if the connection is over by now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn accept(fd: i32, flags: i32) -> Result<(i32, Option<Address>), Errno> {
+        let mut storage = MaybeUninit::<sockaddr_in6>::zeroed();
+        let mut len = size_of::<sockaddr_in6>() as socklen_t;
+        let kept = crate::real::sys::errno();
+        // SAFETY: as in `ask`.
+        unsafe {
+            let (to, len_at) = (storage.as_mut_ptr() as usize, &raw mut len as usize);
+            let call = libc::SYS_accept4;
+            let got =
+                crate::real::orig::syscall(call, fd as usize, to, len_at, flags as usize, 0, 0);
+            if got < 0 {
+                let error = crate::real::sys::last_error();
+                crate::real::sys::set_errno(kept);
+                return Err(error);
+            }
+            Ok((got as i32, Address::read(storage.as_ptr().cast(), len)))
         }
     }
 

@@ -360,8 +360,13 @@ impl Socket {
         inner: &mut Inner,
         opening: &Opening,
     ) -> Vec<(&'static EpollSet, u64)> {
-        let Role::Connecting(Some(conn)) = std::mem::replace(&mut inner.role, Role::Fresh) else {
-            return Vec::new();
+        let conn = match std::mem::replace(&mut inner.role, Role::Fresh) {
+            Role::Connecting(Some(conn)) => conn,
+            // Closed by another thread during a blocking connect.
+            other => {
+                inner.role = other;
+                return Vec::new();
+            }
         };
         inner.role = Role::Connected(conn);
         inner.remote = Some(opening.dest);
@@ -405,13 +410,14 @@ impl Socket {
         opening: &Opening,
         reason: Reason,
     ) -> Farewell {
-        // The acceptor may have taken it at this very moment: it learns that nobody is there.
-        opening.link.send_control(opening.id, Kind::Reset, &[]);
-        opening.link.send_control(opening.id, Kind::Close, &[]);
+        if opening.is_announced() {
+            // The acceptor may have taken it at this very moment: it learns that nobody is there.
+            opening.link.send_control(opening.id, Kind::Reset, &[]);
+        }
         sys::disconnect(opening.fd());
         let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
         Farewell {
-            link: Some((opening.link.clone(), opening.id, false)),
+            link: Some((opening.link.clone(), opening.id, !opening.is_announced())),
             ..farewell
         }
     }

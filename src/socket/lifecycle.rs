@@ -79,7 +79,8 @@ pub fn close(fd: RawFd) {
 /// What is left to do for an ended socket once its lock is released.
 #[derive(Default)]
 pub struct Farewell {
-    /// The link and the id there that it gives up, and whether the peer never knew the id.
+    /// The link and the id there that it gives up, and whether the peer never knew the id. If it
+    /// did, it is told.
     pub link: Option<(Arc<Link>, u32, bool)>,
     /// Whether the sets count the link for it.
     pub joined: bool,
@@ -100,8 +101,8 @@ impl Farewell {
         for (set, life) in self.sets {
             set.drop_watch(life, counted);
         }
-        if let Some((link, id, peer_closed)) = self.link {
-            link.forget(id, peer_closed);
+        if let Some((link, id, unknown)) = self.link {
+            link.forget(id, unknown);
         }
         if let Some(side) = self.listener {
             for arrival in side.close() {
@@ -115,7 +116,10 @@ impl Farewell {
 impl Socket {
     fn lose_number(&'static self, fd: RawFd) {
         let mut inner = self.lock();
-        inner.fds.retain(|&f| f != fd);
+        // Once: dup2 onto a number that stood for this very socket lists it anew before it goes.
+        if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
+            inner.fds.remove(at);
+        }
         if inner.fds.is_empty() {
             let farewell = inner.end();
             // Not recycled before the link has forgotten it.
@@ -193,7 +197,6 @@ impl Inner {
                 if (unread || self.linger == Some(0)) && !conn.peer_closed {
                     conn.link.send_control(conn.id, Kind::Reset, &[]);
                 }
-                conn.link.send_control(conn.id, Kind::Close, &[]);
                 farewell.link = Some((conn.link.clone(), conn.id, false));
                 stats::add(&stats::global().conns_closed, 1);
             }

@@ -27,7 +27,7 @@ use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::slab::Slab;
-use crate::stats::ConnStats;
+use crate::stats::{ConnStats, Mode, Reason};
 use addr::Address;
 
 /// What a socket is at the moment.
@@ -48,10 +48,51 @@ pub enum Role {
 
 /// A listener with a side port.
 pub struct Listening {
+    /// This process has asked for a connection, or watches for one.
+    pub claimed: bool,
     /// The kernel's queue is looked at next, for fairness.
     pub kernel_next: bool,
     /// The other door; a forked child has none.
     pub side: Option<Arc<SideListener>>,
+}
+
+impl Inner {
+    /// The application means to accept here, if this is a listener.
+    pub fn claim_listener(&mut self) {
+        if let Role::Listening(listening) = &mut self.role {
+            listening.claimed = true;
+        }
+    }
+}
+
+impl Socket {
+    /// Before a fork: a listener that this process never asked for a connection is for its children to
+    /// accept from (a server of many processes). What came in by the side port would wait here for
+    /// ever, so it is closed.
+    pub fn leave_to_children(&'static self) {
+        // Whoever has the lock is busy with it.
+        let Some(mut inner) = self.inner.try_lock() else {
+            return;
+        };
+        let Role::Listening(listening) = &mut inner.role else {
+            return;
+        };
+        if listening.claimed {
+            return;
+        }
+        let listener = listening.side.take();
+        if listener.is_some() {
+            inner
+                .stats
+                .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
+        }
+        drop(inner);
+        lifecycle::Farewell {
+            listener,
+            ..lifecycle::Farewell::default()
+        }
+        .say();
+    }
 }
 
 impl Listening {
@@ -321,6 +362,7 @@ impl Socket {
         let role = match &old.role {
             Role::Fresh => Role::Fresh,
             Role::Listening(_) => Role::Listening(Box::new(Listening {
+                claimed: false,
                 kernel_next: true,
                 side: None,
             })),

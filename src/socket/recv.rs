@@ -8,14 +8,6 @@ use crate::link::record::Kind;
 use crate::real::sys::Errno;
 use crate::stats;
 
-/// Flags that are carried; a call with others is not.
-pub const FLAGS: i32 = libc::MSG_PEEK
-    | libc::MSG_WAITALL
-    | libc::MSG_DONTWAIT
-    | libc::MSG_TRUNC
-    | libc::MSG_NOSIGNAL
-    | libc::MSG_CMSG_CLOEXEC;
-
 /// What became of a data call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -111,7 +103,7 @@ impl Socket {
             flags,
             copied: 0,
         };
-        if flags & !FLAGS != 0 {
+        if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
             return unusual(&inner, flags);
         }
         // What is there already may do; if not, the link may have more.
@@ -137,13 +129,12 @@ impl Socket {
     }
 }
 
-/// Flags that no accelerated connection can serve: out-of-band data and the error queue, both of
-/// which are always empty here. Answered as the kernel answers when it has none.
+/// Out-of-band data and the error queue, both of which are always empty here. Answered as the kernel
+/// answers when it has none; all other flags that recv does not know it ignores, as the kernel.
 fn unusual(inner: &Inner, flags: i32) -> Result<Outcome, Errno> {
     match inner.role {
         Role::Connected(_) if flags & libc::MSG_OOB != 0 => Err(Errno::INVAL),
-        Role::Connected(_) if flags & libc::MSG_ERRQUEUE != 0 => Err(Errno::AGAIN),
-        Role::Connected(_) => Err(Errno::OPNOTSUPP),
+        Role::Connected(_) => Err(Errno::AGAIN),
         _ => Ok(Outcome::Kernel),
     }
 }
