@@ -91,7 +91,8 @@ const G: u64 = 1 << 30;
 pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_SOR_MSG_SIZE",
-        doc: "Size of one message buffer. A larger write is cut into pieces of this size.",
+        doc: "Largest record payload that a sender writes at once; it is never more than an eighth \
+              of the ring (NACC_RING_SIZE). A larger write is cut into several records.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,
@@ -104,7 +105,8 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_RDMA_MR_MIN_INC_SIZE",
         doc: "Size of the first registered memory region of a device. Each further region is twice \
-              as large as the one before it.",
+              as large as the one before it. Only the RDMA fabric uses it, which this version does \
+              not have: the key is read and checked for compatibility.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,
@@ -117,7 +119,8 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_RDMA_MR_MAX_INC_SIZE",
         doc: "Size at which registered memory regions stop growing. It must not be smaller than \
-              NACC_RDMA_MR_MIN_INC_SIZE.",
+              NACC_RDMA_MR_MIN_INC_SIZE. Only the RDMA fabric uses it, which this version does not \
+              have: the key is read and checked for compatibility.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,
@@ -129,10 +132,9 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_SOR_CONN_PER_QP",
-        doc: "Connections that one link (one queue pair, or one pair of shared-memory rings) \
-              carries at most; a further connection gets a further link. Many connections on a link \
-              leave together in one batch. 1, which the original NetACC's sample file has, means a \
-              link for each connection.",
+        doc: "Connections that one link (one pair of shared-memory rings, or one queue pair) carries \
+              at most; a further connection gets a further link. The connecting side enforces it. 1 \
+              means a link for each connection.",
         flag: Some('p'),
         kind: Kind::Number {
             unit: Unit::Count,
@@ -145,8 +147,9 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_SOR_IO_THREADS",
         doc: "Threads that set links up and keep them moving while the application is busy \
-              elsewhere. The application's own threads carry its data whenever they read, write or \
-              wait.",
+              elsewhere. The first does all control work and serves the links that we make; those \
+              that peers make to us are spread over all. The application's own threads carry its \
+              data whenever they read, write or wait.",
         flag: Some('t'),
         kind: Kind::Number {
             unit: Unit::Count,
@@ -158,7 +161,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_RING_SIZE",
-        doc: "Bytes that a shared-memory link can hold in each direction.",
+        doc: "Bytes that a link can hold in each direction, a process's link with itself included. \
+              Where the two sides differ, the accepting side's value counts.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::PowerOfTwoBytes,
@@ -196,8 +200,9 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_CONNECT_TIMEOUT_MS",
-        doc: "Longest wait for an answer on a peer's side port. A peer that stays silent for so \
-              long is served over TCP.",
+        doc: "Longest time that the whole first contact with a peer may take, and then that each \
+              connection waits for the acceptor's verdict. What is not answered by then is served \
+              over TCP.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Milliseconds,
@@ -209,8 +214,9 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_PEER_TTL_S",
-        doc: "How long a destination that does not speak NetACC is remembered, and connected over \
-              TCP without asking it again.",
+        doc: "Longest time that a destination that does not speak NetACC is remembered, and \
+              connected over TCP without asking it again. The first finding lasts 1 second, each \
+              further one twice as long as the one before it, up to this.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Seconds,
@@ -236,8 +242,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_FABRICS",
-        doc: "Ways to make links, the preferred first: loop (a process that talks to itself), shm \
-              (shared memory, two processes of one host).",
+        doc: "Ways to make links: loop (a process with itself), shm (shared memory, two processes of \
+              one host). A fabric that is not named is not used. The order has no effect yet.",
         flag: None,
         kind: Kind::Text {
             default: "loop,shm",
@@ -247,7 +253,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_LOG",
-        doc: "How much NetACC tells about its own work. netacc_run -d sets it to debug.",
+        doc: "How much NetACC tells about its own work: warn of bad settings and of links that fail, \
+              info also of links made and of destinations and listeners left to TCP, debug also of \
+              each connection's way. trace tells no more than debug yet. netacc_run -d sets it to \
+              debug.",
         flag: None,
         kind: Kind::Text {
             default: "off",

@@ -73,6 +73,7 @@ unsafe fn take(
         let reason = listener.lock().reason();
         stats::add(stats::global().accepted(stats::Mode::Tcp), 1);
         stats::add(stats::global().fallback(reason), 1);
+        tracing::debug!(target: "netacc::conn", reason = %reason.name(), "accepted over TCP");
     }
     accepted
 }

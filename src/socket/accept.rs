@@ -243,11 +243,11 @@ fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
         socket.describe(
             &mut inner,
             Mode::Tcp,
-            Reason::NotNetacc,
+            Reason::ClientWithoutNetacc,
             Side::Accepting(local, remote),
         );
     }
-    stats::add(stats::global().fallback(Reason::NotNetacc), 1);
+    stats::add(stats::global().fallback(Reason::ClientWithoutNetacc), 1);
     super::lifecycle::install(got, Entry::Plain(socket));
     Ok((got, remote))
 }

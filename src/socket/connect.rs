@@ -442,7 +442,7 @@ impl Socket {
         }
     }
 
-    /// Fills in the socket's line of the stats page and counts the connection.
+    /// Fills in the socket's line of the stats page, counts the connection and tells its way.
     pub fn describe(&'static self, inner: &mut Inner, mode: Mode, reason: Reason, side: Side) {
         let page = inner
             .stats
@@ -452,6 +452,7 @@ impl Socket {
         match side {
             Side::Connecting(dest) => {
                 stats::add(global.connected(mode), 1);
+                tracing::debug!(target: "netacc::conn", reason = %reason.name(), "connects to {dest:?} over {}", mode.name());
                 if mode != Mode::Tcp
                     && let Some(local) = Address::local_of(inner.fds.first().copied().unwrap_or(-1))
                 {
@@ -462,6 +463,7 @@ impl Socket {
             }
             Side::Accepting(local, remote) => {
                 stats::add(global.accepted(mode), 1);
+                tracing::debug!(target: "netacc::conn", reason = %reason.name(), "accepted {remote:?} at {local:?} over {}", mode.name());
                 page.set_addresses(local.to_std(), remote.to_std());
             }
         }

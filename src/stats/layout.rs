@@ -13,7 +13,7 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Links that a page can show.
 pub const LINK_SLOTS: usize = 64;
 /// Connections that a page can show; more are counted in [`Global`] only.
@@ -114,37 +114,35 @@ counters! {
     conns_closed,
     /// Links made.
     links_opened,
-    /// Links that could not be made or that broke.
+    /// Links that another process asked for and that could not be made here.
     links_failed,
     /// Hellos sent.
     hellos_sent,
     /// Hellos received.
     hellos_received,
-    /// Hellos received and refused.
+    /// Callers at a side port that were turned away because they did not speak the protocol.
     hellos_rejected,
-    /// Peers found to be another service on port + 20000.
+    /// Peers found to be another service on port + 20000 (NACC_SIDE_PORT_OFFSET).
     foreign_peers,
     /// Looks at kernel descriptors while polling (a system call each).
     kernel_polls,
-    /// Calls of epoll_wait, poll, select and their like that went through the library.
+    /// Calls of epoll_wait on sets that hold sockets served by the library (no other sets, no poll or select).
     epoll_waits,
     /// Times that a thread slept in the kernel because nothing was ready.
     sleeps,
-    /// Bells rung for a sleeping peer (a system call each).
+    /// Bells rung for sleeping threads, of a peer or of this process (a system call each).
     wakes_sent,
-    /// Bells received.
+    /// Sleeps in epoll_wait that a bell ended.
     wakes_received,
     /// Spins that ended with something ready.
     spins_won,
     /// Spins that ended with nothing and led to sleep.
     spins_lost,
-    /// Calls on TCP sockets passed through to the kernel.
-    syscalls_passed,
     /// Bytes moved out of a ring because their connection did not read them in time.
     spilled_bytes,
     /// Writes that had to wait for their connection's window.
     window_stalls,
-    /// Writes that had to wait for room in the link's ring.
+    /// Times that a sender found no room in the link's ring.
     ring_full_stalls,
     /// Records sent over links.
     tx_records,
@@ -211,11 +209,9 @@ pub struct LinkStats {
     pub tx_bytes: AtomicU64,
     /// Publishes: each makes a batch of records visible to the peer.
     pub tx_batches: AtomicU64,
-    /// Bells rung for the sleeping peer.
-    pub bells: AtomicU64,
-    /// Times that a sender waited for room in the ring or in a window.
+    /// Times that a sender found no room in the ring.
     pub stalls: AtomicU64,
-    _pad_tx: [AtomicU64; 3],
+    _pad_tx: [AtomicU64; 4],
 
     /// Records received.
     pub rx_records: AtomicU64,
@@ -244,7 +240,6 @@ impl LinkStats {
             &self.tx_records,
             &self.tx_bytes,
             &self.tx_batches,
-            &self.bells,
             &self.stalls,
             &self.rx_records,
             &self.rx_bytes,
@@ -282,13 +277,7 @@ pub struct ConnStats {
     pub tx_bytes: AtomicU64,
     /// Bytes received.
     pub rx_bytes: AtomicU64,
-    /// Records sent.
-    pub tx_records: AtomicU64,
-    /// Records received.
-    pub rx_records: AtomicU64,
-    /// Times that a write waited for the window or the ring.
-    pub stalls: AtomicU64,
-    _pad: [AtomicU64; 3],
+    _pad: [AtomicU64; 6],
 }
 
 impl ConnStats {
@@ -326,13 +315,7 @@ impl ConnStats {
             &self.peer_port,
         ];
         narrow.iter().for_each(|word| word.store(0, Relaxed));
-        let wide = [
-            &self.tx_bytes,
-            &self.rx_bytes,
-            &self.tx_records,
-            &self.rx_records,
-            &self.stalls,
-        ];
+        let wide = [&self.tx_bytes, &self.rx_bytes];
         wide.iter().for_each(|word| word.store(0, Relaxed));
         store_text(&self.local_addr, &[]);
         store_text(&self.peer_addr, &[]);

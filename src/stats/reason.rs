@@ -31,15 +31,15 @@ reasons! {
     None = 0 "none"
         "No reason: the connection is accelerated, or nothing is decided yet.",
     SidePortRefused = 1 "side_port_refused"
-        "Nobody listens on the peer's port + 20000: start the peer with netacc_run to accelerate it.",
+        "Nobody listens on the peer's port + 20000 (NACC_SIDE_PORT_OFFSET): start the peer with netacc_run to accelerate it.",
     SidePortTimeout = 2 "side_port_timeout"
-        "The peer's port + 20000 did not answer: let the firewall pass it, or reject it instead of dropping it.",
+        "The peer's port + 20000 (NACC_SIDE_PORT_OFFSET) did not answer: let the firewall pass it, or reject it instead of dropping it.",
     SidePortForeign = 3 "side_port_foreign"
-        "Another service answers on the peer's port + 20000: move that service to accelerate this one.",
+        "Another service answers on the peer's port + 20000 (NACC_SIDE_PORT_OFFSET): move that service to accelerate this one.",
     SidePortOutOfRange = 4 "side_port_out_of_range"
-        "Port + 20000 is above 65535: use a port up to 45535 to be accelerated.",
+        "Port + 20000 (NACC_SIDE_PORT_OFFSET) is above 65535: use a lower port, or a smaller offset on both sides, to be accelerated.",
     SidePortTaken = 5 "side_port_taken"
-        "Another program holds this listener's port + 20000: free that port and restart the listener.",
+        "Another program holds this listener's port + 20000 (NACC_SIDE_PORT_OFFSET): free that port and restart the listener.",
     VersionMismatch = 6 "version_mismatch"
         "The peer's NetACC speaks no protocol version that this one speaks: install the same release on both sides.",
     NoCommonFabric = 7 "no_common_fabric"
@@ -70,6 +70,8 @@ reasons! {
         "The application used a call on the socket that is not carried yet: nothing to do, the kernel does it.",
     Forked = 20 "forked"
         "The descriptor was inherited by a child process, so the kernel carries it for both: nothing to do.",
+    ClientWithoutNetacc = 21 "client_without_netacc"
+        "The client came by the application's own port: it does not run NetACC, or could not use the side port; start it with netacc_run, or ask its own netacc_ss for the reason.",
 }
 
 impl Reason {

@@ -32,7 +32,6 @@ pub fn links(page: &Snapshot) -> String {
         "Tx-Rec",
         "Rx-Rec",
         "Batches",
-        "Bells",
         "Stalls",
         "Spilled-B",
         "Ring-B",
@@ -56,7 +55,6 @@ fn link_row(link: &Link) -> Vec<String> {
         link.tx_records,
         link.rx_records,
         link.tx_batches,
-        link.bells,
         link.stalls,
         link.spilled_bytes,
         link.ring_size,
@@ -71,8 +69,7 @@ pub fn conns(page: &Snapshot) -> String {
         return "Connections: none\n".to_owned();
     }
     let head = [
-        "State", "Mode", "Local", "Peer", "Fd", "Link", "Tx-B", "Rx-B", "Tx-Rec", "Rx-Rec",
-        "Stalls", "Reason",
+        "State", "Mode", "Local", "Peer", "Fd", "Link", "Tx-B", "Rx-B", "Reason",
     ];
     let rows = page.conns.iter().map(conn_row).collect();
     format!("Connections:\n{}", table(&head, rows))
@@ -93,9 +90,6 @@ fn conn_row(conn: &Conn) -> Vec<String> {
         conn.link.map_or("-".to_owned(), |link| link.to_string()),
         conn.tx_bytes.to_string(),
         conn.rx_bytes.to_string(),
-        conn.tx_records.to_string(),
-        conn.rx_records.to_string(),
-        conn.stalls.to_string(),
         reason.to_owned(),
     ]
 }

@@ -77,9 +77,7 @@ pub struct Link {
     pub tx_bytes: u64,
     /// Publishes.
     pub tx_batches: u64,
-    /// Bells rung.
-    pub bells: u64,
-    /// Waits for room.
+    /// Times that a sender found no room in the ring.
     pub stalls: u64,
     /// Records received.
     pub rx_records: u64,
@@ -112,12 +110,6 @@ pub struct Conn {
     pub tx_bytes: u64,
     /// Bytes received.
     pub rx_bytes: u64,
-    /// Records sent.
-    pub tx_records: u64,
-    /// Records received.
-    pub rx_records: u64,
-    /// Waits for the window or the ring.
-    pub stalls: u64,
 }
 
 /// What a page said when it was read. Numbers that change together may differ by what was under
@@ -288,7 +280,6 @@ fn link((slot, link): (usize, &LinkStats)) -> Option<Link> {
         tx_records: get(&link.tx_records),
         tx_bytes: get(&link.tx_bytes),
         tx_batches: get(&link.tx_batches),
-        bells: get(&link.bells),
         stalls: get(&link.stalls),
         rx_records: get(&link.rx_records),
         rx_bytes: get(&link.rx_bytes),
@@ -312,9 +303,6 @@ fn conn((slot, conn): (usize, &ConnStats)) -> Option<Conn> {
         peer: address(family, &conn.peer_addr, &conn.peer_port),
         tx_bytes: get(&conn.tx_bytes),
         rx_bytes: get(&conn.rx_bytes),
-        tx_records: get(&conn.tx_records),
-        rx_records: get(&conn.rx_records),
-        stalls: get(&conn.stalls),
     })
 }
 
