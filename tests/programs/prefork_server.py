@@ -1,5 +1,6 @@
 """A server that forks its workers after it listens: only the workers accept."""
 
+import ctypes
 import os
 import signal
 import socketserver
@@ -24,6 +25,8 @@ workers = []
 for _ in range(2):
     pid = os.fork()
     if pid == 0:
+        # PR_SET_PDEATHSIG: no worker outlives a server that is killed.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         server.serve_forever()
     workers.append(pid)
 
