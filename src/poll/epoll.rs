@@ -323,7 +323,7 @@ impl EpollSet {
             return unsafe { kernel_wait(epfd, events, left, mask) };
         };
         // SAFETY: by the contract.
-        let result = unsafe { self.wait_at(waiter, epfd, events, left, mask) };
+        let result = unsafe { self.wait_at(waiter, epfd, events, deadline, left == Some(0), mask) };
         // A ring wakes one thread; what did not fit into its `events` is for the next.
         if waiter.is_slept_at() && !self.ready.is_empty() {
             waiter.wake();
@@ -352,23 +352,24 @@ impl EpollSet {
         got
     }
 
-    /// [`wait`](Self::wait) for a set with sockets of ours; its threads sleep at `waiter`.
+    /// [`wait`](Self::wait) until `deadline` for a set with sockets of ours; its threads sleep at
+    /// `waiter`.
     unsafe fn wait_at(
         &'static self,
         waiter: &'static Waiter,
         epfd: RawFd,
         events: &mut [epoll_event],
-        timeout: Option<u64>,
+        deadline: Option<u64>,
+        only_look: bool,
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
         let spin_max = crate::runtime::spin_ns();
-        let deadline = timeout.map(|t| now_ns().saturating_add(t));
         loop {
             self.take_in(waiter);
             let found = self.ready.collect(events);
-            if found > 0 || timeout == Some(0) {
-                return Ok(found + self.look_at_kernel(epfd, events, found, timeout == Some(0)));
+            if found > 0 || only_look {
+                return Ok(found + self.look_at_kernel(epfd, events, found, only_look));
             }
             // What another thread is taking in may be ours: it will wake us. To spin until it is done
             // could keep that very thread from running.

@@ -16,5 +16,6 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
 
-with Server(("127.0.0.1", int(sys.argv[1])), Echo) as server:
-    server.serve_forever()
+if __name__ == "__main__":
+    with Server(("127.0.0.1", int(sys.argv[1])), Echo) as server:
+        server.serve_forever()

@@ -3,22 +3,9 @@
 import ctypes
 import os
 import signal
-import socketserver
 import sys
 
-
-class Echo(socketserver.StreamRequestHandler):
-    def handle(self):
-        while line := self.rfile.readline():
-            size = int(line)
-            self.wfile.write(self.rfile.read(size))
-
-
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 64
-
+from echo_server import Echo, Server
 
 server = Server(("127.0.0.1", int(sys.argv[1])), Echo)
 workers = []
