@@ -5,9 +5,11 @@
 //!
 //! Lock order: a link's `rx`, then a socket, then a link's `tx`, then an epoll set's ready list.
 
+pub mod order;
 pub mod record;
 mod rx;
 pub mod slots;
+pub mod stamp;
 pub mod turn;
 mod tx;
 
@@ -23,9 +25,10 @@ use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::socket::Socket;
 use crate::stats::{self, LinkState, LinkStats};
-use record::Kind;
+use record::{HEADER, Kind};
 use rx::Rx;
 use slots::Slots;
+use stamp::Stamp;
 use turn::take_turns;
 use tx::Tx;
 
@@ -152,10 +155,27 @@ impl Link {
     /// the lock is free included.
     #[inline]
     pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
-        self.pending() && self.poll_pending(me)
+        self.pending() && self.poll_pending(None, me)
     }
 
-    fn poll_pending(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+    /// As [`poll`](Self::poll), but leaves what was sent after `until`.
+    fn poll_until(self: &Arc<Self>, until: Stamp, me: Option<&'static Waiter>) -> bool {
+        self.pending() && self.poll_pending(Some(until), me)
+    }
+
+    /// When the next record was sent that nobody has looked at.
+    fn head(&self) -> Option<Stamp> {
+        let seen = self.seen.load(Ordering::Acquire);
+        if self.fabric.produced() == seen {
+            return None;
+        }
+        let at = self.fabric.rx().at(seen).cast::<[u8; HEADER]>();
+        // SAFETY: mapped, wherever in the ring. Another thread may have taken the record in meanwhile, and
+        // the peer may write another over it: then it is a stamp that means nothing, which only orders.
+        Some(Stamp::of_header(&unsafe { at.read_volatile() }))
+    }
+
+    fn poll_pending(self: &Arc<Self>, until: Option<Stamp>, me: Option<&'static Waiter>) -> bool {
         // What a retired peer still writes is no part of any stream.
         if self.is_dead() {
             return false;
@@ -163,17 +183,18 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
+        // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
             || self.rx.try_lock(),
             |mut rx| {
-                let outcome = rx.run(self, &mut wakes);
+                let outcome = rx.run(self, until, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
                 drop(rx);
                 match outcome {
                     Ok(any) => progress |= any,
                     Err(violation) => broken = Some(violation),
                 }
-                outcome.is_ok()
+                outcome.is_ok() && until.is_none()
             },
             || self.fabric.produced() != self.seen.load(Ordering::Relaxed),
         );
@@ -217,7 +238,7 @@ impl Link {
     pub fn service(self: &Arc<Self>) {
         self.fabric.arm(SLOT_IO);
         if self.pending() || self.is_full() {
-            self.poll_pending(None);
+            self.poll_pending(None, None);
         }
     }
 
@@ -341,7 +362,7 @@ impl Link {
             let mut rx = self.rx.lock();
             if !violated {
                 // A peer that is gone sends nothing more: this is all there will ever be.
-                let _ = rx.run(self, &mut wakes);
+                let _ = rx.run(self, None, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
             }
             for socket in rx.conns.sockets() {

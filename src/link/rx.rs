@@ -2,6 +2,7 @@
 
 use super::record::{HEADER, Header, Kind};
 use super::slots::OpenRecords;
+use super::stamp::Stamp;
 use super::{Link, max_payload};
 use crate::conn::{Chunk, Violation};
 use crate::fabric::{MAX_CONNS, RingMemory};
@@ -39,8 +40,14 @@ impl Rx {
         self.seen
     }
 
-    /// Hands every published record to its connection. Returns whether there was one.
-    pub fn run(&mut self, link: &Link, wakes: &mut Wakes) -> Result<bool, Violation> {
+    /// Hands every published record to its connection, but none that was sent after `until`.
+    /// Returns whether there was one.
+    pub fn run(
+        &mut self,
+        link: &Link,
+        until: Option<Stamp>,
+        wakes: &mut Wakes,
+    ) -> Result<bool, Violation> {
         let produced = link.fabric.produced();
         let before = self.seen;
         let mut bytes = 0;
@@ -50,6 +57,9 @@ impl Rx {
         }
         while self.seen < produced {
             let header = self.header(produced)?;
+            if until.is_some_and(|until| header.stamp.is_after(until)) {
+                break;
+            }
             let end = self.seen + header.span() as u64;
             if end > produced {
                 return Err(Violation);

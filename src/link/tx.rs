@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::record::{HEADER, Header, Kind, span};
+use super::stamp::Stamp;
 use super::{Link, max_payload};
 use crate::conn::user_buf::UserBuf;
 use crate::fabric::RingMemory;
@@ -68,6 +69,7 @@ impl Tx {
             len: len as u32,
             conn,
             kind,
+            stamp: Stamp::now(),
         }
         .encode();
         // SAFETY: the caller has made sure of room for the whole record; the ring is mapped twice,

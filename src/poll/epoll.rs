@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use super::nested::Nested;
 use super::ready::ReadyList;
 use super::waiter::Waiter;
-use crate::link::Link;
+use crate::link::{Link, order};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::slab::Slab;
@@ -282,9 +282,7 @@ impl EpollSet {
     /// Takes in what the links have. Whether there was anything that no other thread is taking in.
     fn take_in(&self, waiter: &'static Waiter) -> bool {
         let links = self.links.read();
-        links
-            .iter()
-            .fold(false, |any, (link, _)| link.poll(Some(waiter)) | any)
+        order::poll_all(links.iter().map(|(link, _)| link), Some(waiter))
     }
 
     fn pending(&self) -> bool {

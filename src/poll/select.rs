@@ -7,7 +7,7 @@ use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
 use super::epoll::EpollSet;
 use super::waiter::Waiter;
 use crate::fdtable::{self, Entry};
-use crate::link::Link;
+use crate::link::{Link, order};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
@@ -106,9 +106,7 @@ impl<'a> Call<'a> {
     }
 
     fn take_in(&self, waiter: &'static Waiter) -> bool {
-        self.links
-            .iter()
-            .fold(false, |any, link| link.poll(Some(waiter)) | any)
+        order::poll_all(self.links.iter(), Some(waiter))
     }
 
     fn pending(&self) -> bool {
