@@ -31,7 +31,7 @@ pub enum End {
 }
 
 /// A mapped region, unmapped when dropped.
-struct Mapping {
+pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
 }
@@ -63,6 +63,19 @@ impl Mapping {
         NonNull::new(base.cast())
             .map(|base| Mapping { base, len })
             .ok_or(Errno::NOMEM)
+    }
+
+    /// The `len` bytes of `fd` at `offset`, twice in a row.
+    pub fn twice(fd: BorrowedFd<'_>, offset: usize, len: usize) -> Result<Mapping, Errno> {
+        let mapping = Mapping::reserve(2 * len)?;
+        mapping.place(0, len, fd, offset)?;
+        mapping.place(len, len, fd, offset)?;
+        Ok(mapping)
+    }
+
+    /// Its first byte.
+    pub fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
     }
 
     fn place(&self, at: usize, len: usize, fd: BorrowedFd<'_>, offset: usize) -> Result<(), Errno> {
@@ -128,13 +141,7 @@ impl Segment {
         }
         let headers = Mapping::reserve(2 * HEADER)?;
         headers.place(0, 2 * HEADER, fd, 0)?;
-        let ring = |index: usize| {
-            let mapping = Mapping::reserve(2 * ring_size)?;
-            let offset = 2 * HEADER + index * ring_size;
-            mapping.place(0, ring_size, fd, offset)?;
-            mapping.place(ring_size, ring_size, fd, offset)?;
-            Ok::<_, Errno>(mapping)
-        };
+        let ring = |index: usize| Mapping::twice(fd, 2 * HEADER + index * ring_size, ring_size);
         Ok(Segment {
             headers,
             rings: [ring(0)?, ring(1)?],
@@ -277,8 +284,8 @@ impl Fabric for Shm {
         self.segment.ring(self.out())
     }
 
-    fn rx(&self) -> RingMemory {
-        self.segment.ring(1 - self.out())
+    fn rx(&self, _cursor: u64) -> (RingMemory, Option<u64>) {
+        (self.segment.ring(1 - self.out()), None)
     }
 
     #[inline]

@@ -9,6 +9,7 @@ pub mod order;
 pub mod record;
 mod rx;
 pub mod slots;
+pub mod source;
 pub mod stamp;
 pub mod turn;
 mod tx;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
-use crate::fabric::{Fabric, SLOT_IO};
+use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::socket::Socket;
@@ -28,6 +29,7 @@ use crate::stats::{self, LinkState, LinkStats};
 use record::{HEADER, Kind};
 use rx::Rx;
 use slots::Slots;
+use source::Source;
 use stamp::Stamp;
 use turn::take_turns;
 use tx::Tx;
@@ -64,6 +66,7 @@ pub struct Terms {
 pub struct Link {
     fabric: Box<dyn Fabric>,
     terms: Terms,
+    remote: bool,
     tx: Mutex<Tx>,
     rx: Mutex<Rx>,
     /// Read marks of the records that lie in our ring.
@@ -90,18 +93,19 @@ impl Link {
         stats.peer_uid.store(terms.peer_uid, Ordering::Relaxed);
         stats
             .ring_size
-            .store(fabric.rx().size as u64, Ordering::Relaxed);
+            .store(fabric.tx().size as u64, Ordering::Relaxed);
         stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
         let link = Arc::new(Link {
             tx: Mutex::new(Tx::new(fabric.tx())),
-            rx: Mutex::new(Rx::new(fabric.rx())),
+            rx: Mutex::new(Rx::new(fabric.rx(0).0)),
             slots: Slots::new(),
             seen: AtomicU64::new(0),
             full: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             offered: AtomicU64::new(0),
             stats,
+            remote: matches!(fabric.kind(), FabricKind::Verbs | FabricKind::Tcp),
             fabric,
             terms,
         });
@@ -112,6 +116,34 @@ impl Link {
     /// What it is made of.
     pub fn fabric(&self) -> &dyn Fabric {
         &*self.fabric
+    }
+
+    /// Whom a waiting thread has to ask for news of it.
+    pub fn source(self: &Arc<Self>) -> Source {
+        self.fabric.source(self)
+    }
+
+    /// Whether its peer is on another host, and news of it come by the network.
+    #[inline]
+    pub fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// Runs `change` while nobody writes records. If it gives a ring, they are written there afterwards, from
+    /// the cursor at which they stopped.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn with_mirror<T, E>(
+        &self,
+        change: impl FnOnce() -> Result<(T, Option<RingMemory>), E>,
+    ) -> Result<T, E> {
+        let mut tx = self.tx.lock();
+        let (result, ring) = change()?;
+        if let Some(ring) = ring {
+            tx.move_to(ring);
+        }
+        Ok(result)
     }
 
     /// Its name.
@@ -169,7 +201,7 @@ impl Link {
         if self.fabric.produced() == seen {
             return None;
         }
-        let at = self.fabric.rx().at(seen).cast::<[u8; HEADER]>();
+        let at = self.fabric.rx(seen).0.at(seen).cast::<[u8; HEADER]>();
         // SAFETY: mapped, wherever in the ring. Another thread may have taken the record in meanwhile, and
         // the peer may write another over it: then it is a stamp that means nothing, which only orders.
         Some(Stamp::of_header(&unsafe { at.read_volatile() }))

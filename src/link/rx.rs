@@ -12,7 +12,9 @@ use crate::stats;
 
 /// State of the receiving half, under the link's `rx` lock.
 pub struct Rx {
+    /// The ring that holds the bytes at `seen`, and the cursor at which it ends, if it does.
     ring: RingMemory,
+    ends: Option<u64>,
     seen: u64,
     released: u64,
     open: OpenRecords,
@@ -28,6 +30,7 @@ impl Rx {
     pub fn new(ring: RingMemory) -> Self {
         Rx {
             ring,
+            ends: None,
             seen: 0,
             released: 0,
             open: OpenRecords::new(),
@@ -52,16 +55,24 @@ impl Rx {
         let before = self.seen;
         let mut bytes = 0;
         let mut records = 0;
-        if produced.wrapping_sub(self.released) > self.ring.size as u64 || produced < self.seen {
+        self.look_at_ring(link);
+        let room = match self.ends {
+            Some(_) => link.fabric.rx(produced).0.size,
+            None => self.ring.size,
+        };
+        if produced.wrapping_sub(self.released) > room as u64 || produced < self.seen {
             return Err(Violation);
         }
         while self.seen < produced {
-            let header = self.header(produced)?;
+            if self.ends == Some(self.seen) {
+                self.look_at_ring(link);
+            }
+            let header = self.header(self.ends.unwrap_or(produced).min(produced))?;
             if until.is_some_and(|until| header.stamp.is_after(until)) {
                 break;
             }
             let end = self.seen + header.span() as u64;
-            if end > produced {
+            if end > self.ends.unwrap_or(produced).min(produced) {
                 return Err(Violation);
             }
             let payload: *const u8 = self.ring.at(self.seen + HEADER as u64);
@@ -111,6 +122,10 @@ impl Rx {
         stats::bump(&link.stats.rx_bytes, bytes);
         self.free(link);
         Ok(self.seen != before)
+    }
+
+    fn look_at_ring(&mut self, link: &Link) {
+        (self.ring, self.ends) = link.fabric.rx(self.seen);
     }
 
     fn header(&self, produced: u64) -> Result<Header, Violation> {

@@ -58,8 +58,18 @@ impl Tx {
                 self.freed = freed;
                 used = self.written - freed;
             }
+            if (self.ring.size as u64).saturating_sub(used) < want as u64
+                && let Some(ring) = link.fabric.grow(self.written)
+            {
+                self.ring = ring;
+            }
         }
-        self.ring.size - used as usize
+        self.ring.size.saturating_sub(used as usize)
+    }
+
+    /// Records are written into `ring` from now on.
+    pub fn move_to(&mut self, ring: RingMemory) {
+        self.ring = ring;
     }
 
     /// Writes a header at the write cursor.
