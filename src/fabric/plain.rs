@@ -28,7 +28,6 @@ impl RingSource for Plain {
                 rkey: 0,
                 size: size as u32,
             },
-            lkey: 0,
             source: 0,
             own: Box::new(mapping),
         })

@@ -131,14 +131,18 @@ impl StreamCarrier {
         }
     }
 
-    fn send(&self, message: &Message, batch: &[(*const u8, usize)]) -> Posted {
+    fn send(
+        &self,
+        message: &Message,
+        pieces: impl Iterator<Item = (*const u8, usize)> + Clone,
+    ) -> Posted {
         let mut out = self.stream.out.lock();
         if !out.is_empty() {
             return Posted::Full;
         }
-        let len = batch.iter().map(|(_, len)| len).sum();
+        let len = pieces.clone().map(|(_, len)| len).sum();
         out.push_back(Part::Bytes(head(len, self.number, message), 0));
-        out.extend(batch.iter().map(|&(at, len)| Part::Ring(at, len)));
+        out.extend(pieces.map(|(at, len)| Part::Ring(at, len)));
         match self.stream.write(&mut out) {
             Posted::Full => {
                 drop(out);
@@ -157,16 +161,15 @@ impl Carrier for StreamCarrier {
     }
 
     fn post(&mut self, batch: &mut Batch<'_>) -> Posted {
-        let mut parts = [(core::ptr::null(), 0); 4];
-        for (part, piece) in parts.iter_mut().zip(batch.pieces) {
-            *part = (piece.memory, piece.len as usize);
-        }
-        let message = Message::Progress(batch.progress);
-        self.send(&message, &parts[..batch.pieces.len().min(4)])
+        let pieces = batch.pieces.iter().flatten().map(|piece| {
+            let at = piece.mirror.memory.base.wrapping_add(piece.offset);
+            (at.cast_const(), piece.len as usize)
+        });
+        self.send(&Message::Progress(batch.progress), pieces)
     }
 
     fn tell(&mut self, message: &Message) -> Posted {
-        self.send(message, &[])
+        self.send(message, core::iter::empty())
     }
 
     fn is_idle(&self) -> bool {

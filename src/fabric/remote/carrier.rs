@@ -14,11 +14,9 @@ pub struct Ring {
     pub memory: RingMemory,
     /// How the other end names it.
     pub remote: RemoteRing,
-    /// The key with which our own device reads it.
-    pub lkey: u32,
     /// Which source it comes from ([`source_id`]); 0 for plain memory.
     pub source: usize,
-    /// Gives the memory back when dropped.
+    /// What the source knows of it. Gives the memory back when dropped.
     pub own: Box<dyn Any + Send + Sync>,
 }
 
@@ -43,14 +41,12 @@ pub trait RingSource: Send + Sync {
 }
 
 /// Ring bytes in one piece at both ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Piece {
-    /// Where they lie, for us.
-    pub memory: *const u8,
-    /// Where they lie, for our device.
-    pub from: u64,
-    /// The key to that.
-    pub lkey: u32,
+#[derive(Clone, Copy)]
+pub struct Piece<'a> {
+    /// The mirror that they lie in.
+    pub mirror: &'a Ring,
+    /// Where in it they begin.
+    pub offset: usize,
     /// Where they go.
     pub to: u64,
     /// The key to that.
@@ -61,10 +57,8 @@ pub struct Piece {
 
 /// What is to go out at once.
 pub struct Batch<'a> {
-    /// Ring bytes, in order.
-    pub pieces: &'a [Piece],
-    /// The cursor at which they begin.
-    pub from: u64,
+    /// Ring bytes, in order; the empty places come last.
+    pub pieces: &'a [Option<Piece<'a>>],
     /// What the other end is told with them.
     pub progress: Progress,
 }

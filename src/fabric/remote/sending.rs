@@ -92,20 +92,21 @@ impl Sending {
     pub fn replace_mirrors(&mut self, from: u64, mirror: Ring) {
         let mut at = from;
         while at < self.written {
-            let (memory, len) = self.local(at, self.written);
+            let (old, offset, len) = self.local(at, self.written);
             // SAFETY: `len` bytes lie in one piece in the old mirror; the new one is as large as all that
             // is outstanding, and mapped twice in a row.
             unsafe {
-                core::ptr::copy_nonoverlapping(memory.0, mirror.memory.at(at), len as usize);
+                let bytes = old.memory.base.add(offset);
+                core::ptr::copy_nonoverlapping(bytes, mirror.memory.at(at), len as usize);
             }
             at += len;
         }
         self.mirrors = VecDeque::from([(from, Arc::new(mirror))]);
     }
 
-    /// Where the byte at `at` lies (for us, for the device, with its key), and how many bytes before `end`
-    /// follow it in one piece.
-    fn local(&self, at: u64, end: u64) -> ((*const u8, u64, u32), u64) {
+    /// The mirror with the byte at `at`, where in it that lies, and how many bytes before `end` follow it in one
+    /// piece.
+    fn local(&self, at: u64, end: u64) -> (&Ring, usize, u64) {
         let next = self.mirrors.iter().position(|(start, _)| *start > at);
         let index = next.unwrap_or(self.mirrors.len()).saturating_sub(1);
         let end = self
@@ -115,35 +116,31 @@ impl Sending {
         let ring = self.mirrors.get(index).map_or(self.mirror(), |(_, r)| r);
         let size = ring.memory.size as u64;
         let offset = at & (size - 1);
-        let place = (
-            ring.memory.at(at).cast_const(),
-            ring.remote.addr.wrapping_add(offset),
-            ring.lkey,
-        );
-        (place, (end - at).min(size - offset))
+        (ring, offset as usize, (end - at).min(size - offset))
     }
 
-    /// The pieces of the bytes from `posted` to `end`, within the carrier's limits.
-    fn pieces(&self, end: u64, most: usize, pieces: &mut [Piece; MOST_PIECES]) -> (usize, u64) {
+    /// The pieces of the bytes from `posted` to `end`, at most `most`, and where they end.
+    fn pieces(&self, end: u64, most: usize) -> ([Option<Piece<'_>>; MOST_PIECES], u64) {
+        let mut pieces = [None; MOST_PIECES];
         let mut at = self.posted;
-        let mut count = 0;
-        while at < end && count < most.min(MOST_PIECES) {
-            let ((memory, from, lkey), len) = self.local(at, end);
+        for piece in pieces.iter_mut().take(most) {
+            if at >= end {
+                break;
+            }
+            let (mirror, offset, len) = self.local(at, end);
             let size = u64::from(self.peer_ring.size);
-            let offset = at & (size - 1);
-            let len = len.min(size - offset);
-            pieces[count] = Piece {
-                memory,
-                from,
-                lkey,
-                to: self.peer_ring.addr.wrapping_add(offset),
+            let place = at & (size - 1);
+            let len = len.min(size - place);
+            *piece = Some(Piece {
+                mirror,
+                offset,
+                to: self.peer_ring.addr.wrapping_add(place),
                 rkey: self.peer_ring.rkey,
                 len: len as u32,
-            };
-            count += 1;
+            });
             at += len;
         }
-        (count, at)
+        (pieces, at)
     }
 
     /// Hands the carrier whatever it takes. `freed`: what we gave back.
@@ -170,11 +167,9 @@ impl Sending {
             let end = self.switch.map_or(self.written, |(at, _)| at);
             if self.posted < end {
                 let (bytes, most) = carrier.limits();
-                let mut pieces = [NO_PIECE; MOST_PIECES];
-                let (count, to) = self.pieces(end.min(self.posted + bytes), most, &mut pieces);
+                let (pieces, to) = self.pieces(end.min(self.posted + bytes), most);
                 let mut batch = Batch {
-                    pieces: &pieces[..count],
-                    from: self.posted,
+                    pieces: &pieces,
                     progress: Progress {
                         produced: to,
                         freed,
@@ -208,13 +203,4 @@ impl Sending {
 }
 
 /// The end of a mirror and the end of the peer's ring may each cut a batch in two.
-const MOST_PIECES: usize = 4;
-
-const NO_PIECE: Piece = Piece {
-    memory: core::ptr::null(),
-    from: 0,
-    lkey: 0,
-    to: 0,
-    rkey: 0,
-    len: 0,
-};
+pub const MOST_PIECES: usize = 4;
