@@ -2,7 +2,6 @@
 
 import os
 import selectors
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from lab import Failure, Session
 
@@ -23,7 +23,7 @@ class Run:
     """What the guests of one run have in common."""
 
     machine: object  # the module uml or qemu
-    parts: object  # what its prepare() returned
+    parts: object  # what the module's prepare() returned
     device: str  # rxe or siw
     project: Path
     memory: int = 1024  # MiB for each guest
@@ -37,10 +37,10 @@ class Run:
         shutil.copytree(HERE / "guest", self.directory / "guest")
         for guest in ("a", "b"):
             (self.directory / "out" / guest).mkdir(parents=True)
-        settings = {
-            "LAB_DEVICE": self.device, "PROJECT": self.project, "TERM": os.environ.get("TERM", "dumb"), **self.settings,
-        }
-        text = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items())
+        # Colours are for people only, though a guest's console always looks like a terminal.
+        terminal = os.environ.get("TERM", "dumb") if sys.stdout.isatty() else "dumb"
+        settings = {"LAB_DEVICE": self.device, "PROJECT": self.project, "TERM": terminal, **self.settings}
+        text = "".join(f"{name}={quote(str(value))}\n" for name, value in settings.items())
         (self.directory / "settings").write_text(text)
         (self.directory / "command.sh").write_text(command + "\n")
 
@@ -77,16 +77,6 @@ class Guest:
             return False
         return True
 
-    def unplugged(self):
-        """What was sent to this guest while it was off is lost, as on a real wire."""
-        for end in self.ends:
-            end.setblocking(False)
-            try:
-                while end.recv(1 << 17):
-                    pass
-            except BlockingIOError:
-                pass
-
 
 class Keeper(threading.Thread):
     """Keeps guest b running: boots it as often as it asks for that."""
@@ -99,9 +89,8 @@ class Keeper(threading.Thread):
     def run(self):
         with self.log.open("wb") as console:
             while not self.ended:
-                self.guest.unplugged()
                 try:
-                    self.guest.boot(stdout=console, stderr=console)
+                    self.guest.boot(stdin=subprocess.PIPE, stdout=console, stderr=console)
                 except Failure:
                     return  # everything is being stopped
                 self.guest.session.process.wait()
@@ -134,12 +123,12 @@ def show(piece):
     sys.stdout.buffer.flush()
 
 
-def run_command(run, command, time_limit, interactive=False, keep=None):
+def run_command(run, command, deadline, interactive=False, keep=None):
     """Boots both guests, runs a shell command in guest a, powers off; the command's exit code.
 
-    `interactive` joins the command to this terminal. `keep` is a directory for all logs.
+    `deadline` is a time of the monotonic clock. `interactive` joins the command to this terminal. `keep` is a
+    directory for all logs.
     """
-    deadline = time.monotonic() + time_limit
     with tempfile.TemporaryDirectory(prefix="netacc-lab-") as directory:
         run.directory = Path(directory)
         run.fill(command)
@@ -153,7 +142,7 @@ def run_command(run, command, time_limit, interactive=False, keep=None):
                 a.boot(stdin=None)
                 a.session.process.wait()
             else:
-                a.boot(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                a.boot(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 relay(a.session.process, log, deadline, show)
             # Guest a told b to power off before it did.
             keeper.join(5)

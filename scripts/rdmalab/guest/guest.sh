@@ -26,6 +26,8 @@ PATH=$lab_dir/guest:$PATH
 set +a
 # A server's listening queue, and memory that devices may pin, as on a machine set up for RDMA.
 echo 4096 >/proc/sys/net/core/somaxconn
+# IPv6 addresses outlive a link that goes down, as IPv4's do.
+echo 1 >/proc/sys/net/ipv6/conf/all/keep_addr_on_down
 ulimit -l unlimited
 ulimit -n 65536
 
@@ -38,25 +40,14 @@ for wire in 0 1 2; do
     ip addr add "10.$net.0.$me/24" dev "vec$wire"
     ip -6 addr add "fd0$net::$me/64" dev "vec$wire" nodad
 done
-rdma link add "${LAB_DEVICE}0" type "$LAB_DEVICE" netdev vec0 || fatal "no RDMA device of kind $LAB_DEVICE"
-
-# The port comes up, and rxe gets the GID of an IPv4 address, a little after the command that made it.
-ready() {
-    grep -q ACTIVE "/sys/class/infiniband/${LAB_DEVICE}0/ports/1/state" &&
-        { [ "$LAB_DEVICE" != rxe ] || grep -qh "ffff:0a05" /sys/class/infiniband/rxe0/ports/1/gids/1; }
-}
-for _ in {1..100}; do
-    ready && break
-    sleep 0.05
-done
-ready || fatal "the port of ${LAB_DEVICE}0 does not become active"
+rdma-device add "${LAB_DEVICE}0" "$LAB_DEVICE" vec0 || fatal "no RDMA device of kind $LAB_DEVICE"
 
 # The agent serves until the end, in a session of its own so that no signal from the console reaches it.
 setsid "$lab_dir/guest/agent" "10.7.0.$me" >"$out/agent.log" 2>&1 </dev/null &
 
 if [ "$lab_guest" = a ]; then
-    # Guest b boots at the same time: the command may count on it.
-    peer --wait-ready || fatal "guest b did not become ready"
+    # Guest b boots at the same time: the command may count on it, and on both agents.
+    peer --wait-ready || fatal "the guests did not become ready"
     cd "$PROJECT" || fatal "$PROJECT is not there"
     setsid -c -w /bin/bash "$lab_dir/command.sh"
     echo $? >"$out/status"
