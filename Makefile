@@ -4,8 +4,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
 # Options for the scripts, e.g. make demo ARGS='--pairs 1', make test-redis ARGS='--units unit/pubsub'
 ARGS ?=
+# The kind of guests of the RDMA lab: uml or qemu
+LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis lint clean setup bench-redis bench-callgrind cargo
+.PHONY: help build demo test test-loom test-redis test-lab rdma-lab lint clean setup bench-redis bench-callgrind cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +37,7 @@ test: ## build, then run every test
 	cargo build --workspace
 	NACC_TEST_LIB="$(abspath $(RELEASE))/libnetacc-preload.so" cargo test --workspace
 	@$(MAKE) --no-print-directory test-loom
+	@$(MAKE) --no-print-directory test-lab
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 
 # Its own directory: the flag makes another build of everything.
@@ -46,6 +49,15 @@ test-redis: ## redis' own networking tests, bare and accelerated, results compar
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+
+rdma-lab: ## tests between two guests with soft RDMA devices (LAB=qemu: several CPUs each)
+	@scripts/setup.sh lab
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/rdma_lab.py --bin $(RELEASE) --lab $(LAB) $(ARGS)
+
+# For CI: it must not take a whole run's time when something hangs.
+test-lab: ## the same, time-boxed
+	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 300"
 
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo
@@ -59,7 +71,7 @@ bench-callgrind: ## instructions that the library adds to the start of a program
 
 lint: cargo ## formatting and clippy, as CI checks them
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features netacc/lab -- -D warnings
 
 clean: ## remove everything that was built
 	cargo clean

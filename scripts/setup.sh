@@ -1,24 +1,26 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs, and only those that are missing.
 #
-#   scripts/setup.sh GROUP...      GROUP: build, demo, test
+#   scripts/setup.sh GROUP...      GROUP: build, demo, test, lab, lab_kernel
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is.
 set -euo pipefail
 
 # One package a word; each is here because a named task runs it.
-build="gcc libc6-dev"
+build="gcc libc6-dev pkg-config libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev"
 demo="redis-server redis-tools strace python3"
 test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
       tcl dpkg-dev xz-utils procps"
+lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
+lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
 
 say() { echo "setup: $*" >&2; }
 
 missing=()
 for group in "$@"; do
     case $group in
-        build | demo | test) ;;
-        *) say "no package group '$group'; the groups are: build demo test"; exit 2 ;;
+        build | demo | test | lab | lab_kernel) ;;
+        *) say "no package group '$group'; the groups are: build demo test lab lab_kernel"; exit 2 ;;
     esac
     for package in ${!group}; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

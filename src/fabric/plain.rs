@@ -5,7 +5,7 @@ use rustix::fd::AsFd;
 use super::RingMemory;
 use super::remote::carrier::{Ring, RingSource};
 use super::remote::message::RemoteRing;
-use super::shm::Mapping;
+use crate::mapping::Mapping;
 use crate::real::sys::{self, Errno};
 
 /// The source of them.
@@ -15,12 +15,12 @@ impl RingSource for Plain {
     fn ring(&self, size: usize) -> Result<Ring, Errno> {
         let fd = rustix::fs::memfd_create(c"netacc-ring", rustix::fs::MemfdFlags::CLOEXEC)?;
         let made = rustix::fs::ftruncate(&fd, size as u64)
-            .and_then(|()| Mapping::twice(fd.as_fd(), 0, size));
+            .and_then(|()| Mapping::ring(fd.as_fd(), 0, size));
         sys::close(rustix::fd::IntoRawFd::into_raw_fd(fd));
         let mapping = made?;
         Ok(Ring {
             memory: RingMemory {
-                base: mapping.base(),
+                base: mapping.base().as_ptr(),
                 size,
             },
             remote: RemoteRing {

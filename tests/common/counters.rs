@@ -29,12 +29,17 @@ impl Counters {
             out.status,
             String::from_utf8_lossy(&out.stderr)
         );
+        Some(Counters::parse(pid, &text))
+    }
+
+    /// Takes the counters of `pid` from what `netacc_ss --counters` printed.
+    pub fn parse(pid: u32, text: &str) -> Counters {
         let values = text.lines().filter_map(|line| {
             let (name, value) = line.split_once(' ')?;
             Some((name.to_string(), value.trim().parse().ok()?))
         });
         let values = values.collect();
-        Some(Counters { pid, values })
+        Counters { pid, values }
     }
 
     /// One counter.

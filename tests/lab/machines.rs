@@ -1,0 +1,100 @@
+//! The lab itself: the machines are what the other tests believe them to be.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::guest::{Guest, port};
+use crate::net::{self, Kind};
+
+const BOTH: [Guest; 2] = [Guest::A, Guest::B];
+
+#[test]
+fn each_guest_has_a_usable_device() {
+    for guest in BOTH {
+        let shown = guest.must(&format!("ibv_devinfo -d {}", net::rdma_device(0)));
+        assert!(shown.contains("PORT_ACTIVE"), "{shown}");
+        let transport = match Kind::of_this_run() {
+            Kind::Rxe => "InfiniBand",
+            Kind::Siw => "iWARP",
+        };
+        assert!(shown.contains(transport), "{shown}");
+        assert_eq!(guest.must("ulimit -l").trim(), "unlimited");
+    }
+}
+
+/// Can guest a connect to guest b on a wire within a second or so?
+fn reaches(port: u16, wire: u8) -> bool {
+    let at = (Guest::peer().address(wire), port).into();
+    TcpStream::connect_timeout(&at, Duration::from_millis(1500)).is_ok()
+}
+
+/// A listener on guest b, for `reaches`.
+fn listener(port: u16) -> crate::guest::Remote {
+    let mut command = std::process::Command::new("python3");
+    command.args(["-m", "http.server", &port.to_string()]);
+    let server = Guest::peer().spawn(&command);
+    Guest::peer().wait_listening(port);
+    server
+}
+
+#[test]
+fn a_link_goes_down_and_comes_back_with_its_addresses() {
+    let port = port();
+    let _server = listener(port);
+    for guest in BOTH {
+        assert!(reaches(port, 0), "before");
+        let device = format!(
+            "/sys/class/infiniband/{}/ports/1/state",
+            net::rdma_device(0)
+        );
+        let down = net::link_down(guest, 0);
+        assert!(!reaches(port, 0), "guest {guest:?}'s link is down");
+        assert!(reaches(port, 1), "the other wire is untouched");
+        assert!(guest.read(&device).contains("DOWN"), "the RDMA port");
+        drop(down);
+        assert!(reaches(port, 0), "after");
+        assert!(guest.must("ip -6 addr show dev vec0").contains("fd05::"));
+        assert!(guest.read(&device).contains("ACTIVE"), "the RDMA port");
+    }
+}
+
+#[test]
+fn a_wire_loses_what_it_is_told_to_lose() {
+    let port = port();
+    let _server = listener(port);
+    let deaf = net::netem(Guest::peer(), 0, "loss 100%");
+    assert!(!reaches(port, 0), "everything from guest b is lost");
+    assert!(reaches(port, 1), "the other wire is untouched");
+    drop(deaf);
+    assert!(reaches(port, 0), "after");
+}
+
+#[test]
+fn devices_come_and_go() {
+    let list = |guest: Guest| guest.must("rdma link");
+    for guest in BOTH {
+        let second = net::add_device(guest, 1);
+        assert!(list(guest).contains(&net::rdma_device(1)));
+        drop(second);
+        assert!(!list(guest).contains(&net::rdma_device(1)));
+        let removed = net::remove_device(guest, 0);
+        assert_eq!(list(guest), "");
+        drop(removed);
+        assert!(list(guest).contains(&net::rdma_device(0)));
+    }
+}
+
+/// A power cut: programs are gone, nobody was told, and the wires of the other guest stay.
+#[test]
+fn guest_b_boots_anew() {
+    let peer = Guest::peer();
+    peer.must("echo here > /run/mark");
+    peer.reboot();
+    assert_ne!(peer.run("cat /run/mark").code, 0, "it is another boot");
+    let port = port();
+    let _server = listener(port);
+    for wire in 0..3 {
+        assert!(reaches(port, wire), "wire {wire}");
+    }
+    assert!(peer.must("rdma link").contains(&net::rdma_device(0)));
+}

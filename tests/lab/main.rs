@@ -1,0 +1,13 @@
+//! Tests between two machines with RDMA devices: the guests of `make rdma-lab` (docs/rdma-lab.md).
+//!
+//! This program runs in guest a, once with rxe devices and once with siw, one test after the other. To
+//! add a test is to add a function.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod carried;
+mod guest;
+mod machines;
+mod net;
+mod verbs;
