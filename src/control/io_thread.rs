@@ -16,15 +16,19 @@ use super::cache::Key;
 use super::contact::{Contact, Waiting};
 use super::listener::SideListener;
 use super::opening::Opening;
+use super::rdma::Rdma;
 use super::server::{Guest, Stranger};
 use super::session::Session;
 use crate::fabric::network::Watch;
+use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
+use crate::verbs::cm::EventChannel;
+use crate::verbs::device::Device;
 
 /// What the control thread can be asked to do.
 pub enum Command {
@@ -63,6 +67,12 @@ pub enum Source {
     Peer { link: Arc<Link>, fd: RawFd },
     /// The control connection of a link to another host.
     Session(Box<Session>),
+    /// What happens to connections of librdmacm's.
+    RdmaEvents(Arc<EventChannel>),
+    /// A completion queue.
+    Engine(Arc<Engine>),
+    /// What happens to a device.
+    Device(Arc<Device>),
 }
 
 /// The control thread's state.
@@ -78,6 +88,8 @@ pub struct Control {
     pub own_ends: HashMap<Token, Arc<Link>>,
     /// Links promised in an answer.
     pub promised: HashMap<Token, super::server::Promise>,
+    /// Devices and queue pairs, once they were looked for and found.
+    pub rdma: Option<Rdma>,
     /// Control connections of links, by the links' names.
     pub sessions: HashMap<Token, u64>,
     /// Hellos under way, with whoever waits for their outcome.
@@ -107,6 +119,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         accepted: HashMap::new(),
         own_ends: HashMap::new(),
         promised: HashMap::new(),
+        rdma: None,
         sessions: HashMap::new(),
         contacts: HashMap::new(),
     };
@@ -152,15 +165,23 @@ fn service(runtime: &Runtime, index: usize) {
 
 /// An I/O thread beyond the first.
 fn serve(runtime: &'static Runtime, index: usize) {
+    use rustix::event::{PollFd, PollFlags};
+    let io = runtime.io(index);
     loop {
         service(runtime, index);
-        let mut bell = [rustix::event::PollFd::from_borrowed_fd(
-            runtime.io(index).bell.as_fd(),
-            rustix::event::PollFlags::IN,
-        )];
-        let _ = rustix::event::poll(&mut bell, None);
+        let engines = io.engines.lock().clone();
+        let of_engines = engines.iter().map(|engine| engine.as_fd());
+        let mut fds: Vec<PollFd<'_>> = core::iter::once(io.bell.as_fd())
+            .chain(of_engines)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let _ = rustix::event::poll(&mut fds, None);
         let mut count = [0; 8];
-        let _ = rustix::io::read(&runtime.io(index).bell, &mut count);
+        let _ = rustix::io::read(&io.bell, &mut count);
+        if !engines.is_empty() {
+            engines.iter().for_each(|engine| engine.take_events());
+            crate::fabric::network::serve();
+        }
     }
 }
 
@@ -275,6 +296,21 @@ impl Control {
         self.handle(key, false);
     }
 
+    /// What is looked after under `key`.
+    pub fn source(&self, key: u64) -> Option<&Source> {
+        self.sources.get(&key)
+    }
+
+    /// `engine` has failed.
+    pub fn forget_engine(&mut self, engine: &Arc<Engine>) {
+        let is_it = |source: &Source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine));
+        for (_, source) in self.sources.extract_if(|_, source| is_it(source)) {
+            source.with_fd(|fd, _| {
+                let _ = epoll::delete(&self.epoll, fd);
+            });
+        }
+    }
+
     fn handle(&mut self, key: u64, expired: bool) {
         let Some(source) = self.sources.remove(&key) else {
             return;
@@ -355,6 +391,9 @@ impl Source {
             Source::Opening(o) => f(sys::borrow(o.fd()), o.interest()),
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
             Source::Session(s) => f(s.as_fd(), s.interest()),
+            Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
+            Source::Engine(engine) => f(engine.as_fd(), EventFlags::IN),
+            Source::Device(device) => f(device.async_fd(), EventFlags::IN),
         }
     }
 
@@ -362,7 +401,12 @@ impl Source {
     fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. }
+            Source::Listener(_)
+                | Source::Rendezvous(_)
+                | Source::Peer { .. }
+                | Source::RdmaEvents(_)
+                | Source::Engine(_)
+                | Source::Device(_)
         )
     }
 
@@ -373,10 +417,13 @@ impl Source {
             Source::Guest(g) => Some(g.deadline()),
             Source::Contact(c) => Some(c.deadline()),
             Source::Opening(o) => Some(o.deadline()),
+            Source::Session(s) => s.deadline(),
             Source::Listener(_)
             | Source::Rendezvous(_)
             | Source::Peer { .. }
-            | Source::Session(_) => None,
+            | Source::RdmaEvents(_)
+            | Source::Engine(_)
+            | Source::Device(_) => None,
         }
     }
 
@@ -404,12 +451,23 @@ impl Source {
                 .hear_peer(&link, fd)
                 .then_some(Source::Peer { link, fd }),
             Source::Session(mut session) => {
-                if session.advance(control) {
+                if session.advance(control, expired) {
                     return Some(Source::Session(session));
                 }
                 control.end_session(&session);
                 None
             }
+            Source::RdmaEvents(channel) => {
+                control.rdma_events();
+                Some(Source::RdmaEvents(channel))
+            }
+            Source::Engine(engine) => {
+                engine.take_events();
+                Some(Source::Engine(engine))
+            }
+            Source::Device(device) => control
+                .device_events(&device)
+                .then_some(Source::Device(device)),
         }
     }
 

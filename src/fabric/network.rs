@@ -77,6 +77,13 @@ pub fn woken() {
     }
 }
 
+/// An I/O thread was woken by an event: takes in what came and hears what comes next, unless others watch.
+pub fn serve() {
+    poll(None);
+    woken();
+    poll(None);
+}
+
 /// Sends what was collected: the application comes back to wait.
 #[inline]
 pub fn flush() {

@@ -22,7 +22,7 @@ use crate::conn::Violation;
 use crate::link::Link;
 use crate::link::source::Source;
 use crate::real::sys::Errno;
-use carrier::{Carrier, Posted, RingSource, source_id};
+use carrier::{Carrier, Posted, RingSource};
 use message::{Immediate, Message, RemoteRing};
 use receiving::Receiving;
 use sending::Sending;
@@ -130,10 +130,13 @@ impl Remote {
             // What was offered may be in use by the peer already.
             receiving.switch(got);
             if let Some(source) = &source
-                && receiving.current().source != source_id(Some(source))
+                && receiving.current().source != source.id()
             {
                 match source.ring(receiving.current().memory.size) {
-                    Ok(ring) => receiving.add(got, Arc::new(ring)),
+                    Ok(ring) => {
+                        receiving.add(got, Arc::new(ring));
+                        receiving.freed(self.released.load(Ordering::Relaxed));
+                    }
                     Err(error) => {
                         carrier.close();
                         return Err(error);
@@ -297,7 +300,7 @@ impl Remote {
             let mut memory = None;
             let source = sending.carrier.as_ref().and_then(|c| c.rings());
             if let Some(source) = source
-                && sending.mirror().source != source_id(Some(&source))
+                && sending.mirror().source != source.id()
             {
                 match source.ring(sending.mirror().memory.size) {
                     Ok(mirror) => {
@@ -350,6 +353,22 @@ impl Remote {
         if self.sending.lock().carrier.is_none() && !self.broken.swap(true, Ordering::AcqRel) {
             self.hub.lost(self);
         }
+    }
+
+    /// Tells the peer on carrier `id` how far we are, with ring bytes or without.
+    pub fn acknowledge(self: &Arc<Self>, id: u32) {
+        let outcome = {
+            let mut sending = self.sending.lock();
+            if sending.id != id || !sending.resumed {
+                return;
+            }
+            let freed = self.released.load(Ordering::Relaxed);
+            if sending.posted == sending.written {
+                sending.tell_freed(freed);
+            }
+            sending.flush(freed)
+        };
+        self.settle(id, outcome);
     }
 
     /// Whether it waits for another carrier.
