@@ -42,6 +42,8 @@ pub struct Network {
     has_deferred: AtomicBool,
     watched: AtomicBool,
     polls: AtomicU64,
+    /// All ends that ever were.
+    ends: AtomicU64,
 }
 
 /// That of this process, once it has a runtime.
@@ -106,6 +108,16 @@ impl Network {
         self.engines
             .write()
             .retain(|other| !Arc::ptr_eq(other, engine));
+    }
+
+    /// Another end.
+    pub fn join(&self) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there ever was an end.
+    pub fn was_used(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) > 0
     }
 
     /// There is news for `remote`.
