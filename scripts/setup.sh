@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # One package a word; each is here because a named task runs it.
-build="gcc libc6-dev"
+build="gcc libc6-dev pkg-config libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev"
 demo="redis-server redis-tools strace python3"
 test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
       tcl dpkg-dev xz-utils procps"

@@ -4,15 +4,14 @@
 //! Layout of the segment: the two [`Direction`] headers, then the two rings, each a whole number of
 //! pages. Direction 0 is from the connecting to the accepting end.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
 
 use super::ring::Direction;
 use super::{Fabric, FabricKind, RingMemory, SLOT_IO, SLOTS};
+use crate::mapping::Mapping;
 use crate::real::sys::{self, Errno, InternalFd};
 
 const PAGE: usize = 4096;
@@ -28,60 +27,6 @@ pub enum End {
     Connector,
     /// It was listening.
     Acceptor,
-}
-
-/// A mapped region, unmapped when dropped.
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a mapping is plain memory; all shared access to it goes through atomics or is ordered by
-// the cursors.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the region was mapped by `map` with this length and nothing borrows it any more.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
-
-impl Mapping {
-    fn reserve(len: usize) -> Result<Mapping, Errno> {
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                core::ptr::null_mut(),
-                len,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }?;
-        NonNull::new(base.cast())
-            .map(|base| Mapping { base, len })
-            .ok_or(Errno::NOMEM)
-    }
-
-    fn place(&self, at: usize, len: usize, fd: BorrowedFd<'_>, offset: usize) -> Result<(), Errno> {
-        // SAFETY: [at, at + len) lies inside the region that this mapping reserved for itself.
-        unsafe {
-            let target = self.base.as_ptr().add(at).cast();
-            rustix::mm::mmap(
-                target,
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::FIXED,
-                fd,
-                offset as u64,
-            )?;
-            // A forked child has no business in the rings.
-            rustix::mm::madvise(target, len, rustix::mm::Advice::LinuxDontFork)?;
-        }
-        Ok(())
-    }
 }
 
 /// The memory of a link, mapped.
@@ -126,17 +71,9 @@ impl Segment {
         {
             return Err(Errno::INVAL);
         }
-        let headers = Mapping::reserve(2 * HEADER)?;
-        headers.place(0, 2 * HEADER, fd, 0)?;
-        let ring = |index: usize| {
-            let mapping = Mapping::reserve(2 * ring_size)?;
-            let offset = 2 * HEADER + index * ring_size;
-            mapping.place(0, ring_size, fd, offset)?;
-            mapping.place(ring_size, ring_size, fd, offset)?;
-            Ok::<_, Errno>(mapping)
-        };
+        let ring = |index: usize| Mapping::ring(fd, 2 * HEADER + index * ring_size, ring_size);
         Ok(Segment {
-            headers,
+            headers: Mapping::of(fd, 0, 2 * HEADER)?,
             rings: [ring(0)?, ring(1)?],
             ring_size,
         })
@@ -148,7 +85,7 @@ impl Segment {
         unsafe {
             &*self
                 .headers
-                .base
+                .base()
                 .as_ptr()
                 .add(index * HEADER)
                 .cast::<Direction>()
@@ -157,7 +94,7 @@ impl Segment {
 
     fn ring(&self, index: usize) -> RingMemory {
         RingMemory {
-            base: self.rings[index].base.as_ptr(),
+            base: self.rings[index].base().as_ptr(),
             size: self.ring_size,
         }
     }
@@ -277,8 +214,8 @@ impl Fabric for Shm {
         self.segment.ring(self.out())
     }
 
-    fn rx(&self) -> RingMemory {
-        self.segment.ring(1 - self.out())
+    fn rx(&self, _cursor: u64) -> (RingMemory, Option<u64>) {
+        (self.segment.ring(1 - self.out()), None)
     }
 
     #[inline]

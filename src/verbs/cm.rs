@@ -1,0 +1,593 @@
+//! Connections, by librdmacm: the one connection manager that RoCE, InfiniBand and iWARP devices share.
+//!
+//! Nothing here waits: each step of making a connection ends in an event, which
+//! [`EventChannel::next_event`] gives when the channel's descriptor is readable.
+//!
+//! | connecting side | accepting side |
+//! |---|---|
+//! | [`CmId::create`], [`CmId::resolve_address`] → `AddressResolved` | [`CmId::listen`] |
+//! | [`CmId::resolve_route`] → `RouteResolved` | |
+//! | make the queue pair, post receives, [`CmId::connect`] | → `ConnectRequest` with an id of its own |
+//! | → `Established` (or `Rejected`, `Unreachable`, ...) | queue pair, receives, [`CmId::accept`] → `Established` |
+//! | send first: iWARP wants the connecting side to | wait for its first message |
+//!
+//! All calls on the ids of one channel exclude each other: librdmacm changes an id's queue pair while it
+//! reads an event of it.
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use libc::sockaddr;
+use parking_lot::{Mutex, MutexGuard};
+use rdma_sys::rdma_cm_event_type as event_type;
+use rdma_sys::{
+    ibv_context, rdma_cm_event, rdma_cm_id, rdma_conn_param, rdma_event_channel, rdma_port_space,
+};
+use rustix::fd::{AsFd, BorrowedFd};
+
+use super::api::Api;
+use super::error::{Error, check, errno, made};
+use super::guard::{self, Inside, Owner};
+use super::private_data::Packed;
+pub use super::private_data::{PRIVATE_DATA, PrivateData};
+use crate::real::sys::{self, Errno};
+use crate::socket::addr::Address;
+
+/// How often the device sends again before it gives a connection up. 7 would mean "for ever" to some
+/// devices (soft RoCE among them), and a dead peer would then never show; 6 shows it in seconds.
+const RETRY_COUNT: u8 = 6;
+
+/// How often the device sends again to a peer that has posted no receive: 7 is for ever. Credits keep
+/// us from ever sending then; but a notification may overtake the accepting side's very first receives
+/// on a device that is slow to take them in, and that must not end the connection.
+const RNR_RETRY_COUNT: u8 = 7;
+
+/// RDMA reads that either side may have outstanding. None are ever made; but some iWARP devices do not
+/// connect with 0 (and take 1 themselves), while 1 suits all.
+const READS: u8 = 1;
+
+/// The token of ids that this layer keeps for itself. No event is reported for them.
+pub(super) const OWN_TOKEN: u64 = u64::MAX;
+
+const RDMA_OPTION_ID: i32 = 0;
+const RDMA_OPTION_ID_ACK_TIMEOUT: i32 = 3;
+
+/// Where events of connections arrive.
+pub struct EventChannel {
+    api: &'static Api,
+    raw: NonNull<rdma_event_channel>,
+    /// Held in every call on the channel and its ids.
+    calls: Mutex<()>,
+    owner: Owner,
+}
+
+// SAFETY: librdmacm may be called from all threads; `calls` keeps calls on one channel's ids apart.
+unsafe impl Send for EventChannel {}
+// SAFETY: as above.
+unsafe impl Sync for EventChannel {}
+
+/// What happened to an id.
+#[derive(Debug)]
+pub struct Event {
+    /// The token of the id; of a [`EventKind::ConnectRequest`], that of the listener.
+    pub token: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What can happen to an id. Statuses are as the device or the kernel gives them: negative error codes,
+/// or reasons of the transport's own.
+#[derive(Debug)]
+pub enum EventKind {
+    /// The peer's address leads to a device: [`CmId::resolve_route`] is next.
+    AddressResolved,
+    /// It does not.
+    AddressError(Errno),
+    /// A path is known: the queue pair and [`CmId::connect`] are next.
+    RouteResolved,
+    /// No path was found.
+    RouteError(Errno),
+    /// Somebody wants to connect. Dropping the id refuses.
+    ConnectRequest {
+        /// The connection's own id, on the listener's channel, without a token yet.
+        id: CmId,
+        /// What the peer said; `None` if it is not in our form.
+        data: Option<PrivateData>,
+    },
+    /// Connecting failed half-way.
+    ConnectError(i32),
+    /// The peer's host does not answer.
+    Unreachable(i32),
+    /// The peer refused, or nobody listens there.
+    Rejected {
+        /// The transport's reason. 28 is "the application refused" on InfiniBand and RoCE; iWARP gives
+        /// `-ECONNREFUSED` or `ECONNREFUSED` for everything.
+        status: i32,
+        /// What the peer said.
+        data: Option<PrivateData>,
+    },
+    /// The connection stands.
+    Established {
+        /// What the accepting side said, on the connecting side.
+        data: Option<PrivateData>,
+    },
+    /// The peer has disconnected, or its process has ended.
+    Disconnected,
+    /// The device goes away: everything on it is to be dropped.
+    DeviceRemoval,
+    /// The address of the id has moved to another device.
+    AddressChange,
+    /// The queue pair has left the time in which late packets may arrive.
+    TimewaitExit,
+}
+
+impl EventChannel {
+    /// Opens a channel; its descriptor is non-blocking and out of the application's way.
+    ///
+    /// # Errors
+    /// librdmacm's: `ENODEV` on a host without RDMA device, for example.
+    pub fn create(api: &'static Api) -> Result<Arc<EventChannel>, Error> {
+        let _inside = Inside::enter();
+        // SAFETY: no precondition.
+        let raw = made("rdma_create_event_channel", unsafe {
+            api.rdma_create_event_channel()
+        })?;
+        // SAFETY: just made; librdmacm takes the number from this field at each use.
+        unsafe {
+            let fd = &raw mut (*raw.as_ptr()).fd;
+            *fd = guard::raise(*fd, api.hides_cm());
+        }
+        Ok(Arc::new(EventChannel {
+            api,
+            raw,
+            calls: Mutex::new(()),
+            owner: Owner::this_process(),
+        }))
+    }
+
+    /// The opened libraries.
+    pub fn api(&self) -> &'static Api {
+        self.api
+    }
+
+    /// Keeps other threads' calls on this channel's ids out.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.calls.lock()
+    }
+
+    /// The next event, if one has arrived.
+    ///
+    /// # Errors
+    /// The kernel's, other than that there is none.
+    pub fn next_event(self: &Arc<Self>) -> Result<Option<Event>, Error> {
+        let _inside = Inside::enter();
+        let _lock = self.lock();
+        loop {
+            let mut raw = core::ptr::null_mut();
+            // SAFETY: a channel that lives, and a place for the event.
+            let result = unsafe { self.api.rdma_get_cm_event(self.raw.as_ptr(), &raw mut raw) };
+            if result != 0 {
+                let error = Error::last("rdma_get_cm_event");
+                return match error.errno() {
+                    Some(Errno::AGAIN | Errno::INTR) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+            // SAFETY: an event that was just got: it and its id live until it is acknowledged, which
+            // nobody else does.
+            let event = unsafe { self.read(&*raw) };
+            // SAFETY: once for each event. Destroying an id waits until all its events are acknowledged.
+            unsafe { self.api.rdma_ack_cm_event(raw) };
+            if let Some(event) = event {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// Copies what an event says. `None`: it is nobody's business.
+    ///
+    /// # Safety
+    /// The event is not acknowledged yet.
+    unsafe fn read(self: &Arc<Self>, event: &rdma_cm_event) -> Option<Event> {
+        let status = event.status;
+        let errno = || errno(status);
+        // SAFETY: connections of RDMA_PS_TCP have this kind of parameters in every event.
+        let data = || unsafe { read_private(&event.param.conn) };
+        let kind = match event.event {
+            event_type::RDMA_CM_EVENT_ADDR_RESOLVED => EventKind::AddressResolved,
+            event_type::RDMA_CM_EVENT_ADDR_ERROR => EventKind::AddressError(errno()),
+            event_type::RDMA_CM_EVENT_ROUTE_RESOLVED => EventKind::RouteResolved,
+            event_type::RDMA_CM_EVENT_ROUTE_ERROR => EventKind::RouteError(errno()),
+            event_type::RDMA_CM_EVENT_CONNECT_REQUEST => {
+                let id = CmId {
+                    raw: NonNull::new(event.id)?,
+                    channel: self.clone(),
+                    owner: self.owner,
+                };
+                // SAFETY: a request names the listener, which waits for this event's acknowledgement
+                // before it goes.
+                let token = unsafe { (*event.listen_id).context } as u64;
+                let kind = EventKind::ConnectRequest { id, data: data() };
+                return Some(Event { token, kind });
+            }
+            event_type::RDMA_CM_EVENT_CONNECT_ERROR => EventKind::ConnectError(status),
+            event_type::RDMA_CM_EVENT_UNREACHABLE => EventKind::Unreachable(status),
+            event_type::RDMA_CM_EVENT_REJECTED => EventKind::Rejected {
+                status,
+                data: data(),
+            },
+            event_type::RDMA_CM_EVENT_ESTABLISHED => EventKind::Established { data: data() },
+            event_type::RDMA_CM_EVENT_DISCONNECTED => EventKind::Disconnected,
+            event_type::RDMA_CM_EVENT_DEVICE_REMOVAL => EventKind::DeviceRemoval,
+            event_type::RDMA_CM_EVENT_ADDR_CHANGE => EventKind::AddressChange,
+            event_type::RDMA_CM_EVENT_TIMEWAIT_EXIT => EventKind::TimewaitExit,
+            _ => return None,
+        };
+        // SAFETY: the id waits for this event's acknowledgement before it goes.
+        let token = unsafe { (*event.id).context } as u64;
+        (token != OWN_TOKEN).then_some(Event { token, kind })
+    }
+}
+
+/// What the peer said with its request, answer or refusal.
+///
+/// # Safety
+/// The parameters are those of an event that is not acknowledged yet.
+unsafe fn read_private(parameters: &rdma_conn_param) -> Option<PrivateData> {
+    if parameters.private_data.is_null() {
+        return None;
+    }
+    let len = usize::from(parameters.private_data_len);
+    // SAFETY: librdmacm points to as many bytes in the event.
+    let bytes = unsafe { core::slice::from_raw_parts(parameters.private_data.cast::<u8>(), len) };
+    PrivateData::unpack(bytes)
+}
+
+impl AsFd for EventChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the channel lives as long as the borrow.
+        sys::borrow(unsafe { (*self.raw.as_ptr()).fd })
+    }
+}
+
+impl Drop for EventChannel {
+    fn drop(&mut self) {
+        if !self.owner.is_here() {
+            return;
+        }
+        let _inside = Inside::enter();
+        // SAFETY: all ids of the channel hold a reference to it, so none is left.
+        unsafe {
+            guard::expose((*self.raw.as_ptr()).fd);
+            self.api.rdma_destroy_event_channel(self.raw.as_ptr());
+        }
+    }
+}
+
+impl core::fmt::Debug for EventChannel {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("EventChannel").field(&self.as_fd()).finish()
+    }
+}
+
+/// A connection, or a listener, as librdmacm knows it.
+///
+/// A [`QueuePair`](super::qp::QueuePair) that is made on it holds it, so that it goes after the queue
+/// pair.
+pub struct CmId {
+    raw: NonNull<rdma_cm_id>,
+    channel: Arc<EventChannel>,
+    owner: Owner,
+}
+
+// SAFETY: as of `EventChannel`.
+unsafe impl Send for CmId {}
+// SAFETY: as of `EventChannel`.
+unsafe impl Sync for CmId {}
+
+impl CmId {
+    /// A new id, whose events carry `token` (any value but `u64::MAX`).
+    ///
+    /// # Errors
+    /// librdmacm's.
+    pub fn create(channel: &Arc<EventChannel>, token: u64) -> Result<CmId, Error> {
+        let _inside = Inside::enter();
+        let _lock = channel.lock();
+        let mut raw = core::ptr::null_mut();
+        // SAFETY: a channel that lives; the context is a number that nobody dereferences.
+        check("rdma_create_id", unsafe {
+            channel.api.rdma_create_id(
+                channel.raw.as_ptr(),
+                &raw mut raw,
+                token as *mut _,
+                rdma_port_space::RDMA_PS_TCP,
+            )
+        })?;
+        Ok(CmId {
+            raw: NonNull::new(raw).ok_or(Error::Call {
+                call: "rdma_create_id",
+                errno: Errno::NOMEM,
+            })?,
+            channel: channel.clone(),
+            owner: channel.owner,
+        })
+    }
+
+    /// Listens at `address`; port 0 lets librdmacm choose one, which [`local_address`](Self::local_address)
+    /// then tells. The unspecified address listens on all devices.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`, `ENODEV` (the address is not that of an RDMA device), and librdmacm's others.
+    pub fn listen(
+        channel: &Arc<EventChannel>,
+        token: u64,
+        address: &Address,
+        backlog: i32,
+    ) -> Result<CmId, Error> {
+        let id = CmId::create(channel, token)?;
+        id.bind(address)?;
+        id.call("rdma_listen", |api, raw| {
+            // SAFETY: an id that lives and is bound.
+            unsafe { api.rdma_listen(raw, backlog) }
+        })?;
+        Ok(id)
+    }
+
+    /// Binds the id to a local address, and to its device if it is not the unspecified one.
+    ///
+    /// # Errors
+    /// `ENODEV` when the address is not that of an RDMA device; librdmacm's others.
+    pub fn bind(&self, address: &Address) -> Result<(), Error> {
+        let mut address = SocketAddress::new(address);
+        self.call("rdma_bind_addr", |api, raw| {
+            // SAFETY: an id that lives and an address of its family's size.
+            unsafe { api.rdma_bind_addr(raw, address.as_mut_ptr()) }
+        })
+    }
+
+    /// Looks for the device that leads to `to`, from the local address `from` if given: ends in
+    /// `AddressResolved` or `AddressError`.
+    ///
+    /// # Errors
+    /// librdmacm's.
+    pub fn resolve_address(
+        &self,
+        from: Option<&Address>,
+        to: &Address,
+        timeout_ms: i32,
+    ) -> Result<(), Error> {
+        let mut from = from.map(SocketAddress::new);
+        let mut to = SocketAddress::new(to);
+        let from = from
+            .as_mut()
+            .map_or(core::ptr::null_mut(), SocketAddress::as_mut_ptr);
+        self.call("rdma_resolve_addr", |api, raw| {
+            // SAFETY: an id that lives and addresses of their families' sizes.
+            unsafe { api.rdma_resolve_addr(raw, from, to.as_mut_ptr(), timeout_ms) }
+        })
+    }
+
+    /// Looks for a path to the resolved address: ends in `RouteResolved` or `RouteError`.
+    ///
+    /// # Errors
+    /// [`Error::OtherDevice`] before the address is resolved; librdmacm's.
+    pub fn resolve_route(&self, timeout_ms: i32) -> Result<(), Error> {
+        self.context().ok_or(Error::OtherDevice)?;
+        self.call("rdma_resolve_route", |api, raw| {
+            // SAFETY: an id that lives and has a device.
+            unsafe { api.rdma_resolve_route(raw, timeout_ms) }
+        })
+    }
+
+    /// Shortens or lengthens the time after which the device sends again, to about
+    /// 4 microseconds * 2^`exponent`. Before the connection is made; iWARP devices have no such time.
+    ///
+    /// # Errors
+    /// librdmacm's.
+    pub fn set_ack_timeout(&self, mut exponent: u8) -> Result<(), Error> {
+        self.call("rdma_set_option", |api, raw| {
+            // SAFETY: an id that lives and a value of one byte, as this option has.
+            unsafe {
+                api.rdma_set_option(
+                    raw,
+                    RDMA_OPTION_ID,
+                    RDMA_OPTION_ID_ACK_TIMEOUT,
+                    (&raw mut exponent).cast(),
+                    1,
+                )
+            }
+        })
+    }
+
+    /// Connects with `data` for the other side: ends in `Established`, `Rejected`, `Unreachable` or
+    /// `ConnectError`. The queue pair has been made, and its receives are posted.
+    ///
+    /// # Errors
+    /// [`Error::PrivateData`] if there is too much of it; librdmacm's.
+    pub fn connect(&self, data: &[u8]) -> Result<(), Error> {
+        let packed = Packed::new(data)?;
+        self.needs_queue_pair("rdma_connect")?;
+        self.call("rdma_connect", |api, raw| {
+            let mut parameters = parameters(&packed);
+            // SAFETY: an id that lives and has a queue pair; the data outlives the call.
+            unsafe { api.rdma_connect(raw, &raw mut parameters) }
+        })
+    }
+
+    /// Accepts a request, with `data` for the other side: ends in `Established`, or `Disconnected`.
+    /// The queue pair has been made, and its receives are posted.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub fn accept(&self, data: &[u8]) -> Result<(), Error> {
+        let packed = Packed::new(data)?;
+        self.needs_queue_pair("rdma_accept")?;
+        self.call("rdma_accept", |api, raw| {
+            let mut parameters = parameters(&packed);
+            // SAFETY: as in `connect`.
+            unsafe { api.rdma_accept(raw, &raw mut parameters) }
+        })
+    }
+
+    /// Refuses a request, with `data` for the other side.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub fn reject(&self, data: &[u8]) -> Result<(), Error> {
+        let packed = Packed::new(data)?;
+        self.call("rdma_reject", |api, raw| {
+            let bytes = packed.bytes();
+            // SAFETY: an id that lives; the data outlives the call.
+            unsafe { api.rdma_reject(raw, bytes.as_ptr().cast(), bytes.len() as u8) }
+        })
+    }
+
+    /// Ends the connection: work that is outstanding completes, or is flushed, and both sides get
+    /// `Disconnected`. On InfiniBand and RoCE nothing is flushed before this call, not even when the
+    /// peer is gone.
+    ///
+    /// # Errors
+    /// librdmacm's, `EINVAL` for example if there is no connection.
+    pub fn disconnect(&self) -> Result<(), Error> {
+        self.context().ok_or(Error::OtherDevice)?;
+        self.call("rdma_disconnect", |api, raw| {
+            // SAFETY: an id that lives and has a device.
+            unsafe { api.rdma_disconnect(raw) }
+        })
+    }
+
+    /// Changes what the id's events carry (any value but `u64::MAX`): an accepted connection's id
+    /// starts with that of the listener.
+    pub fn set_token(&self, token: u64) {
+        let _lock = self.channel.lock();
+        // SAFETY: an id that lives; nobody else reads or writes the field without the lock.
+        unsafe { (*self.raw.as_ptr()).context = token as *mut _ };
+    }
+
+    /// The local address, once there is one.
+    pub fn local_address(&self) -> Option<Address> {
+        let _lock = self.channel.lock();
+        // SAFETY: an id that lives; both members of the union are plain bytes, large enough for any
+        // address.
+        unsafe { read_address(&raw const (*self.raw.as_ptr()).route.addr.src_addr_union) }
+    }
+
+    /// The peer's address, once there is one.
+    pub fn peer_address(&self) -> Option<Address> {
+        let _lock = self.channel.lock();
+        // SAFETY: as in `local_address`.
+        unsafe { read_address(&raw const (*self.raw.as_ptr()).route.addr.dst_addr_union) }
+    }
+
+    /// The port of the device, counted from 1; 0 while there is no device.
+    pub fn port(&self) -> u8 {
+        let _lock = self.channel.lock();
+        // SAFETY: an id that lives.
+        unsafe { (*self.raw.as_ptr()).port_num }
+    }
+
+    /// The channel of its events.
+    pub fn channel(&self) -> &Arc<EventChannel> {
+        &self.channel
+    }
+
+    /// The device, once there is one.
+    pub(super) fn context(&self) -> Option<NonNull<ibv_context>> {
+        let _lock = self.channel.lock();
+        // SAFETY: an id that lives.
+        NonNull::new(unsafe { (*self.raw.as_ptr()).verbs })
+    }
+
+    /// For calls that this file does not make itself, under the channel's lock.
+    pub(super) fn as_ptr(&self) -> *mut rdma_cm_id {
+        self.raw.as_ptr()
+    }
+
+    fn needs_queue_pair(&self, call: &'static str) -> Result<(), Error> {
+        let _lock = self.channel.lock();
+        // SAFETY: an id that lives.
+        if unsafe { (*self.raw.as_ptr()).qp.is_null() } {
+            let errno = Errno::INVAL;
+            return Err(Error::Call { call, errno });
+        }
+        Ok(())
+    }
+
+    fn call(
+        &self,
+        call: &'static str,
+        f: impl FnOnce(&Api, *mut rdma_cm_id) -> i32,
+    ) -> Result<(), Error> {
+        let _inside = Inside::enter();
+        let _lock = self.channel.lock();
+        check(call, f(self.channel.api, self.raw.as_ptr()))
+    }
+}
+
+impl Drop for CmId {
+    fn drop(&mut self) {
+        if !self.owner.is_here() {
+            return;
+        }
+        let _inside = Inside::enter();
+        let _lock = self.channel.lock();
+        // SAFETY: the id's last user; a queue pair would hold it. All its events are acknowledged, for
+        // that happens under the lock.
+        unsafe { self.channel.api.rdma_destroy_id(self.raw.as_ptr()) };
+    }
+}
+
+impl core::fmt::Debug for CmId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CmId")
+            .field("local", &self.local_address())
+            .field("peer", &self.peer_address())
+            .finish()
+    }
+}
+
+fn parameters(packed: &Packed) -> rdma_conn_param {
+    let bytes = packed.bytes();
+    rdma_conn_param {
+        private_data: bytes.as_ptr().cast(),
+        private_data_len: bytes.len() as u8,
+        responder_resources: READS,
+        initiator_depth: READS,
+        flow_control: 0,
+        retry_count: RETRY_COUNT,
+        rnr_retry_count: RNR_RETRY_COUNT,
+        srq: 0,
+        qp_num: 0,
+    }
+}
+
+/// An address as librdmacm wants it: IPv4 where it is IPv4 in IPv6's form, which devices do not know.
+struct SocketAddress(Address);
+
+impl SocketAddress {
+    fn new(address: &Address) -> SocketAddress {
+        SocketAddress(super::reach::unmapped(address))
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut sockaddr {
+        match &mut self.0 {
+            Address::V4(a) => (&raw mut *a).cast(),
+            Address::V6(a) => (&raw mut *a).cast(),
+        }
+    }
+}
+
+/// Reads the address in one of an id's two unions; `None` if it is of no family that we know.
+///
+/// # Safety
+/// `from` points to a sockaddr_storage.
+unsafe fn read_address<T>(from: *const T) -> Option<Address> {
+    let mut copy = MaybeUninit::<libc::sockaddr_storage>::uninit();
+    // SAFETY: by the contract; the copy has room for any address.
+    unsafe {
+        copy.write(from.cast::<libc::sockaddr_storage>().read_unaligned());
+        let len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        Address::read(copy.as_ptr().cast(), len)
+    }
+}

@@ -1,0 +1,359 @@
+//! RDMA devices: one object for each that this process uses, shared by all that is made on it.
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rdma_sys::ibv_event_type as event;
+use rdma_sys::{ibv_async_event, ibv_context, ibv_mtu, ibv_pd, ibv_port_attr, ibv_port_state};
+use rustix::fd::BorrowedFd;
+
+use super::api::Api;
+use super::cm::{CmId, OWN_TOKEN};
+use super::error::{Error, check, last_errno, made};
+use super::guard::{self, Inside, Owner};
+use super::probe::{self, Found};
+use crate::real::sys::{self, Errno};
+
+/// Every device in use. Kept until [`Device::retire`], so that finding out what a device can happens
+/// once.
+static DEVICES: Mutex<Vec<Arc<Device>>> = Mutex::new(Vec::new());
+
+/// What a device can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    /// Its name, as in `/sys/class/infiniband`.
+    pub name: String,
+    /// Work requests that one queue of a queue pair can hold.
+    pub max_qp_wr: u32,
+    /// Completions that one queue can hold.
+    pub max_cqe: u32,
+    /// Queue pairs.
+    pub max_qp: u32,
+    /// Memory regions.
+    pub max_mr: u32,
+    /// Bytes of the largest memory region.
+    pub max_mr_size: u64,
+    /// Pieces of memory that one work request can name. (Ours name one: some devices can do no more in
+    /// a receive, whatever they say here.)
+    pub max_sge: u32,
+    /// Bytes that a work request can carry in itself: what the device takes of the
+    /// [`INLINE_WANTED`](super::probe::INLINE_WANTED) that we want.
+    pub max_inline: u32,
+    /// Whether it does RDMA writes with immediate data.
+    pub write_imm: bool,
+}
+
+/// What a port is like now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Whether it is up.
+    pub active: bool,
+    /// Bytes of payload in a packet at most.
+    pub mtu: u32,
+}
+
+/// Something that happened to the device itself, or to what is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsyncEvent {
+    /// This queue pair is in the error state for good.
+    QpFatal {
+        /// Its number.
+        qp_num: u32,
+    },
+    /// A completion queue has overrun or failed: what is on it is lost.
+    CqError,
+    /// The device has failed: everything on it is lost.
+    DeviceFatal,
+    /// A port is up.
+    PortUp(u8),
+    /// A port is down.
+    PortDown(u8),
+    /// Addresses of the device have changed.
+    AddressesChanged,
+}
+
+/// A device in use, and the protection domain for all that this process makes on it.
+pub struct Device {
+    context: NonNull<ibv_context>,
+    pd: NonNull<ibv_pd>,
+    attributes: Attributes,
+    /// Keeps librdmacm from closing the context while something of ours is on it.
+    pin: CmId,
+    owner: Owner,
+}
+
+// SAFETY: verbs may be called from all threads.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// The device that `id` is bound to: after `AddressResolved`, of a `ConnectRequest`, or after
+    /// [`CmId::bind`] to an address of it. The first time it finds out what the device can, which takes
+    /// some milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::OtherDevice`] while `id` has no device; the libraries'.
+    pub fn of(id: &CmId) -> Result<Arc<Device>, Error> {
+        let context = id.context().ok_or(Error::OtherDevice)?;
+        let mut devices = DEVICES.lock();
+        if let Some(known) = devices.iter().find(|device| device.context == context) {
+            return Ok(known.clone());
+        }
+        let device = Arc::new(Self::begin(context, id)?);
+        devices.push(device.clone());
+        Ok(device)
+    }
+
+    fn begin(context: NonNull<ibv_context>, id: &CmId) -> Result<Device, Error> {
+        let api = id.channel().api();
+        let local = id.local_address().ok_or(Error::OtherDevice)?;
+        let pin = CmId::create(id.channel(), OWN_TOKEN)?;
+        pin.bind(&local.with_port(0))?;
+        if pin.context() != Some(context) {
+            return Err(Error::OtherDevice);
+        }
+        let _inside = Inside::enter();
+        let hidden = hides(api, context);
+        // SAFETY: a context that `pin` keeps open. libibverbs and its providers take both numbers from
+        // these fields at each use, and no other thread uses a context that is new to this process.
+        unsafe {
+            let context = context.as_ptr();
+            for fd in [&raw mut (*context).cmd_fd, &raw mut (*context).async_fd] {
+                if *fd >= 0 {
+                    *fd = guard::raise(*fd, hidden);
+                }
+            }
+        }
+        // SAFETY: a context that lives.
+        let pd = made("ibv_alloc_pd", unsafe {
+            api.ibv_alloc_pd(context.as_ptr())
+        })?;
+        let found = probe::probe(api, context, pd);
+        let attributes = query(api, context, found);
+        let device = Device {
+            context,
+            pd,
+            attributes: attributes.clone().unwrap_or_else(|_| none()),
+            pin,
+            owner: Owner::this_process(),
+        };
+        // From here on dropping it gives back what has been made.
+        let attributes = attributes?;
+        tracing::info!(
+            device = attributes.name.as_str(),
+            max_inline = attributes.max_inline,
+            write_imm = attributes.write_imm,
+            "RDMA device in use"
+        );
+        Ok(device)
+    }
+
+    /// What it can.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// How one of its ports is (counted from 1; see [`CmId::port`]).
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such port; the provider's.
+    pub fn port(&self, port: u8) -> Result<Port, Error> {
+        let _inside = Inside::enter();
+        // SAFETY: an all-zero value of this struct of numbers is valid.
+        let mut attributes: ibv_port_attr = unsafe { core::mem::zeroed() };
+        // SAFETY: a context that lives. The exported function fills in the first members of the struct,
+        // which it knows under another name.
+        check("ibv_query_port", unsafe {
+            self.api()
+                .ibv_query_port(self.context.as_ptr(), port, (&raw mut attributes).cast())
+        })?;
+        Ok(Port {
+            active: attributes.state == ibv_port_state::IBV_PORT_ACTIVE,
+            mtu: match attributes.active_mtu {
+                mtu @ ibv_mtu::IBV_MTU_256..=ibv_mtu::IBV_MTU_4096 => 128 << mtu,
+                _ => 0,
+            },
+        })
+    }
+
+    /// The next thing that happened, if any: to be asked whenever
+    /// [`async_fd`](Self::async_fd) is readable. Never waits.
+    ///
+    /// # Errors
+    /// The kernel's, other than that there is none: `EIO` for example when the device is gone.
+    pub fn next_async_event(&self) -> Result<Option<AsyncEvent>, Error> {
+        let _inside = Inside::enter();
+        loop {
+            let mut raw = MaybeUninit::<ibv_async_event>::uninit();
+            // SAFETY: a context that lives, whose descriptor does not block, and room for an event.
+            let result = unsafe {
+                self.api()
+                    .ibv_get_async_event(self.context.as_ptr(), raw.as_mut_ptr())
+            };
+            if result != 0 {
+                return match last_errno() {
+                    Errno::AGAIN | Errno::INTR => Ok(None),
+                    errno => Err(Error::Call {
+                        call: "ibv_get_async_event",
+                        errno,
+                    }),
+                };
+            }
+            // SAFETY: an event that was just got; its object waits for the acknowledgement before it
+            // goes, which comes once.
+            unsafe {
+                let event = read(raw.as_ptr());
+                self.api().ibv_ack_async_event(raw.as_mut_ptr());
+                if event.is_some() {
+                    return Ok(event);
+                }
+            }
+        }
+    }
+
+    /// Readable when there is something for [`next_async_event`](Self::next_async_event).
+    pub fn async_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the context lives as long as the borrow.
+        sys::borrow(unsafe { (*self.context.as_ptr()).async_fd })
+    }
+
+    /// The device has failed or goes away: nothing new is made on it under this object, which goes when
+    /// the last thing on it does. If the device comes back it is a new one.
+    pub fn retire(&self) {
+        let gone = {
+            let mut devices = DEVICES.lock();
+            let at = devices
+                .iter()
+                .position(|device| device.context == self.context);
+            at.map(|at| devices.swap_remove(at))
+        };
+        // Outside the lock, for it may be the last one.
+        drop(gone);
+    }
+
+    /// The opened libraries.
+    pub fn api(&self) -> &'static Api {
+        self.pin.channel().api()
+    }
+
+    /// Whether its descriptors can be hidden from the application.
+    pub(super) fn hides(&self) -> bool {
+        hides(self.api(), self.context)
+    }
+
+    pub(super) fn context(&self) -> *mut ibv_context {
+        self.context.as_ptr()
+    }
+
+    pub(super) fn pd(&self) -> *mut ibv_pd {
+        self.pd.as_ptr()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !self.owner.is_here() {
+            return;
+        }
+        let _inside = Inside::enter();
+        // SAFETY: everything made on the device holds it, so nothing is left. The context is
+        // librdmacm's, which may close it from now on.
+        unsafe {
+            self.api().ibv_dealloc_pd(self.pd.as_ptr());
+            let context = self.context.as_ptr();
+            guard::expose((*context).cmd_fd);
+            guard::expose((*context).async_fd);
+        }
+    }
+}
+
+impl core::fmt::Debug for Device {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Device").field(&self.attributes).finish()
+    }
+}
+
+fn hides(api: &Api, context: NonNull<ibv_context>) -> bool {
+    // SAFETY: a context that lives; its table is filled when it is opened.
+    let post = unsafe { (*context.as_ptr()).ops.post_send };
+    post.is_some_and(|post| api.hides(post as *const _))
+}
+
+fn none() -> Attributes {
+    Attributes {
+        name: String::new(),
+        max_qp_wr: 0,
+        max_cqe: 0,
+        max_qp: 0,
+        max_mr: 0,
+        max_mr_size: 0,
+        max_sge: 0,
+        max_inline: 0,
+        write_imm: false,
+    }
+}
+
+fn query(
+    api: &Api,
+    context: NonNull<ibv_context>,
+    found: Result<Found, Error>,
+) -> Result<Attributes, Error> {
+    let found = found?;
+    // SAFETY: an all-zero value of this struct of numbers is valid.
+    let mut raw: rdma_sys::ibv_device_attr = unsafe { core::mem::zeroed() };
+    // SAFETY: a context that lives.
+    check("ibv_query_device", unsafe {
+        api.ibv_query_device(context.as_ptr(), &raw mut raw)
+    })?;
+    // SAFETY: an opened context's device lives as long as it, with its name in a fixed field.
+    let name = unsafe { (*(*context.as_ptr()).device).name };
+    let name: Vec<u8> = name
+        .iter()
+        .map(|&byte| byte as u8)
+        .take_while(|&byte| byte != 0)
+        .collect();
+    let positive = |number: i32| u32::try_from(number).unwrap_or(0);
+    Ok(Attributes {
+        name: String::from_utf8_lossy(&name).into_owned(),
+        max_qp_wr: positive(raw.max_qp_wr),
+        max_cqe: positive(raw.max_cqe),
+        max_qp: positive(raw.max_qp),
+        max_mr: positive(raw.max_mr),
+        max_mr_size: raw.max_mr_size,
+        max_sge: positive(raw.max_sge),
+        max_inline: found.max_inline,
+        write_imm: found.write_imm,
+    })
+}
+
+/// What an event says; `None` if it is of no interest.
+///
+/// # Safety
+/// The event was got and is not acknowledged.
+unsafe fn read(raw: *const ibv_async_event) -> Option<AsyncEvent> {
+    // A newer library may know more kinds than the enum does: as a number, then.
+    // SAFETY: by the contract; the kind says which member of the union is there.
+    unsafe {
+        let kind = (&raw const (*raw).event_type).cast::<u32>().read();
+        let port = |raw: *const ibv_async_event| (*raw).element.port_num as u8;
+        Some(match kind {
+            k if k == event::IBV_EVENT_QP_FATAL as u32
+                || k == event::IBV_EVENT_QP_REQ_ERR as u32
+                || k == event::IBV_EVENT_QP_ACCESS_ERR as u32 =>
+            {
+                AsyncEvent::QpFatal {
+                    qp_num: (*(*raw).element.qp).qp_num,
+                }
+            }
+            k if k == event::IBV_EVENT_CQ_ERR as u32 => AsyncEvent::CqError,
+            k if k == event::IBV_EVENT_DEVICE_FATAL as u32 => AsyncEvent::DeviceFatal,
+            k if k == event::IBV_EVENT_PORT_ACTIVE as u32 => AsyncEvent::PortUp(port(raw)),
+            k if k == event::IBV_EVENT_PORT_ERR as u32 => AsyncEvent::PortDown(port(raw)),
+            k if k == event::IBV_EVENT_GID_CHANGE as u32 => AsyncEvent::AddressesChanged,
+            _ => return None,
+        })
+    }
+}
