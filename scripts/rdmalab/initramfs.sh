@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of a QEMU guest: makes the host's files its root, where init.sh goes on as in every guest.
 /bin/busybox mount -t proc none /proc
 for module in /modules/*; do

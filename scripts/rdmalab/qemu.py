@@ -1,4 +1,4 @@
-"""A guest as a QEMU virtual machine without acceleration: several CPUs, Debian's own kernel, programs ten times slower."""
+"""A guest as a QEMU virtual machine without acceleration: several CPUs and Debian's own kernel, but slow programs."""
 
 import os
 import socket

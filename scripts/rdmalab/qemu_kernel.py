@@ -17,8 +17,10 @@ HERE = Path(__file__).resolve().parent
 IMAGE = re.compile(rf"^linux-image-({re.escape(debian.SERIES)}\.\d+\+deb\d+)-amd64 ", re.MULTILINE)
 # Until the host's files are the root; then whatever the lab and the tests load.
 BOOT_MODULES = ("virtio_pci", "virtio_net", "9pnet_virtio", "9p", "overlay")
-MODULES = ("ib_uverbs", "rdma_ucm", "rdma_rxe", "ib_core", "iw_cm", "crc32c_generic", "crc32_generic", "dummy", "veth", "tun",
-           "sch_netem", "sch_prio", "sch_tbf", "cls_u32", "tcp_diag", "udp_diag", "unix_diag", "smc", "smc_diag", "af_packet")
+MODULES = (
+    "ib_uverbs", "rdma_ucm", "rdma_rxe", "crc32c_generic", "crc32_generic", "dummy", "veth", "tun",
+    "sch_netem", "sch_prio", "sch_tbf", "cls_u32", "tcp_diag", "udp_diag", "unix_diag", "smc", "smc_diag",
+)
 
 
 def debians_own():
@@ -97,7 +99,8 @@ def build_siw(work, base, version, log):
 def dependencies(tree, release, module):
     """The files of a module and of what it needs, in the order in which they are loaded; none for a built-in."""
     shown = subprocess.run(
-        ["/sbin/modprobe", "-d", tree, "-S", release, "--show-depends", module], capture_output=True, text=True, check=False)
+        ["/sbin/modprobe", "-d", tree, "-S", release, "--show-depends", module], capture_output=True, text=True,
+        check=False)
     if shown.returncode:
         raise Failure(f"Debian's kernel {release} has no module {module}: {shown.stderr.strip()}")
     return [Path(line.split()[1]) for line in shown.stdout.splitlines() if line.startswith("insmod ")]
@@ -134,6 +137,7 @@ def make_initramfs(tree, release, target, work):
         copy_module(file, work / "modules" / f"{number:03}-{file.name.removesuffix('.xz')}")
     names = "\0".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")))
     archive = subprocess.run(
-        ["cpio", "--null", "-o", "-H", "newc", "--quiet"], cwd=work, input=names.encode(), capture_output=True, check=True)
+        ["cpio", "--null", "-o", "-H", "newc", "--quiet"], cwd=work, input=names.encode(), capture_output=True,
+        check=True)
     with gzip.open(target, "wb") as file:
         file.write(archive.stdout)

@@ -5,6 +5,7 @@
 # In:  $lab_dir/settings (LAB_DEVICE, LAB_MTU, PROJECT, ...), $lab_dir/command.sh (guest a)
 # Out: $lab_dir/out/$lab_guest/status, the command's exit code
 set -u
+: "${lab_dir:?}" "${lab_guest:?}"
 export HOME=/root TERM="${TERM:-dumb}"
 out=$lab_dir/out/$lab_guest
 mkdir -p "$out"
@@ -61,7 +62,8 @@ if [ "$lab_guest" = a ]; then
     cd "$PROJECT" || fatal "$PROJECT is not there"
     setsid -c -w /bin/bash "$lab_dir/command.sh"
     echo $? >"$out/status"
-    peer --power-off
+    # The command may have done so already.
+    peer --power-off 2>/dev/null
     sync
     power-off
 else

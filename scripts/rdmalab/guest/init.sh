@@ -4,6 +4,7 @@
 #
 # The run's directory comes in the environment: the kernel hands lab_dir=... and lab_guest=... on.
 set -eu
+: "${lab_dir:?}"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
@@ -23,6 +24,7 @@ mount -t debugfs none $root/sys/kernel/debug 2>/dev/null || true
 # The run's own directory is the host's: results are written there.
 mkdir -p "$root$lab_dir"
 if [ "${lab_machine-}" = qemu ]; then
+    : "${lab_modules:?}"
     mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 run "$root$lab_dir"
     release=$(uname -r)
     mkdir -p "$root/lib/modules/$release"
