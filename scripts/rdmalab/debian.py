@@ -8,7 +8,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import Failure, progress
+from lab import Failure, Session, progress
 
 SERIES = "6.12"
 SETUP = Path(__file__).resolve().parent.parent / "setup.sh"
@@ -61,9 +61,10 @@ def building():
 
 
 def run(log, cwd, *argv):
-    """Runs one step of a build, whose output goes to the open file `log`."""
-    done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
-    if done.returncode:
+    """Runs one step of a build, whose output goes to the open file `log`; all of it ends when we are interrupted."""
+    with Session(argv, cwd=cwd, stdout=log, stderr=log) as step:
+        code = step.process.wait()
+    if code:
         raise failed(argv, log.name)
 
 
@@ -97,12 +98,12 @@ def download(package, work):
     return next(work.glob(f"{name}_*.deb"))
 
 
-def unpack_source(work, package=f"linux-source-{SERIES}", options=""):
+def unpack_source(work, log, package=f"linux-source-{SERIES}", options=""):
     """Downloads the kernel's source and unpacks what tar's `options` say; its directory."""
     tree = f"linux-source-{SERIES}"
     file = download(package, work).name
     progress(f"unpacking {file}")
     script = f"dpkg --fsys-tarfile {file} | tar -xO ./usr/src/{tree}.tar.xz | tar -xJ {options}"
-    subprocess.run(["bash", "-o", "pipefail", "-c", script], cwd=work, check=True)
+    run(log, work, "bash", "-o", "pipefail", "-c", script)
     (work / file).unlink()
     return work / tree

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from lab import Failure, progress
+from lab import Failure, Session, progress
 
 from . import debian
 
@@ -30,8 +30,8 @@ def build(work):
     """Makes a directory with the kernel."""
     start = time.monotonic()
     progress("building the kernel of the RDMA lab, once: about 4 minutes on two cores, 1.5 GB of space meanwhile")
-    source = debian.unpack_source(work, options=OPTIONS)
     with (work / "build.log").open("w") as log:
+        source = debian.unpack_source(work, log, options=OPTIONS)
         debian.run(log, source, "patch", "-p1", "-i", HERE / "uml.patch")
         debian.run(log, source, "make", "ARCH=um", "defconfig")
         debian.run(log, source, "scripts/kconfig/merge_config.sh", "-m", ".config", HERE / "uml.config")
@@ -59,16 +59,16 @@ def compile_all(source, log):
     """Compiles, and says how far it is."""
     argv = ["make", "ARCH=um", f"-j{len(os.sched_getaffinity(0))}", "linux"]
     shown, steps = time.monotonic(), 0
-    with subprocess.Popen(
-        argv, cwd=source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
+    with Session(
+        argv, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as make:
-        for line in make.stdout:
+        for line in make.process.stdout:
             log.write(line)
             steps += line.startswith("  ")
             if time.monotonic() - shown > 15:
                 shown = time.monotonic()
                 progress(f"compiling: {min(99, 100 * steps // STEPS)} %")
-    if make.returncode:
+        code = make.process.wait()
+    if code:
         log.flush()
         raise debian.failed(argv, log.name)

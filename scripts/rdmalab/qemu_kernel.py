@@ -83,7 +83,7 @@ def build_siw(work, base, version, log):
     for package in (f"linux-headers-{base}-amd64", f"linux-headers-{base}-common", f"linux-kbuild-{base}"):
         unpack(debian.download(package, work), headers)
     part = f"linux-source-{debian.SERIES}/drivers/infiniband/sw/siw"
-    source = debian.unpack_source(work, f"linux-source-{debian.SERIES}={version}", part)
+    source = debian.unpack_source(work, log, f"linux-source-{debian.SERIES}={version}", part)
     tree = headers / "usr" / "src" / f"linux-headers-{base}-amd64"
     # It names its other half by where an installation would put it.
     makefile = tree / "Makefile"
