@@ -27,6 +27,7 @@ use rdma_sys::{
 use rustix::fd::{AsFd, BorrowedFd};
 
 use super::api::Api;
+use super::device::{self, Device};
 use super::error::{Error, check, errno, made};
 use super::guard::{self, Inside, Owner};
 use super::private_data::Packed;
@@ -47,8 +48,8 @@ const RNR_RETRY_COUNT: u8 = 7;
 /// connect with 0 (and take 1 themselves), while 1 suits all.
 const READS: u8 = 1;
 
-/// The token of ids that this layer keeps for itself. No event is reported for them.
-pub(super) const OWN_TOKEN: u64 = u64::MAX;
+/// The token of ids that this layer keeps for itself, and of events that are of no id.
+pub const OWN_TOKEN: u64 = u64::MAX;
 
 const RDMA_OPTION_ID: i32 = 0;
 const RDMA_OPTION_ID_ACK_TIMEOUT: i32 = 3;
@@ -114,8 +115,11 @@ pub enum EventKind {
     },
     /// The peer has disconnected, or its process has ended.
     Disconnected,
-    /// The device goes away: everything on it is to be dropped.
+    /// The id's device is being removed: the connection is over.
     DeviceRemoval,
+    /// A device is being removed. Everything on it is to be dropped, this reference too: the removal may
+    /// wait for it. Its token is [`OWN_TOKEN`].
+    DeviceGone(Arc<Device>),
     /// The address of the id has moved to another device.
     AddressChange,
     /// The queue pair has left the time in which late packets may arrive.
@@ -162,34 +166,49 @@ impl EventChannel {
     /// The kernel's, other than that there is none.
     pub fn next_event(self: &Arc<Self>) -> Result<Option<Event>, Error> {
         let _inside = Inside::enter();
-        let _lock = self.lock();
         loop {
-            let mut raw = core::ptr::null_mut();
-            // SAFETY: a channel that lives, and a place for the event.
-            let result = unsafe { self.api.rdma_get_cm_event(self.raw.as_ptr(), &raw mut raw) };
-            if result != 0 {
-                let error = Error::last("rdma_get_cm_event");
-                return match error.errno() {
-                    Some(Errno::AGAIN | Errno::INTR) => Ok(None),
-                    _ => Err(error),
-                };
-            }
-            // SAFETY: an event that was just got: it and its id live until it is acknowledged, which
-            // nobody else does.
-            let event = unsafe { self.read(&*raw) };
-            // SAFETY: once for each event. Destroying an id waits until all its events are acknowledged.
-            unsafe { self.api.rdma_ack_cm_event(raw) };
-            if let Some(event) = event {
-                return Ok(Some(event));
+            match self.take_event()? {
+                Taken::None => return Ok(None),
+                Taken::Event(event) => return Ok(Some(event)),
+                Taken::Removal(pin) => {
+                    let gone = device::gone(|device| device.is_pinned_by(pin));
+                    if let Some(device) = gone.into_iter().next() {
+                        return Ok(Some(Event {
+                            token: OWN_TOKEN,
+                            kind: EventKind::DeviceGone(device),
+                        }));
+                    }
+                }
+                Taken::Other => {}
             }
         }
     }
 
-    /// Copies what an event says. `None`: it is nobody's business.
+    fn take_event(self: &Arc<Self>) -> Result<Taken, Error> {
+        let _lock = self.lock();
+        let mut raw = core::ptr::null_mut();
+        // SAFETY: a channel that lives, and a place for the event.
+        let result = unsafe { self.api.rdma_get_cm_event(self.raw.as_ptr(), &raw mut raw) };
+        if result != 0 {
+            let error = Error::last("rdma_get_cm_event");
+            return match error.errno() {
+                Some(Errno::AGAIN | Errno::INTR) => Ok(Taken::None),
+                _ => Err(error),
+            };
+        }
+        // SAFETY: an event that was just got: it and its id live until it is acknowledged, which nobody
+        // else does.
+        let taken = unsafe { self.read(&*raw) };
+        // SAFETY: once for each event. Destroying an id waits until all its events are acknowledged.
+        unsafe { self.api.rdma_ack_cm_event(raw) };
+        Ok(taken)
+    }
+
+    /// Copies what an event says.
     ///
     /// # Safety
     /// The event is not acknowledged yet.
-    unsafe fn read(self: &Arc<Self>, event: &rdma_cm_event) -> Option<Event> {
+    unsafe fn read(self: &Arc<Self>, event: &rdma_cm_event) -> Taken {
         let status = event.status;
         let errno = || errno(status);
         // SAFETY: connections of RDMA_PS_TCP have this kind of parameters in every event.
@@ -200,8 +219,11 @@ impl EventChannel {
             event_type::RDMA_CM_EVENT_ROUTE_RESOLVED => EventKind::RouteResolved,
             event_type::RDMA_CM_EVENT_ROUTE_ERROR => EventKind::RouteError(errno()),
             event_type::RDMA_CM_EVENT_CONNECT_REQUEST => {
+                let Some(raw) = NonNull::new(event.id) else {
+                    return Taken::Other;
+                };
                 let id = CmId {
-                    raw: NonNull::new(event.id)?,
+                    raw,
                     channel: self.clone(),
                     owner: self.owner,
                 };
@@ -209,7 +231,7 @@ impl EventChannel {
                 // before it goes.
                 let token = unsafe { (*event.listen_id).context } as u64;
                 let kind = EventKind::ConnectRequest { id, data: data() };
-                return Some(Event { token, kind });
+                return Taken::Event(Event { token, kind });
             }
             event_type::RDMA_CM_EVENT_CONNECT_ERROR => EventKind::ConnectError(status),
             event_type::RDMA_CM_EVENT_UNREACHABLE => EventKind::Unreachable(status),
@@ -222,12 +244,28 @@ impl EventChannel {
             event_type::RDMA_CM_EVENT_DEVICE_REMOVAL => EventKind::DeviceRemoval,
             event_type::RDMA_CM_EVENT_ADDR_CHANGE => EventKind::AddressChange,
             event_type::RDMA_CM_EVENT_TIMEWAIT_EXIT => EventKind::TimewaitExit,
-            _ => return None,
+            _ => return Taken::Other,
         };
         // SAFETY: the id waits for this event's acknowledgement before it goes.
         let token = unsafe { (*event.id).context } as u64;
-        (token != OWN_TOKEN).then_some(Event { token, kind })
+        match (token, kind) {
+            (OWN_TOKEN, EventKind::DeviceRemoval) => Taken::Removal(event.id),
+            (OWN_TOKEN, _) => Taken::Other,
+            (token, kind) => Taken::Event(Event { token, kind }),
+        }
     }
+}
+
+/// What a look for an event has found.
+enum Taken {
+    /// There is none.
+    None,
+    /// One that somebody waits for.
+    Event(Event),
+    /// The device of this id, one of the layer's own, is being removed. Only a number by now.
+    Removal(*mut rdma_cm_id),
+    /// Nobody's business.
+    Other,
 }
 
 /// What the peer said with its request, answer or refusal.
@@ -287,7 +325,7 @@ unsafe impl Send for CmId {}
 unsafe impl Sync for CmId {}
 
 impl CmId {
-    /// A new id, whose events carry `token` (any value but `u64::MAX`).
+    /// A new id, whose events carry `token` (any value but [`OWN_TOKEN`]).
     ///
     /// # Errors
     /// librdmacm's.
@@ -403,8 +441,13 @@ impl CmId {
     /// Connects with `data` for the other side: ends in `Established`, `Rejected`, `Unreachable` or
     /// `ConnectError`. The queue pair has been made, and its receives are posted.
     ///
+    /// Soft iWARP makes its TCP connection within this call: it takes a round trip to a peer that
+    /// answers, and to one that does not as long as the kernel tries. Call it for peers that have just
+    /// been heard of.
+    ///
     /// # Errors
-    /// [`Error::PrivateData`] if there is too much of it; librdmacm's.
+    /// [`Error::PrivateData`] if there is too much of it; librdmacm's; from soft iWARP also
+    /// `ECONNREFUSED` and the like, where others send an event.
     pub fn connect(&self, data: &[u8]) -> Result<(), Error> {
         let packed = Packed::new(data)?;
         self.needs_queue_pair("rdma_connect")?;
@@ -457,7 +500,7 @@ impl CmId {
         })
     }
 
-    /// Changes what the id's events carry (any value but `u64::MAX`): an accepted connection's id
+    /// Changes what the id's events carry (any value but [`OWN_TOKEN`]): an accepted connection's id
     /// starts with that of the listener.
     pub fn set_token(&self, token: u64) {
         let _lock = self.channel.lock();

@@ -109,6 +109,9 @@ impl Cq {
     /// its sender asked an event for, or that is an error. What has completed before makes no event:
     /// poll once more before sleeping.
     ///
+    /// Soft iWARP's receives never count as solicited (Linux 6.12, `siw_rqe_complete`): whoever may sleep
+    /// on such a device arms for all.
+    ///
     /// # Errors
     /// The provider's.
     pub fn arm(&self, solicited_only: bool) -> Result<(), Error> {

@@ -14,6 +14,7 @@ mod private_data;
 pub mod probe;
 pub mod qp;
 pub mod reach;
+pub mod removal;
 pub mod sysfs;
 mod wr;
 

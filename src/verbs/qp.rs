@@ -351,7 +351,7 @@ impl core::fmt::Debug for QueuePair {
 /// Memory for receives.
 #[derive(Debug, Clone, Copy)]
 pub enum Slots<'a> {
-    /// None: for writes with immediate data, and empty messages.
+    /// None: for writes with immediate data. Devices without these may refuse such receives.
     None,
     /// The receive with index `i` gets `size` bytes of the region from `offset + i * size` on. They must
     /// stay allocated until the receive has completed, or the queue pair is gone.

@@ -50,7 +50,7 @@ pub struct SendOp<'a> {
     /// it, are free again only when a signaled request has completed: signal one in a few.
     pub signaled: bool,
     /// Whether it wakes a peer whose completion queue is armed for solicited events only. Of no effect
-    /// on plain writes.
+    /// on plain writes, and on none at all on soft iWARP (see [`Cq::arm`](super::cq::Cq::arm)).
     pub solicited: bool,
 }
 

@@ -25,7 +25,16 @@ fn assert_carried(program: &Remote, kind: &str, count: u64) {
 fn redis_server(guest: Guest, port: u16, with: With) -> Remote {
     let mut server = command("redis-server", with);
     let at = guest.address(0).to_string();
-    server.args(["--port", &port.to_string(), "--bind", &at, "--save", "", "--protected-mode", "no"]);
+    server.args([
+        "--port",
+        &port.to_string(),
+        "--bind",
+        &at,
+        "--save",
+        "",
+        "--protected-mode",
+        "no",
+    ]);
     let server = guest.spawn(&server);
     guest.wait_listening(port);
     server

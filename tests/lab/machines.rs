@@ -43,7 +43,10 @@ fn a_link_goes_down_and_comes_back_with_its_addresses() {
     let _server = listener(port);
     for guest in BOTH {
         assert!(reaches(port, 0), "before");
-        let device = format!("/sys/class/infiniband/{}/ports/1/state", net::rdma_device(0));
+        let device = format!(
+            "/sys/class/infiniband/{}/ports/1/state",
+            net::rdma_device(0)
+        );
         let down = net::link_down(guest, 0);
         assert!(!reaches(port, 0), "guest {guest:?}'s link is down");
         assert!(reaches(port, 1), "the other wire is untouched");

@@ -38,7 +38,10 @@ fn rping_both_ways() {
 fn pingpong_both_ways() {
     if Kind::of_this_run() == Kind::Siw {
         let refused = Guest::local().run("timeout 20 ibv_rc_pingpong -d siw0 -g 0 10.7.0.2");
-        assert_ne!(refused.code, 0, "siw connects without librdmacm: test it too");
+        assert_ne!(
+            refused.code, 0,
+            "siw connects without librdmacm: test it too"
+        );
         return;
     }
     for (client, server) in BOTH_WAYS {
