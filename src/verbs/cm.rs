@@ -100,10 +100,12 @@ pub enum EventKind {
     ConnectError(i32),
     /// The peer's host does not answer.
     Unreachable(i32),
-    /// The peer refused, or nobody listens there.
+    /// The peer refused, or nobody listens there. On InfiniBand and RoCE this comes even after
+    /// `Established` if the peer's process ended before it had noticed that the connection stands: then
+    /// it means the same as `Disconnected`.
     Rejected {
-        /// The transport's reason. 28 is "the application refused" on InfiniBand and RoCE; iWARP gives
-        /// `-ECONNREFUSED` or `ECONNREFUSED` for everything.
+        /// The transport's reason. InfiniBand and RoCE: 28 is the application's refusal, 8 that nobody
+        /// listens. iWARP: `-ECONNRESET` or `-ECONNREFUSED` for all.
         status: i32,
         /// What the peer said.
         data: Option<PrivateData>,

@@ -136,25 +136,29 @@ impl Device {
         let pd = made("ibv_alloc_pd", unsafe {
             api.ibv_alloc_pd(context.as_ptr())
         })?;
-        let found = probe::probe(api, context, pd);
-        let attributes = query(api, context, found);
-        let device = Device {
-            context,
-            pd,
-            attributes: attributes.clone().unwrap_or_else(|_| none()),
-            pin,
-            removed: AtomicBool::new(false),
-            owner: Owner::this_process(),
+        let known = probe::probe(api, context, pd).and_then(|found| query(api, context, found));
+        let attributes = match known {
+            Ok(attributes) => attributes,
+            Err(error) => {
+                // SAFETY: nothing is left on it.
+                unsafe { api.ibv_dealloc_pd(pd.as_ptr()) };
+                return Err(error);
+            }
         };
-        // From here on dropping it gives back what has been made.
-        let attributes = attributes?;
         tracing::info!(
             device = attributes.name.as_str(),
             max_inline = attributes.max_inline,
             write_imm = attributes.write_imm,
             "RDMA device in use"
         );
-        Ok(device)
+        Ok(Device {
+            context,
+            pd,
+            attributes,
+            pin,
+            removed: AtomicBool::new(false),
+            owner: Owner::this_process(),
+        })
     }
 
     /// What it can.
@@ -327,26 +331,7 @@ fn hides(api: &Api, context: NonNull<ibv_context>) -> bool {
     post.is_some_and(|post| api.hides(post as *const _))
 }
 
-fn none() -> Attributes {
-    Attributes {
-        name: String::new(),
-        max_qp_wr: 0,
-        max_cqe: 0,
-        max_qp: 0,
-        max_mr: 0,
-        max_mr_size: 0,
-        max_sge: 0,
-        max_inline: 0,
-        write_imm: false,
-    }
-}
-
-fn query(
-    api: &Api,
-    context: NonNull<ibv_context>,
-    found: Result<Found, Error>,
-) -> Result<Attributes, Error> {
-    let found = found?;
+fn query(api: &Api, context: NonNull<ibv_context>, found: Found) -> Result<Attributes, Error> {
     // SAFETY: an all-zero value of this struct of numbers is valid.
     let mut raw: rdma_sys::ibv_device_attr = unsafe { core::mem::zeroed() };
     // SAFETY: a context that lives.

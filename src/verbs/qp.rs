@@ -37,7 +37,7 @@ pub struct QpSetup {
 
 /// Requests that were not posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("work request {index} was refused ({errno:?})")]
+#[error("work request {index} was refused: {}", error::text(*.errno))]
 pub struct Refused {
     /// The first that was not posted; those before it were. When it is the number of all requests, they
     /// are in the queue but the doorbell failed: the queue pair is of no further use.

@@ -143,7 +143,7 @@ impl Events {
     /// Waits until `token`'s connection has ended.
     pub fn disconnected(&mut self, token: u64) {
         self.expect(token, |kind| match kind {
-            EventKind::Disconnected => Ok(()),
+            EventKind::Disconnected | EventKind::Rejected { .. } => Ok(()),
             other => Err(other),
         });
     }

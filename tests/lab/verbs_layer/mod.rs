@@ -6,3 +6,4 @@ mod device;
 mod ends;
 mod memory;
 mod processes;
+mod scope;

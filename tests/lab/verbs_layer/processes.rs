@@ -73,7 +73,7 @@ fn a_killed_peer_shows_as_a_disconnect() {
 }
 
 /// The bytes of a message, to the other end and seen there.
-fn exchange(pair: &Pair, payload: &[u8]) {
+pub fn exchange(pair: &Pair, payload: &[u8]) {
     let op = SendOp {
         wr_id: 1,
         verb: Verb::Send,
