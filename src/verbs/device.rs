@@ -6,13 +6,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rdma_sys::ibv_event_type as event;
 use rdma_sys::{
     ibv_async_event, ibv_context, ibv_mtu, ibv_pd, ibv_port_attr, ibv_port_state, rdma_cm_id,
 };
 use rustix::fd::BorrowedFd;
 
 use super::api::Api;
+pub use super::async_event::AsyncEvent;
+use super::async_event::read;
 use super::cm::{CmId, OWN_TOKEN};
 use super::error::{Error, check, last_errno, made};
 use super::guard::{self, Inside, Owner};
@@ -55,26 +56,6 @@ pub struct Port {
     pub active: bool,
     /// Bytes of payload in a packet at most.
     pub mtu: u32,
-}
-
-/// Something that happened to the device itself, or to what is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AsyncEvent {
-    /// This queue pair is in the error state for good.
-    QpFatal {
-        /// Its number.
-        qp_num: u32,
-    },
-    /// A completion queue has overrun or failed: what is on it is lost.
-    CqError,
-    /// The device has failed: everything on it is lost.
-    DeviceFatal,
-    /// A port is up.
-    PortUp(u8),
-    /// A port is down.
-    PortDown(u8),
-    /// Addresses of the device have changed.
-    AddressesChanged,
 }
 
 /// A device in use, and the protection domain for all that this process makes on it.
@@ -359,33 +340,4 @@ fn bytes(field: &[core::ffi::c_char]) -> &[u8] {
     // SAFETY: characters and bytes are the same.
     let bytes = unsafe { core::slice::from_raw_parts(field.as_ptr().cast::<u8>(), field.len()) };
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
-}
-
-/// What an event says; `None` if it is of no interest.
-///
-/// # Safety
-/// The event was got and is not acknowledged.
-unsafe fn read(raw: *const ibv_async_event) -> Option<AsyncEvent> {
-    // A newer library may know more kinds than the enum does: as a number, then.
-    // SAFETY: by the contract; the kind says which member of the union is there.
-    unsafe {
-        let kind = (&raw const (*raw).event_type).cast::<u32>().read();
-        let port = |raw: *const ibv_async_event| (*raw).element.port_num as u8;
-        Some(match kind {
-            k if k == event::IBV_EVENT_QP_FATAL as u32
-                || k == event::IBV_EVENT_QP_REQ_ERR as u32
-                || k == event::IBV_EVENT_QP_ACCESS_ERR as u32 =>
-            {
-                AsyncEvent::QpFatal {
-                    qp_num: (*(*raw).element.qp).qp_num,
-                }
-            }
-            k if k == event::IBV_EVENT_CQ_ERR as u32 => AsyncEvent::CqError,
-            k if k == event::IBV_EVENT_DEVICE_FATAL as u32 => AsyncEvent::DeviceFatal,
-            k if k == event::IBV_EVENT_PORT_ACTIVE as u32 => AsyncEvent::PortUp(port(raw)),
-            k if k == event::IBV_EVENT_PORT_ERR as u32 => AsyncEvent::PortDown(port(raw)),
-            k if k == event::IBV_EVENT_GID_CHANGE as u32 => AsyncEvent::AddressesChanged,
-            _ => return None,
-        })
-    }
 }

@@ -49,18 +49,23 @@
 //! event channel. No thread can be cancelled within a call, and `errno` comes back as it was.
 
 pub mod api;
+mod async_event;
 pub mod buddy;
 pub mod cm;
+mod completion;
 pub mod cq;
 pub mod device;
 pub mod error;
+mod event;
 mod guard;
+mod id;
 mod mr;
 pub mod pool;
 mod private_data;
 pub mod probe;
 pub mod qp;
 pub mod reach;
+mod region;
 pub mod removal;
 pub mod sysfs;
 mod wr;
