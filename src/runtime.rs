@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
+use crate::fabric::network::Network;
 use crate::link::Link;
 use crate::real::sys::{Errno, InternalFd};
 use crate::real::{orig, sys};
@@ -27,6 +28,8 @@ pub struct Runtime {
     pub identity: Identity,
     /// What is known of destinations.
     pub cache: Mutex<Cache>,
+    /// Links to other hosts.
+    pub network: Network,
     /// Work for the control thread.
     pub commands: SegQueue<Command>,
     io: Vec<IoThread>,
@@ -125,6 +128,7 @@ fn make() -> Result<&'static Runtime, Errno> {
         config,
         identity: Identity::read(),
         cache: Mutex::default(),
+        network: Network::default(),
         commands: SegQueue::new(),
         io,
         next_io: AtomicUsize::new(0),

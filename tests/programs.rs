@@ -66,6 +66,23 @@ fn forked_workers() {
     });
 }
 
+/// What came first is reported first, whatever link it came by.
+#[test]
+fn events_of_several_peers() {
+    compare(|with| {
+        let port = ports::pair();
+        let mut receiver = command("python3", with);
+        receiver.args([&script("order_of_events.py"), &port.to_string()]);
+        let mut receiver = Proc::start(receiver);
+        assert_eq!(receiver.line().as_deref(), Some("connected"));
+        let verdict = receiver.line();
+        check(&receiver, with, 4);
+        assert!(receiver.finish().success());
+        assert_eq!(verdict.as_deref(), Some("200 of 200 in order"));
+        verdict.unwrap_or_default()
+    });
+}
+
 #[test]
 fn memcached() {
     compare(|with| {

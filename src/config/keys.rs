@@ -105,8 +105,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_RDMA_MR_MIN_INC_SIZE",
         doc: "Size of the first registered memory region of a device. Each further region is twice \
-              as large as the one before it. Only the RDMA fabric uses it, which this version does \
-              not have: the key is read and checked for compatibility.",
+              as large as the one before it.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,
@@ -119,8 +118,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "NACC_RDMA_MR_MAX_INC_SIZE",
         doc: "Size at which registered memory regions stop growing. It must not be smaller than \
-              NACC_RDMA_MR_MIN_INC_SIZE. Only the RDMA fabric uses it, which this version does not \
-              have: the key is read and checked for compatibility.",
+              NACC_RDMA_MR_MIN_INC_SIZE.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,
@@ -142,6 +140,17 @@ pub static KEYS: &[Key] = &[
             min: 1,
             max: 65535,
             set: |c, v| c.conn_per_qp = v as u32,
+        },
+    },
+    Key {
+        name: "NACC_SOR_QP_IDLE_S",
+        doc: "Seconds that a queue pair without connections is kept, so that the next connection finds one \
+              ready. 0 means that it is given up at once, -1 that it never is.",
+        flag: None,
+        kind: Kind::Text {
+            default: "60",
+            allowed: "a number of seconds up to 1000000, or -1",
+            set: set_idle,
         },
     },
     Key {
@@ -242,12 +251,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_FABRICS",
-        doc: "Ways to make links: loop (a process with itself), shm (shared memory, two processes of \
-              one host). A fabric that is not named is not used. The order has no effect yet.",
+        doc: "Ways to make links, the preferred first: loop (a process with itself), shm (shared memory, \
+              two processes of one host), verbs (RDMA), tcp (links over a kernel connection of their \
+              own; never chosen unless it is named). A fabric that is not named is not used; the \
+              connecting side's order counts.",
         flag: None,
         kind: Kind::Text {
-            default: "loop,shm",
-            allowed: "loop, shm, or both with a comma between them",
+            default: "loop,shm,verbs",
+            allowed: "loop, shm, verbs and tcp, with commas between them",
             set: set_fabrics,
         },
     },
@@ -316,6 +327,8 @@ fn set_fabrics(config: &mut Config, text: &str) -> Result<(), String> {
         let fabric = match name {
             "loop" => FabricName::Loop,
             "shm" => FabricName::Shm,
+            "verbs" => FabricName::Verbs,
+            "tcp" => FabricName::Tcp,
             _ => {
                 return Err(format!(
                     "names \"{name}\", which is no fabric that NetACC knows"
@@ -328,6 +341,15 @@ fn set_fabrics(config: &mut Config, text: &str) -> Result<(), String> {
         fabrics.push(fabric);
     }
     config.fabrics = fabrics;
+    Ok(())
+}
+
+fn set_idle(config: &mut Config, text: &str) -> Result<(), String> {
+    config.qp_idle = match text.trim().parse::<i64>() {
+        Ok(-1) => None,
+        Ok(seconds @ 0..=1_000_000) => Some(Duration::from_secs(seconds.unsigned_abs())),
+        _ => return Err(format!("is \"{text}\", which is no such number")),
+    };
     Ok(())
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub peer_ttl: Duration,
     /// `NACC_SIDE_PORT_OFFSET`, added to a listening port.
     pub side_port_offset: u16,
+    /// `NACC_SOR_QP_IDLE_S`; `None`: for ever.
+    pub qp_idle: Option<Duration>,
     /// `NACC_FABRICS`, the preferred first; none twice.
     pub fabrics: Vec<FabricName>,
     /// `NACC_LOG`.
@@ -67,6 +69,10 @@ pub enum FabricName {
     Loop,
     /// Shared memory between two processes of one host.
     Shm,
+    /// RDMA.
+    Verbs,
+    /// A kernel connection of the link's own.
+    Tcp,
 }
 
 /// How much is logged; each level includes the ones before it.
@@ -100,6 +106,7 @@ impl Default for Config {
             connect_timeout: Duration::ZERO,
             peer_ttl: Duration::ZERO,
             side_port_offset: 0,
+            qp_idle: None,
             fabrics: Vec::new(),
             log: LogLevel::Off,
             log_file: String::new(),

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 use super::cache;
 use super::io_thread::{Control, Source};
 use super::passing;
+use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
 use crate::config::FabricName;
 use crate::fabric::FabricKind;
@@ -227,7 +228,22 @@ impl Contact {
                 };
                 Ok(None)
             }
-            None => Err(Reason::NoCommonFabric),
+            Some(FabricKind::Tcp) => {
+                let peer = Peer {
+                    token: answer.token,
+                    window: answer.window,
+                    pid: answer.pid,
+                };
+                let fd = duplicate(&self.tcp)?;
+                let mut session =
+                    Session::new(control.runtime, fd, FabricKind::Tcp, true, &peer, None)
+                        .map_err(|_| Reason::ResourceLimit)?;
+                session.carry(control.runtime);
+                let link = session.link.clone();
+                control.begin_session(session);
+                Ok(Some(link))
+            }
+            Some(FabricKind::Verbs) | None => Err(Reason::NoCommonFabric),
         }
     }
 
@@ -288,7 +304,7 @@ impl AsFd for Contact {
     }
 }
 
-/// A second number for a Unix socket: the first one ends with the hand-shake.
+/// A second number for a socket: the first one ends with the hand-shake.
 fn duplicate(fd: &InternalFd) -> Result<InternalFd, Failure> {
     rustix::io::fcntl_dupfd_cloexec(fd, 0)
         .map(InternalFd::adopt)
@@ -324,6 +340,8 @@ fn hello(runtime: &Runtime) -> Frame {
     let offered = runtime.config.fabrics.iter().map(|f| match f {
         FabricName::Loop => FabricKind::Loop as u8,
         FabricName::Shm => FabricKind::Shm as u8,
+        FabricName::Verbs => FabricKind::Verbs as u8,
+        FabricName::Tcp => FabricKind::Tcp as u8,
     });
     Frame::Hello(Hello {
         oldest: VERSION,

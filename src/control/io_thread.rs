@@ -17,6 +17,9 @@ use super::contact::{Contact, Waiting};
 use super::listener::SideListener;
 use super::opening::Opening;
 use super::server::{Guest, Stranger};
+use super::session::Session;
+use crate::fabric::network::Watch;
+use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
@@ -35,6 +38,10 @@ pub enum Command {
     Open(Opening),
     /// A listener has room in its backlog again.
     Room(Arc<SideListener>),
+    /// The carrier of a link broke.
+    Lost(Arc<Remote>),
+    /// A session has more to write than the kernel takes.
+    Stalled(Token),
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -54,6 +61,8 @@ pub enum Source {
     /// The other process of a link: passes bells, and ends when the process does.
     #[allow(missing_docs)]
     Peer { link: Arc<Link>, fd: RawFd },
+    /// The control connection of a link to another host.
+    Session(Box<Session>),
 }
 
 /// The control thread's state.
@@ -69,6 +78,8 @@ pub struct Control {
     pub own_ends: HashMap<Token, Arc<Link>>,
     /// Links promised in an answer.
     pub promised: HashMap<Token, super::server::Promise>,
+    /// Control connections of links, by the links' names.
+    pub sessions: HashMap<Token, u64>,
     /// Hellos under way, with whoever waits for their outcome.
     pub contacts: HashMap<Key, Vec<Waiting>>,
 }
@@ -96,6 +107,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         accepted: HashMap::new(),
         own_ends: HashMap::new(),
         promised: HashMap::new(),
+        sessions: HashMap::new(),
         contacts: HashMap::new(),
     };
     control.open_rendezvous();
@@ -155,12 +167,15 @@ fn serve(runtime: &'static Runtime, index: usize) {
 impl Control {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
+        let mut watch = Watch::default();
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
                 self.obey(command);
             }
-            let timeout = self.expire().map(|left| Timespec {
+            let expires = self.expire();
+            let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
+            let timeout = expires.into_iter().chain(looks).min().map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
             });
@@ -191,6 +206,12 @@ impl Control {
             }),
             Command::Contact(address, waiting) => self.contact(address, waiting),
             Command::Open(opening) => self.open(opening),
+            Command::Lost(remote) => self.carrier_lost(&remote),
+            Command::Stalled(token) => {
+                if let Some(&key) = self.sessions.get(&token) {
+                    self.handle(key, false);
+                }
+            }
             Command::Room(listener) => {
                 let held =
                     |s: &Source| matches!(s, Source::Stranger(s) if s.is_held_for(&listener));
@@ -241,6 +262,17 @@ impl Control {
                 None
             }
         }
+    }
+
+    /// Does something with the session of `key`, if it is still there.
+    pub fn with_session(&mut self, key: u64, act: impl FnOnce(&mut Session, &mut Control)) {
+        let Some(Source::Session(mut session)) = self.sources.remove(&key) else {
+            return;
+        };
+        act(&mut session, self);
+        self.sources.insert(key, Source::Session(session));
+        // Its interest may be another one now.
+        self.handle(key, false);
     }
 
     fn handle(&mut self, key: u64, expired: bool) {
@@ -322,6 +354,7 @@ impl Source {
             Source::Contact(c) => f(c.as_fd(), c.interest()),
             Source::Opening(o) => f(sys::borrow(o.fd()), o.interest()),
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
+            Source::Session(s) => f(s.as_fd(), s.interest()),
         }
     }
 
@@ -340,7 +373,10 @@ impl Source {
             Source::Guest(g) => Some(g.deadline()),
             Source::Contact(c) => Some(c.deadline()),
             Source::Opening(o) => Some(o.deadline()),
-            Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. } => None,
+            Source::Listener(_)
+            | Source::Rendezvous(_)
+            | Source::Peer { .. }
+            | Source::Session(_) => None,
         }
     }
 
@@ -367,6 +403,13 @@ impl Source {
             Source::Peer { link, fd } => control
                 .hear_peer(&link, fd)
                 .then_some(Source::Peer { link, fd }),
+            Source::Session(mut session) => {
+                if session.advance(control) {
+                    return Some(Source::Session(session));
+                }
+                control.end_session(&session);
+                None
+            }
         }
     }
 
@@ -380,6 +423,7 @@ impl Source {
                 let _ = opening.advance_in_background(true);
             }
             Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
+            Source::Session(session) => control.end_session(&session),
             _ => {}
         }
     }

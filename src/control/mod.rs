@@ -9,4 +9,5 @@ pub mod listener;
 pub mod opening;
 pub mod passing;
 pub mod server;
+pub mod session;
 pub mod wire;

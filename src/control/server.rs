@@ -12,8 +12,8 @@ use super::identity::random;
 use super::io_thread::{Control, Source};
 use super::listener::{Arrival, SideListener};
 use super::passing;
+use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
-use crate::config::FabricName;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
@@ -95,36 +95,53 @@ impl Control {
             pid: std::process::id(),
             token: random(),
             rendezvous: runtime.identity.rendezvous,
+            doors: Vec::new(),
         };
         if !(hello.oldest..=hello.newest).contains(&VERSION) {
             answer.verdict = Verdict::Version;
             return answer;
         }
-        let ours = |name| runtime.config.fabrics.contains(&name);
-        let offered = |kind: FabricKind| hello.fabrics.contains(&(kind as u8));
-        let same_process = hello.process == runtime.identity.process;
-        if same_process && ours(FabricName::Loop) && offered(FabricKind::Loop) {
-            answer.fabric = FabricKind::Loop as u8;
-            if self.make_loop(answer.token).is_err() {
-                answer.verdict = Verdict::Resources;
-            }
-        } else if !same_process
-            && hello.host.same_as(&runtime.identity.host)
-            && ours(FabricName::Shm)
-            && offered(FabricKind::Shm)
-        {
-            answer.fabric = FabricKind::Shm as u8;
-            let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
-            let promise = Promise {
-                peer_window: hello.window,
-                peer_pid: hello.pid,
-                deadline,
-            };
-            self.promised.insert(answer.token, promise);
-        } else {
+        let Some(kind) = self.choose(hello) else {
             answer.verdict = Verdict::Fabric;
+            return answer;
+        };
+        answer.fabric = kind as u8;
+        match kind {
+            FabricKind::Loop => {
+                if self.make_loop(answer.token).is_err() {
+                    answer.verdict = Verdict::Resources;
+                }
+            }
+            FabricKind::Shm => {
+                let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
+                let promise = Promise {
+                    peer_window: hello.window,
+                    peer_pid: hello.pid,
+                    deadline,
+                };
+                self.promised.insert(answer.token, promise);
+            }
+            FabricKind::Verbs | FabricKind::Tcp => {}
         }
         answer
+    }
+
+    /// The first of the fabrics that a hello offers which will do for this peer.
+    fn choose(&self, hello: &Hello) -> Option<FabricKind> {
+        let identity = &self.runtime.identity;
+        let same_process = hello.process == identity.process;
+        let same_host = hello.host.same_as(&identity.host);
+        let serves = |kind: FabricKind| match kind {
+            FabricKind::Loop => same_process,
+            FabricKind::Shm => same_host && !same_process,
+            FabricKind::Verbs => false,
+            FabricKind::Tcp => !same_process,
+        };
+        let ours = &self.runtime.config.fabrics;
+        let offered = hello.fabrics.iter().copied();
+        offered
+            .filter_map(FabricKind::from_code)
+            .find(|kind| ours.contains(&kind.name()) && serves(*kind))
     }
 
     fn make_loop(&mut self, token: Token) -> Result<(), Errno> {
@@ -279,8 +296,14 @@ impl Stranger {
             self.buf.clear();
             match (&self.stage, frame) {
                 (Stage::Silent, Frame::Hello(hello)) if window_is_sane(hello.window) => {
-                    let answer = Frame::Answer(control.answer(&hello)).encode();
-                    self.reply(&answer).ok()?;
+                    let answer = control.answer(&hello);
+                    self.reply(&Frame::Answer(answer.clone()).encode()).ok()?;
+                    let remote = FabricKind::from_code(answer.fabric)
+                        .is_some_and(|kind| kind == FabricKind::Tcp);
+                    if answer.verdict == Verdict::Yes && remote {
+                        self.become_session(control, &hello, &answer);
+                        return None;
+                    }
                     self.stage = Stage::Answered;
                     return Some(self);
                 }
@@ -302,6 +325,29 @@ impl Stranger {
             }
         }
         self.admit()
+    }
+
+    /// The connection stays, as that of a link.
+    fn become_session(self, control: &mut Control, hello: &Hello, answer: &Answer) {
+        let peer = Peer {
+            token: answer.token,
+            window: hello.window,
+            pid: hello.pid,
+        };
+        match Session::new(
+            control.runtime,
+            self.fd,
+            FabricKind::Tcp,
+            false,
+            &peer,
+            None,
+        ) {
+            Ok(session) => control.begin_session(session),
+            Err(error) => {
+                stats::add(&stats::global().links_failed, 1);
+                tracing::warn!(target: "netacc::control", "cannot make a link: {error}");
+            }
+        }
     }
 
     /// Whether its kernel connection is over in both directions.

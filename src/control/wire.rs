@@ -6,7 +6,7 @@
 //! | kind | from, on | fields after the prefix |
 //! |---|---|---|
 //! | 1 hello | connecting side, a connection of its own to the side port | oldest and newest version u16, capabilities u64, host 16 B, network namespace u64, process 16 B, pid u32, window u64, fabric count u8, fabrics |
-//! | 2 answer | accepting side | version u16, verdict u8, fabric u8, capabilities u64, window u64, pid u32, token 16 B, rendezvous 32 B |
+//! | 2 answer | accepting side | version u16, verdict u8, fabric u8, capabilities u64, window u64, pid u32, token 16 B, rendezvous 32 B, door count u8, doors (IPv6 address 16 B, or IPv4 mapped to it, port u16) |
 //! | 3 open | connecting side, the application's own connection to the side port | connection id u32, token 16 B |
 //! | 4 verdict | accepting side | verdict u8 |
 //! | 5 attach | connecting side, Unix socket, with its I/O bell | token 16 B |
@@ -20,11 +20,17 @@ pub const MAGIC: [u8; 4] = *b"NACC";
 /// The protocol version that this library speaks.
 pub const VERSION: u16 = 1;
 /// No frame is longer.
-pub const MAX_FRAME: usize = 160;
+pub const MAX_FRAME: usize = 192;
 /// The bytes with which every frame begins.
 pub const PREFIX: usize = 8;
 /// Bytes of a verdict frame.
 pub const VERDICT_LEN: usize = PREFIX + 1;
+
+/// Where the accepting side's RDMA connection manager listens.
+pub type Door = ([u8; 16], u16);
+
+/// Doors that an answer can name.
+pub const MAX_DOORS: usize = 4;
 
 /// Fabrics that a hello can offer.
 const MAX_FABRICS: usize = 8;
@@ -114,6 +120,8 @@ pub struct Answer {
     pub token: [u8; 16],
     /// Abstract Unix address where the shared memory is handed over.
     pub rendezvous: [u8; 32],
+    /// Where the RDMA connection manager listens, the preferred first; at most [`MAX_DOORS`].
+    pub doors: Vec<Door>,
 }
 
 /// A frame.
@@ -213,14 +221,21 @@ impl Frame {
                 .put(&h.window.to_le_bytes())
                 .put(&[h.fabrics.len().min(MAX_FABRICS) as u8])
                 .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)]),
-            Frame::Answer(a) => Writer::new(2)
-                .put(&a.version.to_le_bytes())
-                .put(&[a.verdict as u8, a.fabric])
-                .put(&a.capabilities.to_le_bytes())
-                .put(&a.window.to_le_bytes())
-                .put(&a.pid.to_le_bytes())
-                .put(&a.token)
-                .put(&a.rendezvous),
+            Frame::Answer(a) => {
+                let doors = &a.doors[..a.doors.len().min(MAX_DOORS)];
+                let writer = Writer::new(2)
+                    .put(&a.version.to_le_bytes())
+                    .put(&[a.verdict as u8, a.fabric])
+                    .put(&a.capabilities.to_le_bytes())
+                    .put(&a.window.to_le_bytes())
+                    .put(&a.pid.to_le_bytes())
+                    .put(&a.token)
+                    .put(&a.rendezvous)
+                    .put(&[doors.len() as u8]);
+                doors.iter().fold(writer, |writer, (ip, port)| {
+                    writer.put(ip).put(&port.to_le_bytes())
+                })
+            }
             Frame::Open { conn, token } => Writer::new(3).put(&conn.to_le_bytes()).put(token),
             Frame::Verdict(v) => Writer::new(4).put(&[*v as u8]),
             Frame::Attach { token } => Writer::new(5).put(token),
@@ -277,7 +292,7 @@ impl Frame {
                 Frame::Hello(hello)
             }
             2 => {
-                let answer = Answer {
+                let mut answer = Answer {
                     version: r.u16()?,
                     verdict: Verdict::from_code(r.u8()?).ok_or(NotAFrame)?,
                     fabric: r.u8()?,
@@ -286,7 +301,15 @@ impl Frame {
                     pid: r.u32()?,
                     token: r.bytes()?,
                     rendezvous: r.bytes()?,
+                    doors: Vec::new(),
                 };
+                let doors = usize::from(r.u8()?);
+                if doors > MAX_DOORS {
+                    return Err(NotAFrame);
+                }
+                for _ in 0..doors {
+                    answer.doors.push((r.bytes()?, r.u16()?));
+                }
                 Frame::Answer(answer)
             }
             3 => Frame::Open {

@@ -10,8 +10,17 @@
 //! arms that slot before it sleeps. The sender rings only an armed slot, so a busy peer costs no
 //! system call.
 
+pub mod network;
+pub mod plain;
+pub mod remote;
 pub mod ring;
 pub mod shm;
+pub mod stream;
+
+use std::sync::Arc;
+
+use crate::link::Link;
+use crate::link::source::Source;
 
 /// The slot of the I/O thread: it takes in the records and wakes whoever waits in the process.
 pub const SLOT_IO: u8 = 0;
@@ -30,6 +39,10 @@ pub enum FabricKind {
     Loop = 1,
     /// Shared memory between two processes of one host.
     Shm = 2,
+    /// RDMA.
+    Verbs = 3,
+    /// A byte stream of the kernel's.
+    Tcp = 4,
 }
 
 impl FabricKind {
@@ -38,6 +51,18 @@ impl FabricKind {
         match self {
             FabricKind::Loop => crate::stats::Fabric::Loop,
             FabricKind::Shm => crate::stats::Fabric::Shm,
+            FabricKind::Verbs => crate::stats::Fabric::Verbs,
+            FabricKind::Tcp => crate::stats::Fabric::Tcp,
+        }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(self) -> crate::config::FabricName {
+        match self {
+            FabricKind::Loop => crate::config::FabricName::Loop,
+            FabricKind::Shm => crate::config::FabricName::Shm,
+            FabricKind::Verbs => crate::config::FabricName::Verbs,
+            FabricKind::Tcp => crate::config::FabricName::Tcp,
         }
     }
 
@@ -46,6 +71,7 @@ impl FabricKind {
         match self {
             FabricKind::Loop => crate::stats::Mode::Loop,
             FabricKind::Shm => crate::stats::Mode::Shm,
+            FabricKind::Verbs | FabricKind::Tcp => crate::stats::Mode::Rdma,
         }
     }
 
@@ -54,6 +80,8 @@ impl FabricKind {
         match code {
             1 => Some(FabricKind::Loop),
             2 => Some(FabricKind::Shm),
+            3 => Some(FabricKind::Verbs),
+            4 => Some(FabricKind::Tcp),
             _ => None,
         }
     }
@@ -84,36 +112,48 @@ impl RingMemory {
 pub trait Fabric: Send + Sync {
     /// What it is made of.
     fn kind(&self) -> FabricKind;
+    /// Whom a waiting thread has to ask for news of `link`, which this is the fabric of.
+    fn source(&self, link: &Arc<Link>) -> Source {
+        Source::Link(link.clone())
+    }
+
     /// Where to write outgoing records.
     fn tx(&self) -> RingMemory;
-    /// Where incoming records lie.
-    fn rx(&self) -> RingMemory;
+    /// Where the incoming byte at `cursor` lies, and the cursor at which that ring ends, if it does.
+    fn rx(&self, cursor: u64) -> (RingMemory, Option<u64>);
 
-    /// Makes the outgoing bytes before `to` visible to the peer.
+    /// The outgoing bytes before `to` may go to the peer: at once, or with others that follow soon.
     fn publish(&self, to: u64);
-    /// Wakes the peer's waiter of `conn` if it sleeps. Called after `publish`.
-    fn notify(&self, conn: u32);
     /// How far the peer has given outgoing ring space back.
     fn freed(&self) -> u64;
+    /// The ring is full: if there is a larger one, the bytes from `written` on are written there.
+    fn grow(&self, _written: u64) -> Option<RingMemory> {
+        None
+    }
     /// Asks the peer to wake our I/O thread when it next gives space back, and has its I/O thread
     /// take in what fills the ring. The caller looks at [`freed`](Self::freed) once more afterwards.
-    fn want_space(&self);
+    fn want_space(&self) {}
 
     /// How far incoming bytes are visible. Not to be trusted to be in range.
     fn produced(&self) -> u64;
     /// Gives the incoming bytes before `to` back to the peer, waking it if it asked.
     fn release(&self, to: u64);
-
-    /// Where the reader of `conn` waits.
-    fn set_slot(&self, conn: u32, slot: u8);
-    /// The waiter of `slot` is about to sleep: it arms, looks once more, and sleeps.
-    fn arm(&self, slot: u8);
-    /// The waiter of `slot` is awake.
-    fn disarm(&self, slot: u8);
-    /// Offers the descriptor by which the peer can wake `slot` (an eventfd).
-    fn offer_bell(&self, slot: u8, bell: rustix::fd::BorrowedFd<'_>);
     /// The link is over: the peer learns of it as it learns of our end.
     fn hang_up(&self);
+
+    // Waking by slots, for peers that share memory; where a message wakes whoever waits for the network
+    // there is nothing to do.
+
+    /// Wakes the peer's waiter of `conn` if it sleeps. Called after `publish`.
+    fn notify(&self, _conn: u32) {}
+    /// Where the reader of `conn` waits.
+    fn set_slot(&self, _conn: u32, _slot: u8) {}
+    /// The waiter of `slot` is about to sleep: it arms, looks once more, and sleeps.
+    fn arm(&self, _slot: u8) {}
+    /// The waiter of `slot` is awake.
+    fn disarm(&self, _slot: u8) {}
+    /// Offers the descriptor by which the peer can wake `slot` (an eventfd).
+    fn offer_bell(&self, _slot: u8, _bell: rustix::fd::BorrowedFd<'_>) {}
     /// The peer offered one.
-    fn install_bell(&self, slot: u8, bell: crate::real::sys::InternalFd);
+    fn install_bell(&self, _slot: u8, _bell: crate::real::sys::InternalFd) {}
 }

@@ -214,8 +214,8 @@ impl Fabric for Shm {
         self.segment.ring(self.out())
     }
 
-    fn rx(&self) -> RingMemory {
-        self.segment.ring(1 - self.out())
+    fn rx(&self, _cursor: u64) -> (RingMemory, Option<u64>) {
+        (self.segment.ring(1 - self.out()), None)
     }
 
     #[inline]

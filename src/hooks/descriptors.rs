@@ -219,7 +219,7 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
         libc::FIONREAD => {
             if let Some(link) = inner.link() {
                 drop(inner);
-                link.poll(None);
+                link.source().poll(None);
                 if let Found::Socket(_, inner) = find(fd)
                     && let Some(bytes) = inner.readable_bytes()
                 {

@@ -5,9 +5,12 @@
 //!
 //! Lock order: a link's `rx`, then a socket, then a link's `tx`, then an epoll set's ready list.
 
+pub mod order;
 pub mod record;
 mod rx;
 pub mod slots;
+pub mod source;
+pub mod stamp;
 pub mod turn;
 mod tx;
 
@@ -18,14 +21,16 @@ use parking_lot::Mutex;
 
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
-use crate::fabric::{Fabric, SLOT_IO};
+use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::socket::Socket;
 use crate::stats::{self, LinkState, LinkStats};
-use record::Kind;
+use record::{HEADER, Kind};
 use rx::Rx;
 use slots::Slots;
+use source::Source;
+use stamp::Stamp;
 use turn::take_turns;
 use tx::Tx;
 
@@ -61,6 +66,7 @@ pub struct Terms {
 pub struct Link {
     fabric: Box<dyn Fabric>,
     terms: Terms,
+    remote: bool,
     tx: Mutex<Tx>,
     rx: Mutex<Rx>,
     /// Read marks of the records that lie in our ring.
@@ -87,18 +93,19 @@ impl Link {
         stats.peer_uid.store(terms.peer_uid, Ordering::Relaxed);
         stats
             .ring_size
-            .store(fabric.rx().size as u64, Ordering::Relaxed);
+            .store(fabric.tx().size as u64, Ordering::Relaxed);
         stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
         let link = Arc::new(Link {
             tx: Mutex::new(Tx::new(fabric.tx())),
-            rx: Mutex::new(Rx::new(fabric.rx())),
+            rx: Mutex::new(Rx::new(fabric.rx(0).0)),
             slots: Slots::new(),
             seen: AtomicU64::new(0),
             full: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             offered: AtomicU64::new(0),
             stats,
+            remote: matches!(fabric.kind(), FabricKind::Verbs | FabricKind::Tcp),
             fabric,
             terms,
         });
@@ -109,6 +116,34 @@ impl Link {
     /// What it is made of.
     pub fn fabric(&self) -> &dyn Fabric {
         &*self.fabric
+    }
+
+    /// Whom a waiting thread has to ask for news of it.
+    pub fn source(self: &Arc<Self>) -> Source {
+        self.fabric.source(self)
+    }
+
+    /// Whether its peer is on another host, and news of it come by the network.
+    #[inline]
+    pub fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// Runs `change` while nobody writes records. If it gives a ring, they are written there afterwards, from
+    /// the cursor at which they stopped.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn with_mirror<T, E>(
+        &self,
+        change: impl FnOnce() -> Result<(T, Option<RingMemory>), E>,
+    ) -> Result<T, E> {
+        let mut tx = self.tx.lock();
+        let (result, ring) = change()?;
+        if let Some(ring) = ring {
+            tx.move_to(ring);
+        }
+        Ok(result)
     }
 
     /// Its name.
@@ -152,10 +187,27 @@ impl Link {
     /// the lock is free included.
     #[inline]
     pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
-        self.pending() && self.poll_pending(me)
+        self.pending() && self.poll_pending(None, me)
     }
 
-    fn poll_pending(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
+    /// As [`poll`](Self::poll), but leaves what was sent after `until`.
+    fn poll_until(self: &Arc<Self>, until: Stamp, me: Option<&'static Waiter>) -> bool {
+        self.pending() && self.poll_pending(Some(until), me)
+    }
+
+    /// When the next record was sent that nobody has looked at.
+    fn head(&self) -> Option<Stamp> {
+        let seen = self.seen.load(Ordering::Acquire);
+        if self.fabric.produced() == seen {
+            return None;
+        }
+        let at = self.fabric.rx(seen).0.at(seen).cast::<[u8; HEADER]>();
+        // SAFETY: mapped, wherever in the ring. Another thread may have taken the record in meanwhile, and
+        // the peer may write another over it: then it is a stamp that means nothing, which only orders.
+        Some(Stamp::of_header(&unsafe { at.read_volatile() }))
+    }
+
+    fn poll_pending(self: &Arc<Self>, until: Option<Stamp>, me: Option<&'static Waiter>) -> bool {
         // What a retired peer still writes is no part of any stream.
         if self.is_dead() {
             return false;
@@ -163,17 +215,18 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
+        // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
             || self.rx.try_lock(),
             |mut rx| {
-                let outcome = rx.run(self, &mut wakes);
+                let outcome = rx.run(self, until, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
                 drop(rx);
                 match outcome {
                     Ok(any) => progress |= any,
                     Err(violation) => broken = Some(violation),
                 }
-                outcome.is_ok()
+                outcome.is_ok() && until.is_none()
             },
             || self.fabric.produced() != self.seen.load(Ordering::Relaxed),
         );
@@ -217,7 +270,7 @@ impl Link {
     pub fn service(self: &Arc<Self>) {
         self.fabric.arm(SLOT_IO);
         if self.pending() || self.is_full() {
-            self.poll_pending(None);
+            self.poll_pending(None, None);
         }
     }
 
@@ -341,7 +394,7 @@ impl Link {
             let mut rx = self.rx.lock();
             if !violated {
                 // A peer that is gone sends nothing more: this is all there will ever be.
-                let _ = rx.run(self, &mut wakes);
+                let _ = rx.run(self, None, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
             }
             for socket in rx.conns.sockets() {

@@ -7,10 +7,12 @@
 //! | 0..4 | payload length |
 //! | 4..8 | connection id |
 //! | 8 | kind |
-//! | 9..16 | zero |
+//! | 9..16 | when it was sent: a [`stamp`](super::stamp) |
 //!
 //! The header comes from the peer: [`Header::parse`] is total and callers act on the parsed copy
 //! only, never on the shared memory a second time.
+
+use super::stamp::Stamp;
 
 /// Records start at multiples of this many bytes.
 pub const ALIGN: usize = 16;
@@ -43,12 +45,14 @@ pub struct Header {
     pub conn: u32,
     /// What the record says.
     pub kind: Kind,
+    /// When it was sent.
+    pub stamp: Stamp,
 }
 
 /// Why a header is not acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRecord {
-    /// The kind byte or the reserved bytes have no meaning.
+    /// The kind byte has no meaning.
     Kind,
     /// The payload length is not one that this kind can have.
     Length,
@@ -61,6 +65,7 @@ impl Header {
         out[0..4].copy_from_slice(&self.len.to_le_bytes());
         out[4..8].copy_from_slice(&self.conn.to_le_bytes());
         out[8] = self.kind as u8;
+        out[9..].copy_from_slice(&self.stamp.to_bytes());
         out
     }
 
@@ -72,9 +77,6 @@ impl Header {
         let word = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
-        if bytes[9..].iter().any(|&b| b != 0) {
-            return Err(BadRecord::Kind);
-        }
         let (len, conn) = (word(0), word(4));
         let (kind, fits) = match bytes[8] {
             1 => (Kind::Data, len > 0 && len as usize <= max_payload),
@@ -85,7 +87,12 @@ impl Header {
             _ => return Err(BadRecord::Kind),
         };
         if fits {
-            Ok(Header { len, conn, kind })
+            Ok(Header {
+                len,
+                conn,
+                kind,
+                stamp: Stamp::of_header(&bytes),
+            })
         } else {
             Err(BadRecord::Length)
         }

@@ -2,6 +2,7 @@
 
 use super::record::{HEADER, Header, Kind};
 use super::slots::OpenRecords;
+use super::stamp::Stamp;
 use super::{Link, max_payload};
 use crate::conn::{Chunk, Violation};
 use crate::fabric::{MAX_CONNS, RingMemory};
@@ -11,7 +12,9 @@ use crate::stats;
 
 /// State of the receiving half, under the link's `rx` lock.
 pub struct Rx {
+    /// The ring that holds the bytes at `seen`, and the cursor at which it ends, if it does.
     ring: RingMemory,
+    ends: Option<u64>,
     seen: u64,
     released: u64,
     open: OpenRecords,
@@ -27,6 +30,7 @@ impl Rx {
     pub fn new(ring: RingMemory) -> Self {
         Rx {
             ring,
+            ends: None,
             seen: 0,
             released: 0,
             open: OpenRecords::new(),
@@ -39,19 +43,36 @@ impl Rx {
         self.seen
     }
 
-    /// Hands every published record to its connection. Returns whether there was one.
-    pub fn run(&mut self, link: &Link, wakes: &mut Wakes) -> Result<bool, Violation> {
+    /// Hands every published record to its connection, but none that was sent after `until`.
+    /// Returns whether there was one.
+    pub fn run(
+        &mut self,
+        link: &Link,
+        until: Option<Stamp>,
+        wakes: &mut Wakes,
+    ) -> Result<bool, Violation> {
         let produced = link.fabric.produced();
         let before = self.seen;
         let mut bytes = 0;
         let mut records = 0;
-        if produced.wrapping_sub(self.released) > self.ring.size as u64 || produced < self.seen {
+        self.look_at_ring(link);
+        let room = match self.ends {
+            Some(_) => link.fabric.rx(produced).0.size,
+            None => self.ring.size,
+        };
+        if produced.wrapping_sub(self.released) > room as u64 || produced < self.seen {
             return Err(Violation);
         }
         while self.seen < produced {
-            let header = self.header(produced)?;
+            if self.ends == Some(self.seen) {
+                self.look_at_ring(link);
+            }
+            let header = self.header(self.ends.unwrap_or(produced).min(produced))?;
+            if until.is_some_and(|until| header.stamp.is_after(until)) {
+                break;
+            }
             let end = self.seen + header.span() as u64;
-            if end > produced {
+            if end > self.ends.unwrap_or(produced).min(produced) {
                 return Err(Violation);
             }
             let payload: *const u8 = self.ring.at(self.seen + HEADER as u64);
@@ -101,6 +122,10 @@ impl Rx {
         stats::bump(&link.stats.rx_bytes, bytes);
         self.free(link);
         Ok(self.seen != before)
+    }
+
+    fn look_at_ring(&mut self, link: &Link) {
+        (self.ring, self.ends) = link.fabric.rx(self.seen);
     }
 
     fn header(&self, produced: u64) -> Result<Header, Violation> {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::record::{HEADER, Header, Kind, span};
+use super::stamp::Stamp;
 use super::{Link, max_payload};
 use crate::conn::user_buf::UserBuf;
 use crate::fabric::RingMemory;
@@ -57,8 +58,18 @@ impl Tx {
                 self.freed = freed;
                 used = self.written - freed;
             }
+            if (self.ring.size as u64).saturating_sub(used) < want as u64
+                && let Some(ring) = link.fabric.grow(self.written)
+            {
+                self.ring = ring;
+            }
         }
-        self.ring.size - used as usize
+        self.ring.size.saturating_sub(used as usize)
+    }
+
+    /// Records are written into `ring` from now on.
+    pub fn move_to(&mut self, ring: RingMemory) {
+        self.ring = ring;
     }
 
     /// Writes a header at the write cursor.
@@ -68,6 +79,7 @@ impl Tx {
             len: len as u32,
             conn,
             kind,
+            stamp: Stamp::now(),
         }
         .encode();
         // SAFETY: the caller has made sure of room for the whole record; the ring is mapped twice,

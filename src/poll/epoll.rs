@@ -14,7 +14,9 @@ use parking_lot::RwLock;
 use super::nested::Nested;
 use super::ready::ReadyList;
 use super::waiter::Waiter;
+use crate::fabric::network;
 use crate::link::Link;
+use crate::link::source::{self, Source};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::slab::Slab;
@@ -41,8 +43,8 @@ pub struct EpollSet {
     watched: AtomicUsize,
     /// Threads that sleep in it although it watches none of ours, and do not look at the bell's arms.
     plain_sleepers: AtomicUsize,
-    /// Their links, with the number of connections on each.
-    links: RwLock<Vec<(Arc<Link>, usize)>>,
+    /// Whom to ask for news of them, with the number of connections for which that is.
+    sources: RwLock<Vec<(Source, usize)>>,
     /// Watches that may be ready.
     pub ready: ReadyList,
     waiter: AtomicPtr<Waiter>,
@@ -74,7 +76,7 @@ impl EpollSet {
             numbers: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
             plain_sleepers: AtomicUsize::new(0),
-            links: RwLock::new(Vec::new()),
+            sources: RwLock::new(Vec::new()),
             ready: ReadyList::new(),
             waiter: AtomicPtr::new(core::ptr::null_mut()),
             observed: AtomicBool::new(false),
@@ -103,7 +105,7 @@ impl EpollSet {
         if let Some(waiter) = unsafe { waiter.as_ref() } {
             waiter.put();
         }
-        self.links.write().clear();
+        self.sources.write().clear();
         self.ready.clear();
         self.watched.store(0, Ordering::Relaxed);
         self.has_kernel.store(false, Ordering::Relaxed);
@@ -173,10 +175,11 @@ impl EpollSet {
 
     /// `link` carries a socket of this set.
     fn adopt(&self, link: &Arc<Link>) {
-        let mut links = self.links.write();
-        match links.iter_mut().find(|(l, _)| Arc::ptr_eq(l, link)) {
+        let source = link.source();
+        let mut sources = self.sources.write();
+        match sources.iter_mut().find(|(s, _)| s.is(&source)) {
             Some((_, count)) => *count += 1,
-            None => links.push((link.clone(), 1)),
+            None => sources.push((source, 1)),
         }
     }
 
@@ -214,11 +217,12 @@ impl EpollSet {
         }
         self.watched.fetch_sub(1, Ordering::AcqRel);
         let Some(link) = link else { return };
-        let mut links = self.links.write();
-        if let Some(at) = links.iter().position(|(l, _)| Arc::ptr_eq(l, link)) {
-            links[at].1 -= 1;
-            if links[at].1 == 0 {
-                links.swap_remove(at);
+        let source = link.source();
+        let mut sources = self.sources.write();
+        if let Some(at) = sources.iter().position(|(s, _)| s.is(&source)) {
+            sources[at].1 -= 1;
+            if sources[at].1 == 0 {
+                sources.swap_remove(at);
             }
         }
     }
@@ -249,8 +253,8 @@ impl EpollSet {
     /// Has peers ring its bell although no thread sleeps in it, and rings it if there is news.
     pub fn stay_armed(&self) {
         let Some(waiter) = self.waiter() else { return };
-        for (link, _) in self.links.read().iter() {
-            link.fabric().arm(waiter.slot());
+        for (source, _) in self.sources.read().iter() {
+            source.arm(waiter.slot());
         }
         if self.pending() || self.ready.has_news() {
             sys::signal(waiter.bell());
@@ -279,16 +283,14 @@ impl EpollSet {
         self.has_kernel.load(Ordering::Relaxed)
     }
 
-    /// Takes in what the links have. Whether there was anything that no other thread is taking in.
+    /// Takes in what there is for its sockets. Whether there was anything that no other thread is taking in.
     fn take_in(&self, waiter: &'static Waiter) -> bool {
-        let links = self.links.read();
-        links
-            .iter()
-            .fold(false, |any, (link, _)| link.poll(Some(waiter)) | any)
+        let sources = self.sources.read();
+        source::poll_all(sources.iter().map(|(source, _)| source), Some(waiter))
     }
 
     fn pending(&self) -> bool {
-        self.links.read().iter().any(|(link, _)| link.pending())
+        self.sources.read().iter().any(|(s, _)| s.pending())
     }
 
     /// epoll_wait(2) in all its forms. `timeout` in nanoseconds, `None` for ever.
@@ -364,6 +366,7 @@ impl EpollSet {
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
+        network::flush();
         let spin_max = crate::runtime::spin_ns();
         loop {
             self.take_in(waiter);
@@ -376,9 +379,9 @@ impl EpollSet {
             if waiter.spin.until(spin_max, || self.pending()) && self.take_in(waiter) {
                 continue;
             }
-            let links =
-                || -> Vec<Arc<Link>> { self.links.read().iter().map(|(l, _)| l.clone()).collect() };
-            let asleep = Asleep::new(waiter, links);
+            let sources =
+                || -> Vec<Source> { self.sources.read().iter().map(|(s, _)| s.clone()).collect() };
+            let asleep = Asleep::new(waiter, sources);
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {

@@ -1,13 +1,12 @@
 //! poll and select in all their forms, over a mix of accelerated and kernel descriptors.
 
-use std::sync::Arc;
-
 use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
 
 use super::epoll::EpollSet;
 use super::waiter::Waiter;
+use crate::fabric::network;
 use crate::fdtable::{self, Entry};
-use crate::link::Link;
+use crate::link::source::{self, Source};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
@@ -42,11 +41,11 @@ struct Polled {
     socket: &'static Socket,
 }
 
-fn note_link(links: &mut Vec<Arc<Link>>, inner: &Inner) {
-    if let Some(link) = inner.link()
-        && !links.iter().any(|l| Arc::ptr_eq(l, &link))
+fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
+    if let Some(source) = inner.link().map(|link| link.source())
+        && !sources.iter().any(|s| s.is(&source))
     {
-        links.push(link);
+        sources.push(source);
     }
 }
 
@@ -54,7 +53,7 @@ fn note_link(links: &mut Vec<Arc<Link>>, inner: &Inner) {
 struct Call<'a> {
     fds: &'a mut [pollfd],
     polled: Vec<Polled>,
-    links: Vec<Arc<Link>>,
+    sources: Vec<Source>,
     /// Polled epoll sets that hold sockets of ours. Their bells show in their descriptors.
     sets: Vec<(usize, &'static EpollSet)>,
     /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone,
@@ -66,7 +65,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(fds: &'a mut [pollfd], bell: c_int) -> Call<'a> {
         let mut polled = Vec::new();
-        let mut links: Vec<Arc<Link>> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
         let mut asks_kernel = false;
         let mut sets = Vec::new();
@@ -87,7 +86,7 @@ impl<'a> Call<'a> {
                 asks_kernel = true;
             }
             inner.waited_for();
-            note_link(&mut links, &inner);
+            note_source(&mut sources, &inner);
             polled.push(Polled { at, socket });
         }
         kernel.push(pollfd {
@@ -98,7 +97,7 @@ impl<'a> Call<'a> {
         Call {
             fds,
             polled,
-            links,
+            sources,
             sets,
             kernel,
             asks_kernel,
@@ -106,13 +105,11 @@ impl<'a> Call<'a> {
     }
 
     fn take_in(&self, waiter: &'static Waiter) -> bool {
-        self.links
-            .iter()
-            .fold(false, |any, link| link.poll(Some(waiter)) | any)
+        source::poll_all(self.sources.iter(), Some(waiter))
     }
 
     fn pending(&self) -> bool {
-        self.links.iter().any(|link| link.pending())
+        self.sources.iter().any(|source| source.pending())
     }
 
     /// Lists `waiter` with every polled socket; takes their links anew, for one that connects may
@@ -122,7 +119,7 @@ impl<'a> Call<'a> {
         for polled in &self.polled {
             let mut inner = polled.socket.lock();
             listed.push(Sleeper::new(polled.socket, &mut inner, waiter));
-            note_link(&mut self.links, &inner);
+            note_source(&mut self.sources, &inner);
         }
         listed
     }
@@ -199,6 +196,7 @@ pub unsafe fn poll(
     let waiter = borrowed.0;
     let spin_max = runtime::spin_ns();
     let deadline = timeout.map(|t| now_ns().saturating_add(t));
+    network::flush();
     loop {
         let mut call = Call::new(fds, waiter.raw_bell());
         call.take_in(waiter);
@@ -214,8 +212,8 @@ pub unsafe fn poll(
             continue;
         }
         let listed = call.list(waiter);
-        let links = call.links.clone();
-        let asleep = Asleep::new(waiter, || links);
+        let sources = call.sources.clone();
+        let asleep = Asleep::new(waiter, || sources);
         call.take_in(waiter);
         let ready = call.ready();
         if ready > 0 {

@@ -110,11 +110,11 @@ impl Socket {
         if let Role::Connected(conn) = &inner.role
             && conn.rx.len() < call.want.max(1)
             && !conn.rx_fin
-            && conn.link.pending()
+            && (conn.link.pending() || conn.rx.len() == 0 && conn.link.is_remote())
         {
-            let link = conn.link.clone();
+            let source = conn.link.source();
             drop(inner);
-            link.poll(None);
+            source.poll(None);
             inner = self.lock();
         }
         if let Some(result) = call.attempt(&mut inner, nonblocking) {

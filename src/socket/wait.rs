@@ -8,8 +8,9 @@ use rustix::fd::RawFd;
 use parking_lot::MutexGuard;
 
 use super::{Inner, Role, Socket};
-use crate::fabric::SLOT_IO;
+use crate::fabric::network;
 use crate::link::Link;
+use crate::link::source::{self, Source};
 use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -62,35 +63,33 @@ impl Drop for Sleeper {
 }
 
 /// A thread between `begin_sleep` and `end_sleep`.
-pub struct Asleep<L: AsRef<[Arc<Link>]>>(&'static Waiter, L);
+pub struct Asleep<L: AsRef<[Source]>>(&'static Waiter, L);
 
-impl<L: AsRef<[Arc<Link>]>> Asleep<L> {
-    /// Arms `waiter` on `links`, which are asked for once it counts as sleeping: whoever adds a link
+impl<L: AsRef<[Source]>> Asleep<L> {
+    /// Arms `waiter` with `sources`, which are asked for once it counts as sleeping: whoever adds one
     /// later wakes it. The caller looks for work once more.
-    pub fn new(waiter: &'static Waiter, links: impl FnOnce() -> L) -> Self {
+    pub fn new(waiter: &'static Waiter, sources: impl FnOnce() -> L) -> Self {
         waiter.begin_sleep();
-        let links = links();
-        for link in links.as_ref() {
-            link.fabric().arm(waiter.slot());
+        let sources = sources();
+        for source in sources.as_ref() {
+            source.arm(waiter.slot());
         }
-        Asleep(waiter, links)
+        Asleep(waiter, sources)
     }
 }
 
-impl<L: AsRef<[Arc<Link>]>> Drop for Asleep<L> {
+impl<L: AsRef<[Source]>> Drop for Asleep<L> {
     fn drop(&mut self) {
-        let (waiter, links) = (self.0, self.1.as_ref());
-        let fabrics = || links.iter().map(|link| link.fabric());
+        let (waiter, sources) = (self.0, self.1.as_ref());
         let others = waiter.end_sleep(
-            || fabrics().for_each(|fabric| fabric.arm(waiter.slot())),
-            // The I/O thread's slot stays armed for the I/O thread.
+            || sources.iter().for_each(|source| source.arm(waiter.slot())),
             || {
-                fabrics()
-                    .filter(|_| waiter.slot() != SLOT_IO)
-                    .for_each(|fabric| fabric.disarm(waiter.slot()))
+                sources
+                    .iter()
+                    .for_each(|source| source.disarm(waiter.slot()))
             },
         );
-        if others && links.iter().any(|link| link.pending()) {
+        if others && sources.iter().any(Source::pending) {
             waiter.wake();
         }
     }
@@ -143,14 +142,15 @@ impl Socket {
         }
         let _in_use = Use::new(self, &mut inner);
         drop(inner);
+        network::flush();
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
         let borrowed = Waiter::take().map(Borrowed);
         let spin_max = crate::runtime::spin_ns();
         loop {
             // Anew in each turn: a socket that connects gets its link meanwhile.
-            let link = self.lock().link();
-            let links = link.as_slice();
-            let take_in = |me| links.iter().fold(false, |any, l| l.poll(me) | any);
+            let source = self.lock().link().map(|link| link.source());
+            let sources = source.as_slice();
+            let take_in = |me| source::poll_all(sources.iter(), me);
             let left = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now_ns())));
             let Ok(Borrowed(waiter)) = &borrowed else {
                 // Without a descriptor for a bell: slowly, but as kernel TCP it does not fail.
@@ -165,12 +165,12 @@ impl Socket {
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
-            let pending = || links.iter().any(|l| l.pending());
+            let pending = || sources.iter().any(Source::pending);
             if waiter.spin.until(spin_max, pending) && take_in(Some(waiter)) {
                 continue;
             }
             let listed = Sleeper::new(self, &mut self.lock(), waiter);
-            let asleep = Asleep::new(waiter, || links);
+            let asleep = Asleep::new(waiter, || sources);
             take_in(Some(waiter));
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;

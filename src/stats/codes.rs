@@ -33,6 +33,8 @@ codes! {
         Shm = 2 "SHM",
         /// The kernel's TCP.
         Tcp = 3 "TCP",
+        /// A link to another host.
+        Rdma = 4 "RDMA",
     }
 }
 

@@ -13,7 +13,7 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// Links that a page can show.
 pub const LINK_SLOTS: usize = 64;
 /// Connections that a page can show; more are counted in [`Global`] only.
@@ -102,12 +102,16 @@ counters! {
     connected_loop,
     /// Connections that this process opened and that became SHM.
     connected_shm,
+    /// Connections that this process opened and that became RDMA.
+    connected_rdma,
     /// Connections that this process opened and that stayed kernel TCP.
     connected_tcp,
     /// Connections that this process accepted as LOOP.
     accepted_loop,
     /// Connections that this process accepted as SHM.
     accepted_shm,
+    /// Connections that this process accepted as RDMA.
+    accepted_rdma,
     /// Connections that this process accepted as kernel TCP.
     accepted_tcp,
     /// Connections closed, of every mode.
@@ -154,6 +158,26 @@ counters! {
     rx_records,
     /// Bytes of streams received over links.
     rx_bytes,
+    /// Work requests posted to send queues.
+    work_requests,
+    /// Posts to send queues: chains of work requests, a doorbell each.
+    doorbells,
+    /// Messages between the ends of RDMA links that carried no stream.
+    messages_sent,
+    /// Queue pairs (or the streams in their place) that broke under a link.
+    carriers_lost,
+    /// Links that went on after that.
+    carriers_resumed,
+    /// Queue pairs that exist now.
+    qps_now,
+    /// Queue pairs ever made.
+    qps_made,
+    /// Memory regions registered now.
+    mrs_now,
+    /// Bytes registered now.
+    mr_bytes_now,
+    /// Bytes of registered memory in use by rings now.
+    mr_bytes_used,
 }
 
 impl Global {
@@ -162,6 +186,7 @@ impl Global {
         match mode {
             Mode::Loop => &self.connected_loop,
             Mode::Shm => &self.connected_shm,
+            Mode::Rdma => &self.connected_rdma,
             Mode::Tcp | Mode::Undecided => &self.connected_tcp,
         }
     }
@@ -171,6 +196,7 @@ impl Global {
         match mode {
             Mode::Loop => &self.accepted_loop,
             Mode::Shm => &self.accepted_shm,
+            Mode::Rdma => &self.accepted_rdma,
             Mode::Tcp | Mode::Undecided => &self.accepted_tcp,
         }
     }

@@ -53,8 +53,10 @@ impl Counters {
         [
             "connected_shm",
             "connected_loop",
+            "connected_rdma",
             "accepted_shm",
             "accepted_loop",
+            "accepted_rdma",
         ]
         .iter()
         .map(|name| self.get(name))

@@ -7,6 +7,7 @@ use netacc::conn::user_buf::{UserBuf, single};
 use netacc::fabric::Fabric;
 use netacc::fabric::shm::Shm;
 use netacc::link::record::{HEADER, Header, Kind, span};
+use netacc::link::stamp::Stamp;
 use netacc::link::{Link, Terms};
 use netacc::real::sys::Errno;
 use netacc::socket::{Role, Socket};
@@ -421,6 +422,7 @@ impl Arbitrary for Loose {
                 len,
                 conn,
                 kind: Kind::Fin,
+                stamp: Stamp::now(),
             }
             .encode();
             header[8] = kind;

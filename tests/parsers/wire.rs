@@ -46,18 +46,29 @@ fn answer() -> impl Strategy<Value = Answer> {
         any::<u64>(),
         any::<u32>(),
     );
-    (verdict(), numbers, any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(
-        |(verdict, (version, fabric, capabilities, window, pid), token, rendezvous)| Answer {
-            version,
-            verdict,
-            fabric,
-            capabilities,
-            window,
-            pid,
-            token,
-            rendezvous,
-        },
+    let doors = prop::collection::vec(any::<Door>(), 0..=MAX_DOORS);
+    (
+        verdict(),
+        numbers,
+        any::<[u8; 16]>(),
+        any::<[u8; 32]>(),
+        doors,
     )
+        .prop_map(
+            |(verdict, (version, fabric, capabilities, window, pid), token, rendezvous, doors)| {
+                Answer {
+                    version,
+                    verdict,
+                    fabric,
+                    capabilities,
+                    window,
+                    pid,
+                    token,
+                    rendezvous,
+                    doors,
+                }
+            },
+        )
 }
 
 fn frame() -> impl Strategy<Value = Frame> {

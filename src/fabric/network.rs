@@ -1,0 +1,216 @@
+//! The links to other hosts of this process, taken together: whoever waits for one takes in what all of
+//! them have, and sends what was collected for any of them.
+//!
+//! **Flushing.** A batch that is not full stays with its link until a thread of the application comes back to wait
+//! ([`flush`]). If none does, an I/O thread sends it: while batches are being collected, one of them keeps
+//! *watch* and looks every [`WATCH_NS`].
+//!
+//! **Sleeping.** An [`Engine`] raises an event when it is armed and something arrives, and an I/O thread sleeps on
+//! that event. So an engine must be armed, or watched, whenever nobody polls it: a thread that leaves a wait
+//! arms it again for the time that the application computes ([`woken`]), unless there is a watch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::remote::Remote;
+use crate::poll::waiter::Waiter;
+
+/// How often an I/O thread looks while it keeps watch, in nanoseconds.
+pub const WATCH_NS: u64 = 200_000;
+/// Looks that find nothing before a watch ends.
+const IDLE_LOOKS: u32 = 50;
+
+/// What raises events: the completion queues of a device.
+pub trait Engine: Send + Sync {
+    /// Takes in what has completed. Adds the ends for which there is news to `touched`.
+    fn gather(&self, touched: &mut Vec<Arc<Remote>>);
+    /// Raises an event for the next completion. The caller gathers once more afterwards.
+    fn arm(&self);
+}
+
+/// One for each process, part of its runtime.
+#[derive(Default)]
+pub struct Network {
+    engines: RwLock<Vec<Arc<dyn Engine>>>,
+    /// Ends with news that their links have not taken in.
+    touched: Mutex<Vec<Arc<Remote>>>,
+    has_touched: AtomicBool,
+    /// Ends with bytes that wait for a flush.
+    deferred: Mutex<Vec<Arc<Remote>>>,
+    has_deferred: AtomicBool,
+    watched: AtomicBool,
+    polls: AtomicU64,
+}
+
+/// That of this process, once it has a runtime.
+#[inline]
+fn network() -> Option<&'static Network> {
+    crate::runtime::started().map(|runtime| &runtime.network)
+}
+
+/// Whether something has come that no link has taken in.
+pub fn pending() -> bool {
+    network().is_some_and(Network::pending)
+}
+
+/// Takes in what has come and hands it to its links. `me` is the caller's own waiter. Returns whether there
+/// was anything.
+pub fn poll(me: Option<&'static Waiter>) -> bool {
+    network().is_some_and(|network| network.poll(me))
+}
+
+/// Has an event raised for whatever comes next. The caller looks once more afterwards.
+pub fn arm() {
+    if let Some(network) = network() {
+        network.arm();
+    }
+}
+
+/// A thread that slept goes back to the application: somebody has to hear what comes meanwhile.
+pub fn woken() {
+    if let Some(network) = network()
+        && !network.watched.load(Ordering::Relaxed)
+    {
+        network.arm();
+    }
+}
+
+/// Sends what was collected: the application comes back to wait.
+#[inline]
+pub fn flush() {
+    if let Some(network) = network()
+        && network.has_deferred.load(Ordering::Relaxed)
+    {
+        network.flush();
+    }
+}
+
+impl Network {
+    /// From now on `engine` is polled by whoever waits.
+    pub fn add(&self, engine: Arc<dyn Engine>) {
+        engine.arm();
+        self.engines.write().push(engine);
+    }
+
+    /// `engine` is no more.
+    pub fn remove(&self, engine: &Arc<dyn Engine>) {
+        self.engines
+            .write()
+            .retain(|other| !Arc::ptr_eq(other, engine));
+    }
+
+    /// There is news for `remote`.
+    pub fn touch(&self, remote: &Arc<Remote>) {
+        self.touched.lock().push(remote.clone());
+        self.has_touched.store(true, Ordering::Release);
+    }
+
+    fn pending(&self) -> bool {
+        self.gather();
+        self.has_touched.load(Ordering::Acquire)
+    }
+
+    fn gather(&self) {
+        let mut touched = Vec::new();
+        for engine in self.engines.read().iter() {
+            engine.gather(&mut touched);
+        }
+        if !touched.is_empty() {
+            self.touched.lock().append(&mut touched);
+            self.has_touched.store(true, Ordering::Release);
+        }
+    }
+
+    fn poll(&self, me: Option<&'static Waiter>) -> bool {
+        let mut any = false;
+        loop {
+            self.gather();
+            if !self.has_touched.swap(false, Ordering::AcqRel) {
+                break;
+            }
+            let touched = core::mem::take(&mut *self.touched.lock());
+            for remote in touched {
+                if let Some(link) = remote.link() {
+                    any |= link.poll(me);
+                }
+            }
+        }
+        if any {
+            self.polls.fetch_add(1, Ordering::Relaxed);
+        }
+        any
+    }
+
+    fn arm(&self) {
+        for engine in self.engines.read().iter() {
+            engine.arm();
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// `remote` has bytes that wait for a flush. Returns whether an I/O thread has to be woken for its watch.
+    #[must_use]
+    pub fn defer(&self, remote: &Arc<Remote>) -> bool {
+        self.deferred.lock().push(remote.clone());
+        self.has_deferred.store(true, Ordering::SeqCst);
+        !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst)
+    }
+
+    #[cold]
+    fn flush(&self) {
+        self.has_deferred.store(false, Ordering::SeqCst);
+        let deferred = core::mem::take(&mut *self.deferred.lock());
+        for remote in deferred {
+            remote.flush();
+        }
+    }
+}
+
+/// An I/O thread's watch.
+#[derive(Default)]
+pub struct Watch {
+    polls: u64,
+    idle: u32,
+}
+
+impl Watch {
+    /// Looks after what no thread of the application does. Returns the time until the next look, in
+    /// nanoseconds; `None`: there is no need for one, an event will tell.
+    pub fn look(&mut self, network: &Network) -> Option<u64> {
+        let deferred = network.has_deferred.load(Ordering::SeqCst);
+        if !network.watched.load(Ordering::SeqCst) && !deferred {
+            network.poll(None);
+            network.arm();
+            network.poll(None);
+            return None;
+        }
+        if deferred {
+            network.flush();
+        }
+        if network.polls.load(Ordering::Relaxed) == self.polls {
+            // Nobody else has looked, or there was nothing.
+            network.poll(None);
+        }
+        let polls = network.polls.load(Ordering::Relaxed);
+        self.idle = match deferred || polls != self.polls {
+            true => 0,
+            false => self.idle + 1,
+        };
+        self.polls = polls;
+        if self.idle < IDLE_LOOKS {
+            return Some(WATCH_NS);
+        }
+        self.idle = 0;
+        network.watched.store(false, Ordering::SeqCst);
+        network.arm();
+        network.poll(None);
+        if network.has_deferred.load(Ordering::SeqCst) {
+            // Whoever deferred it may have relied on the watch.
+            network.watched.store(true, Ordering::SeqCst);
+            return Some(WATCH_NS);
+        }
+        None
+    }
+}

@@ -1,0 +1,92 @@
+//! What moves ring bytes and messages to the other end of a link: a queue pair, or a byte stream.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::message::{Message, Progress, RemoteRing};
+use crate::fabric::RingMemory;
+use crate::real::sys::Errno;
+
+/// Memory for one direction of a link, as its owner sees it: the receiver's ring, or the sender's mirror
+/// of it.
+pub struct Ring {
+    /// Mapped twice in a row.
+    pub memory: RingMemory,
+    /// How the other end names it.
+    pub remote: RemoteRing,
+    /// Which source it comes from ([`source_id`]); 0 for plain memory.
+    pub source: usize,
+    /// What the source knows of it. Gives the memory back when dropped.
+    pub own: Box<dyn Any + Send + Sync>,
+}
+
+/// Tells sources apart.
+pub fn source_id(source: Option<&Arc<dyn RingSource>>) -> usize {
+    source.map_or(0, |source| Arc::as_ptr(source).cast::<u8>().addr())
+}
+
+// SAFETY: the memory is plain mapped memory, which lives as long as `own`; who reads and writes it is
+// ordered by the link's cursors.
+unsafe impl Send for Ring {}
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
+
+/// Where rings come from: a device's registered memory, or plain memory.
+pub trait RingSource: Send + Sync {
+    /// A ring of `size` bytes, a power of two.
+    ///
+    /// # Errors
+    /// `ENOMEM` and what else the kernel says.
+    fn ring(&self, size: usize) -> Result<Ring, Errno>;
+}
+
+/// Ring bytes in one piece at both ends.
+#[derive(Clone, Copy)]
+pub struct Piece<'a> {
+    /// The mirror that they lie in.
+    pub mirror: &'a Ring,
+    /// Where in it they begin.
+    pub offset: usize,
+    /// Where they go.
+    pub to: u64,
+    /// The key to that.
+    pub rkey: u32,
+    /// How many there are.
+    pub len: u32,
+}
+
+/// What is to go out at once.
+pub struct Batch<'a> {
+    /// Ring bytes, in order; the empty places come last.
+    pub pieces: &'a [Option<Piece<'a>>],
+    /// What the other end is told with them.
+    pub progress: Progress,
+}
+
+/// What became of a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is on its way.
+    Done,
+    /// Not now: the carrier says ([`Remote::flush`](super::Remote::flush)) when there is room.
+    Full,
+    /// The carrier is broken.
+    Failed,
+}
+
+/// See the module. Used under the lock of the link's sending half.
+pub trait Carrier: Send {
+    /// The most ring bytes of one batch, and the most pieces.
+    fn limits(&self) -> (u64, usize);
+    /// Sends ring bytes and news. On `Done`, `batch.progress` is what the peer will know: no more than it
+    /// was, perhaps less of what was freed.
+    fn post(&mut self, batch: &mut Batch<'_>) -> Posted;
+    /// Sends a message.
+    fn tell(&mut self, message: &Message) -> Posted;
+    /// Whether the other end has taken in all that was sent, so that more need not wait for a batch.
+    fn is_idle(&self) -> bool;
+    /// Closes it; nothing more comes of it.
+    fn close(&mut self);
+    /// Where rings that it can move bytes from and to come from; `None`: any memory will do.
+    fn rings(&self) -> Option<Arc<dyn RingSource>>;
+}

@@ -1,0 +1,550 @@
+//! Links to other hosts: the sender writes records into a *mirror* of the peer's ring, and a
+//! [`Carrier`] (a queue pair, or a byte stream) moves them there, many records at a time.
+//!
+//! A link outlives its carriers. The mirror holds what the peer has not given back; when a carrier
+//! breaks, the next one begins with each side saying how far it has received
+//! ([`Message::Resume`]), and goes on from there: no byte is lost, and none comes twice.
+//!
+//! Lock order: a link's `tx`, then `sending`, then `receiving`.
+
+pub mod carrier;
+pub mod message;
+mod receiving;
+mod sending;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+
+use super::{Fabric, FabricKind, RingMemory};
+use crate::conn::Violation;
+use crate::link::Link;
+use crate::link::source::Source;
+use crate::real::sys::Errno;
+use carrier::{Carrier, Posted, RingSource, source_id};
+use message::{Immediate, Message, RemoteRing};
+use receiving::Receiving;
+use sending::Sending;
+
+/// What a remote end needs of its surroundings: whoever flushes later, and repairs.
+pub trait Hub: Send + Sync {
+    /// Bytes wait in `remote` for a [`flush`](Remote::flush).
+    fn defer(&self, remote: &Arc<Remote>);
+    /// The carrier of `remote` broke: it needs another one.
+    fn lost(&self, remote: &Arc<Remote>);
+}
+
+/// Sizes of a link's rings, in bytes, powers of two.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// At first.
+    pub first: usize,
+    /// After much use.
+    pub most: usize,
+}
+
+/// A batch of this many bytes goes out although the link is not idle.
+const FULL_BATCH: u64 = 64 << 10;
+
+/// One end of a link over a [`Carrier`].
+pub struct Remote {
+    hub: &'static dyn Hub,
+    kind: FabricKind,
+    sizes: RingSizes,
+    link: OnceLock<Weak<Link>>,
+    /// Bytes before this are in our ring.
+    produced: AtomicU64,
+    /// We gave the bytes before this back.
+    released: AtomicU64,
+    /// The peer gave the bytes before this back.
+    freed: AtomicU64,
+    /// It waits for a flush.
+    dirty: AtomicBool,
+    /// There is no carrier, and somebody has been told.
+    broken: AtomicBool,
+    /// Something came from the peer since this was last taken back.
+    heard: AtomicBool,
+    /// Number of the last carrier.
+    carriers: AtomicU64,
+    receiving: Mutex<Receiving>,
+    sending: Mutex<Sending>,
+}
+
+/// The [`Fabric`] of a link over a [`Remote`].
+pub struct End(pub Arc<Remote>);
+
+impl Remote {
+    /// An end without a carrier, its rings from `source`.
+    ///
+    /// # Errors
+    /// What the source of rings says.
+    pub fn new(
+        hub: &'static dyn Hub,
+        kind: FabricKind,
+        sizes: RingSizes,
+        source: &dyn RingSource,
+    ) -> Result<Arc<Remote>, Errno> {
+        Ok(Arc::new(Remote {
+            hub,
+            kind,
+            sizes,
+            link: OnceLock::new(),
+            produced: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            broken: AtomicBool::new(true),
+            heard: AtomicBool::new(false),
+            carriers: AtomicU64::new(0),
+            receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
+            sending: Mutex::new(Sending::new(source.ring(sizes.first)?)),
+        }))
+    }
+
+    /// The link whose fabric this is.
+    pub fn attach(&self, link: &Arc<Link>) {
+        let _ = self.link.set(Arc::downgrade(link));
+    }
+
+    /// The link whose fabric this is, while it is there.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        self.link.get().and_then(Weak::upgrade)
+    }
+
+    /// A number for a carrier to come.
+    pub fn next_carrier(&self) -> u32 {
+        self.carriers.fetch_add(1, Ordering::Relaxed) as u32 + 1
+    }
+
+    /// Speaks first on `carrier`. From here on nothing is taken from the one before.
+    ///
+    /// # Errors
+    /// No memory that the carrier can reach; the carrier is closed.
+    pub fn begin(self: &Arc<Self>, id: u32, mut carrier: Box<dyn Carrier>) -> Result<(), Errno> {
+        let source = carrier.rings();
+        let ring = {
+            let mut receiving = self.receiving.lock();
+            receiving.carrier = id;
+            let got = self.produced.load(Ordering::Relaxed);
+            // What was offered may be in use by the peer already.
+            receiving.switch(got);
+            if let Some(source) = &source
+                && receiving.current().source != source_id(Some(source))
+            {
+                match source.ring(receiving.current().memory.size) {
+                    Ok(ring) => receiving.add(got, Arc::new(ring)),
+                    Err(error) => {
+                        carrier.close();
+                        return Err(error);
+                    }
+                }
+            }
+            receiving.current().remote
+        };
+        let outcome = {
+            let mut sending = self.sending.lock();
+            let old = sending.carrier.replace(carrier);
+            if let Some(mut old) = old {
+                old.close();
+            }
+            sending.id = id;
+            sending.resumed = false;
+            sending.queue.clear();
+            let freed = self.released.load(Ordering::Relaxed);
+            sending.told_freed = freed;
+            sending.queue.push_back(Message::Resume {
+                got: self.produced.load(Ordering::Relaxed),
+                freed,
+                ring,
+            });
+            self.broken.store(false, Ordering::Relaxed);
+            sending.flush(freed)
+        };
+        self.settle(id, outcome);
+        Ok(())
+    }
+
+    /// The peer is to speak first on `carrier`.
+    pub fn expect(&self, id: u32, carrier: Box<dyn Carrier>) {
+        let old = self.sending.lock().pending.replace((id, carrier));
+        if let Some((_, mut old)) = old {
+            old.close();
+        }
+    }
+
+    /// Takes a carrier back on which the peer has not spoken.
+    pub fn forget_pending(&self, id: u32) {
+        let mut sending = self.sending.lock();
+        if sending.pending.as_ref().is_some_and(|(i, _)| *i == id)
+            && let Some((_, mut old)) = sending.pending.take()
+        {
+            old.close();
+        }
+    }
+
+    /// A message came on carrier `id`. Messages of one carrier come in their order.
+    ///
+    /// # Errors
+    /// [`Violation`]: the peer says what cannot be.
+    pub fn hear(self: &Arc<Self>, id: u32, message: Message) -> Result<(), Violation> {
+        if let Message::Resume { got, freed, ring } = message {
+            return self.resume(id, got, freed, ring);
+        }
+        self.heard.store(true, Ordering::Relaxed);
+        match message {
+            Message::Progress(news) => {
+                let receiving = self.receiving.lock();
+                if receiving.carrier != id {
+                    return Ok(());
+                }
+                self.produced.store(news.produced, Ordering::Release);
+                drop(receiving);
+                self.peer_freed(id, |_| news.freed);
+            }
+            Message::Switch(at) => {
+                let mut receiving = self.receiving.lock();
+                if receiving.carrier == id
+                    && (at != self.produced.load(Ordering::Relaxed) || !receiving.switch(at))
+                {
+                    return Err(Violation);
+                }
+            }
+            Message::Offer(ring) => {
+                let mut sending = self.sending.lock();
+                if sending.id == id {
+                    if sending.offer.is_some() || sending.is_switching() {
+                        return Err(Violation);
+                    }
+                    sending.offer = Some(ring);
+                }
+            }
+            Message::Ping => {
+                let mut sending = self.sending.lock();
+                if sending.id == id && !sending.queue.contains(&Message::Pong) {
+                    sending.queue.push_back(Message::Pong);
+                    drop(sending);
+                    self.flush();
+                }
+            }
+            Message::Pong | Message::Broken | Message::Resume { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// News that came with ring bytes on carrier `id`.
+    pub fn hear_immediate(&self, id: u32, news: Immediate) {
+        self.heard.store(true, Ordering::Relaxed);
+        {
+            // Under the lock: whoever begins with another carrier says how far this one came.
+            let receiving = self.receiving.lock();
+            if receiving.carrier != id {
+                return;
+            }
+            let produced = self.produced.load(Ordering::Relaxed) + u64::from(news.produced);
+            self.produced.store(produced, Ordering::Release);
+        }
+        if news.freed > 0 {
+            self.peer_freed(id, |known| known + u64::from(news.freed));
+        }
+    }
+
+    /// What goes back, or further than what was sent, is no news. (What follows from `produced` is for the
+    /// link to check.)
+    fn peer_freed(&self, id: u32, freed: impl FnOnce(u64) -> u64) {
+        let mut sending = self.sending.lock();
+        let known = self.freed.load(Ordering::Relaxed);
+        let freed = freed(known);
+        if sending.id == id && freed > known && freed <= sending.posted {
+            self.freed.store(freed, Ordering::Release);
+            sending.freed(freed);
+        }
+    }
+
+    /// The peer has said on carrier `id` where to go on.
+    fn resume(
+        self: &Arc<Self>,
+        id: u32,
+        got: u64,
+        freed: u64,
+        ring: RemoteRing,
+    ) -> Result<(), Violation> {
+        self.heard.store(true, Ordering::Relaxed);
+        let pending = {
+            let mut sending = self.sending.lock();
+            sending.pending.take_if(|(i, _)| *i == id)
+        };
+        if let Some((_, carrier)) = pending
+            && self.begin(id, carrier).is_err()
+        {
+            self.lose(id);
+            return Ok(());
+        }
+        let Some(link) = self.link() else {
+            return Ok(());
+        };
+        // The mirror may have to be another one: nobody writes records meanwhile.
+        let outcome = link.with_mirror(|| {
+            let mut sending = self.sending.lock();
+            if sending.id != id || sending.resumed {
+                return Ok((Posted::Done, None));
+            }
+            let known = self.freed.load(Ordering::Relaxed);
+            if got < known || got > sending.written || freed < known || freed > got {
+                return Err(Violation);
+            }
+            self.freed.store(freed, Ordering::Release);
+            let mut memory = None;
+            let source = sending.carrier.as_ref().and_then(|c| c.rings());
+            if let Some(source) = source
+                && sending.mirror().source != source_id(Some(&source))
+            {
+                match source.ring(sending.mirror().memory.size) {
+                    Ok(mirror) => {
+                        memory = Some(mirror.memory);
+                        sending.replace_mirrors(got, mirror);
+                    }
+                    Err(_) => return Ok((Posted::Failed, None)),
+                }
+            }
+            sending.go_on(got, ring);
+            let outcome = sending.flush(self.released.load(Ordering::Relaxed));
+            Ok((outcome, memory))
+        })?;
+        self.settle(id, outcome);
+        Ok(())
+    }
+
+    /// Hands the carrier what waits.
+    pub fn flush(self: &Arc<Self>) {
+        let (id, outcome) = {
+            let mut sending = self.sending.lock();
+            self.dirty.store(false, Ordering::Relaxed);
+            let freed = self.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        self.settle(id, outcome);
+    }
+
+    fn settle(self: &Arc<Self>, id: u32, outcome: Posted) {
+        if outcome == Posted::Failed {
+            self.lose(id);
+        }
+    }
+
+    /// Carrier `id` is broken.
+    pub fn lose(self: &Arc<Self>, id: u32) {
+        let lost = {
+            let mut sending = self.sending.lock();
+            if sending.pending.as_ref().is_some_and(|(i, _)| *i == id) {
+                sending.pending.take().map(|(_, carrier)| carrier)
+            } else if sending.id == id {
+                sending.resumed = false;
+                sending.carrier.take()
+            } else {
+                None
+            }
+        };
+        let Some(mut carrier) = lost else { return };
+        carrier.close();
+        if self.sending.lock().carrier.is_none() && !self.broken.swap(true, Ordering::AcqRel) {
+            self.hub.lost(self);
+        }
+    }
+
+    /// Whether it waits for another carrier.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer still has to take in something that was sent.
+    pub fn is_waiting(&self) -> bool {
+        let sending = self.sending.lock();
+        sending.posted != sending.written || sending.carrier.as_ref().is_some_and(|c| !c.is_idle())
+    }
+
+    /// Whether all that was ever written was given back, and nothing waits.
+    pub fn is_clean(&self) -> bool {
+        self.sending.lock().written == self.freed.load(Ordering::Acquire)
+    }
+
+    /// Whether anything has come since the last call.
+    pub fn was_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Asks the peer whether it is there.
+    pub fn ping(self: &Arc<Self>) {
+        {
+            let mut sending = self.sending.lock();
+            if !sending.resumed || sending.queue.contains(&Message::Ping) {
+                return;
+            }
+            sending.queue.push_back(Message::Ping);
+        }
+        self.flush();
+    }
+
+    /// Puts ring bytes that came on carrier `id` where they belong, for a progress to announce. From a
+    /// carrier that is not listened to they are not wanted.
+    ///
+    /// # Errors
+    /// [`Violation`]: they do not follow what came, or there is no room for them.
+    pub fn place(&self, id: u32, from: u64, bytes: &[u8]) -> Result<(), Violation> {
+        // Under the lock: what another carrier brings is not to be written over.
+        let receiving = self.receiving.lock();
+        if receiving.carrier != id {
+            return Ok(());
+        }
+        let (ring, _) = receiving.at(from);
+        let held = from.wrapping_sub(self.released.load(Ordering::Acquire));
+        if from != self.produced.load(Ordering::Relaxed)
+            || held.saturating_add(bytes.len() as u64) > ring.size as u64
+        {
+            return Err(Violation);
+        }
+        // SAFETY: they fit into the ring, which is mapped twice in a row, and into the part of it that was
+        // given back; `receiving` keeps the ring.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), ring.at(from), bytes.len());
+        }
+        Ok(())
+    }
+
+    /// The link is over: nothing more is sent or taken.
+    pub fn shut(&self) {
+        let (carrier, pending) = {
+            let mut sending = self.sending.lock();
+            self.broken.store(true, Ordering::Release);
+            (sending.carrier.take(), sending.pending.take())
+        };
+        for mut carrier in carrier.into_iter().chain(pending.map(|(_, c)| c)) {
+            carrier.close();
+        }
+    }
+
+    /// The ring that receives is half full of what has come: a larger one may help.
+    fn consider_growth(&self, sending: &mut Sending, source: Option<Arc<dyn RingSource>>) {
+        let mut receiving = self.receiving.lock();
+        let size = receiving.current().memory.size;
+        if size >= self.sizes.most || !receiving.may_offer() {
+            return;
+        }
+        let larger = (size * 4).min(self.sizes.most);
+        let ring = match source {
+            Some(source) => source.ring(larger),
+            None => super::plain::Plain.ring(larger),
+        };
+        if let Ok(ring) = ring {
+            sending.queue.push_back(Message::Offer(ring.remote));
+            receiving.offer(ring);
+        }
+    }
+}
+
+impl Fabric for End {
+    fn kind(&self) -> FabricKind {
+        self.0.kind
+    }
+
+    fn source(&self, _link: &Arc<Link>) -> Source {
+        Source::Network
+    }
+
+    fn tx(&self) -> RingMemory {
+        self.0.sending.lock().mirror().memory
+    }
+
+    fn rx(&self, cursor: u64) -> (RingMemory, Option<u64>) {
+        self.0.receiving.lock().at(cursor)
+    }
+
+    fn publish(&self, to: u64) {
+        let remote = &self.0;
+        let (id, outcome) = {
+            let mut sending = remote.sending.lock();
+            sending.written = to;
+            let full = FULL_BATCH.min(sending.mirror().memory.size as u64 / 4);
+            let now = sending.resumed
+                && (to - sending.posted >= full
+                    || sending.carrier.as_ref().is_some_and(|c| c.is_idle()));
+            if !now {
+                drop(sending);
+                if !remote.dirty.swap(true, Ordering::Relaxed) {
+                    remote.hub.defer(remote);
+                }
+                return;
+            }
+            let freed = remote.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        remote.settle(id, outcome);
+    }
+
+    fn freed(&self) -> u64 {
+        self.0.freed.load(Ordering::Acquire)
+    }
+
+    fn grow(&self, written: u64) -> Option<RingMemory> {
+        let mut sending = self.0.sending.lock();
+        if !sending.resumed || sending.is_switching() {
+            return None;
+        }
+        let offer = sending.offer.take()?;
+        let size = offer.size as usize;
+        let source = sending.carrier.as_ref().and_then(|c| c.rings());
+        let mirror = match source {
+            Some(source) => source.ring(size),
+            None => super::plain::Plain.ring(size),
+        };
+        // Without memory for it: as before. The peer keeps its offer.
+        let mirror = mirror.ok()?;
+        let memory = mirror.memory;
+        sending.switch_to(written, mirror, offer);
+        Some(memory)
+    }
+
+    fn produced(&self) -> u64 {
+        self.0.produced.load(Ordering::Acquire)
+    }
+
+    fn release(&self, to: u64) {
+        let remote = &self.0;
+        let held =
+            remote.produced.load(Ordering::Relaxed) - remote.released.load(Ordering::Relaxed);
+        remote.released.store(to, Ordering::Release);
+        let size = {
+            let mut receiving = remote.receiving.lock();
+            receiving.freed(to);
+            receiving.current().memory.size as u64
+        };
+        let (id, outcome) = {
+            let mut sending = remote.sending.lock();
+            if !sending.resumed {
+                return;
+            }
+            if held > size / 2 && (size as usize) < remote.sizes.most {
+                let source = sending.carrier.as_ref().and_then(|c| c.rings());
+                remote.consider_growth(&mut sending, source);
+            }
+            if to - sending.told_freed >= size / 4 {
+                // Ring bytes that are about to go tell it as well.
+                let mut outcome = sending.flush(to);
+                if outcome != Posted::Failed && to - sending.told_freed >= size / 4 {
+                    sending.tell_freed(to);
+                    outcome = sending.flush(to);
+                }
+                (sending.id, outcome)
+            } else if sending.queue.is_empty() {
+                return;
+            } else {
+                (sending.id, sending.flush(to))
+            }
+        };
+        remote.settle(id, outcome);
+    }
+
+    fn hang_up(&self) {
+        self.0.shut();
+    }
+}

@@ -1,0 +1,291 @@
+//! The carrier of last resort: ring bytes and messages as frames on a kernel TCP connection, the one on
+//! which the link was negotiated.
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 0..4 | how many ring bytes follow the head |
+//! | 4..8 | number of the carrier on this connection; 0: none, about the connection itself |
+//! | 8..48 | a [`Message`]; with ring bytes it is the progress that they make |
+//! | 48.. | ring bytes |
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::remote::carrier::{Batch, Carrier, Posted, RingSource};
+use super::remote::message::{MESSAGE, Message, Progress};
+use crate::conn::Violation;
+use crate::real::sys::{Errno, InternalFd};
+
+const HEAD: usize = 8 + MESSAGE;
+/// The most ring bytes in one frame.
+const MOST: u64 = 256 << 10;
+
+/// What is still to be written.
+enum Part {
+    /// Ours, and how much of it is written.
+    Bytes(Vec<u8>, usize),
+    /// Ring bytes where they lie: they stay there until the peer has given them back.
+    Ring(*const u8, usize),
+}
+
+// SAFETY: the pointer is to plain memory of a mirror, which is kept while the peer can still ask for its bytes.
+unsafe impl Send for Part {}
+
+/// The connection, as both who writes to it and who reads from it see it.
+pub struct Stream {
+    fd: InternalFd,
+    out: Mutex<VecDeque<Part>>,
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn head(len: usize, carrier: u32, message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD);
+    bytes.extend((len as u32).to_le_bytes());
+    bytes.extend(carrier.to_le_bytes());
+    bytes.extend(message.encode(0));
+    bytes
+}
+
+impl Stream {
+    /// Over a connected, non-blocking socket.
+    pub fn new(fd: InternalFd) -> Arc<Stream> {
+        Arc::new(Stream {
+            fd,
+            out: Mutex::default(),
+        })
+    }
+
+    /// Says something about the connection itself.
+    pub fn say(&self, message: &Message) -> Posted {
+        let mut out = self.out.lock();
+        out.push_back(Part::Bytes(head(0, 0, message), 0));
+        self.write(&mut out)
+    }
+
+    /// Goes on writing. `Full`: the kernel takes no more for now.
+    pub fn go_on(&self) -> Posted {
+        self.write(&mut self.out.lock())
+    }
+
+    /// Whether something is still to be written.
+    pub fn is_blocked(&self) -> bool {
+        !self.out.lock().is_empty()
+    }
+
+    fn write(&self, out: &mut VecDeque<Part>) -> Posted {
+        while let Some(part) = out.front_mut() {
+            let bytes = match part {
+                Part::Bytes(bytes, from) => &bytes[*from..],
+                // SAFETY: see `Part::Ring`.
+                Part::Ring(at, len) => unsafe { core::slice::from_raw_parts(*at, *len) },
+            };
+            let left = bytes.len();
+            let sent =
+                match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+                {
+                    Ok(sent) => sent,
+                    Err(Errno::INTR) => continue,
+                    Err(Errno::AGAIN) => return Posted::Full,
+                    Err(_) => return Posted::Failed,
+                };
+            if sent == left {
+                out.pop_front();
+                continue;
+            }
+            match part {
+                Part::Bytes(_, from) => *from += sent,
+                Part::Ring(at, len) => {
+                    *at = at.wrapping_add(sent);
+                    *len -= sent;
+                }
+            }
+        }
+        Posted::Done
+    }
+}
+
+/// One life of a stream as a link's carrier.
+pub struct StreamCarrier {
+    stream: Arc<Stream>,
+    number: u32,
+    /// Called when the kernel takes no more: somebody has to see when it does again.
+    stalled: Box<dyn Fn() + Send>,
+}
+
+impl StreamCarrier {
+    /// Number `number` on `stream`.
+    pub fn new(stream: Arc<Stream>, number: u32, stalled: Box<dyn Fn() + Send>) -> StreamCarrier {
+        StreamCarrier {
+            stream,
+            number,
+            stalled,
+        }
+    }
+
+    fn send(
+        &self,
+        message: &Message,
+        pieces: impl Iterator<Item = (*const u8, usize)> + Clone,
+    ) -> Posted {
+        let mut out = self.stream.out.lock();
+        if !out.is_empty() {
+            return Posted::Full;
+        }
+        let len = pieces.clone().map(|(_, len)| len).sum();
+        out.push_back(Part::Bytes(head(len, self.number, message), 0));
+        out.extend(pieces.map(|(at, len)| Part::Ring(at, len)));
+        match self.stream.write(&mut out) {
+            Posted::Full => {
+                drop(out);
+                (self.stalled)();
+                // It is as good as sent.
+                Posted::Done
+            }
+            other => other,
+        }
+    }
+}
+
+impl Carrier for StreamCarrier {
+    fn limits(&self) -> (u64, usize) {
+        (MOST, 4)
+    }
+
+    fn post(&mut self, batch: &mut Batch<'_>) -> Posted {
+        let pieces = batch.pieces.iter().flatten().map(|piece| {
+            let at = piece.mirror.memory.base.wrapping_add(piece.offset);
+            (at.cast_const(), piece.len as usize)
+        });
+        self.send(&Message::Progress(batch.progress), pieces)
+    }
+
+    fn tell(&mut self, message: &Message) -> Posted {
+        self.send(message, core::iter::empty())
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.stream.is_blocked()
+    }
+
+    fn close(&mut self) {
+        // A frame that was begun is to be ended, but the mirror may go.
+        for part in self.stream.out.lock().iter_mut() {
+            if let Part::Ring(at, len) = *part {
+                // SAFETY: see `Part::Ring`; it has not gone yet.
+                let bytes = unsafe { core::slice::from_raw_parts(at, len) };
+                *part = Part::Bytes(bytes.to_vec(), 0);
+            }
+        }
+    }
+
+    fn rings(&self) -> Option<Arc<dyn RingSource>> {
+        None
+    }
+}
+
+/// What came in a frame.
+pub struct Heard {
+    /// The carrier's number on the connection.
+    pub number: u32,
+    /// The message.
+    pub message: Message,
+}
+
+/// What reading gave.
+pub enum Read {
+    /// A whole frame.
+    Frame(Heard),
+    /// Nothing more for now.
+    Nothing,
+    /// The peer has closed it.
+    End,
+    /// It is broken.
+    Broken(Errno),
+    /// What came is no frame, or cannot be.
+    Nonsense,
+}
+
+/// Reads frames.
+#[derive(Default)]
+pub struct Reader {
+    /// The frame so far.
+    frame: Vec<u8>,
+}
+
+impl Reader {
+    /// Reads up to the end of one frame. Its ring bytes go to `place`, with the carrier's number and the
+    /// cursor of the first.
+    pub fn read(
+        &mut self,
+        stream: &Stream,
+        place: impl FnOnce(u32, u64, &[u8]) -> Result<(), Violation>,
+    ) -> Read {
+        while self.frame.len() < HEAD {
+            if let Err(end) = self.receive(stream, HEAD) {
+                return end;
+            }
+        }
+        let Ok((len, heard)) = parse(&self.frame) else {
+            return Read::Nonsense;
+        };
+        while self.frame.len() < HEAD + len {
+            if let Err(end) = self.receive(stream, HEAD + len) {
+                return end;
+            }
+        }
+        let bytes = &self.frame[HEAD..];
+        if let Message::Progress(Progress { produced, .. }) = heard.message
+            && len > 0
+            && place(heard.number, produced - len as u64, bytes).is_err()
+        {
+            return Read::Nonsense;
+        }
+        self.frame.clear();
+        Read::Frame(heard)
+    }
+
+    fn receive(&mut self, stream: &Stream, up_to: usize) -> Result<(), Read> {
+        let have = self.frame.len();
+        self.frame.resize(up_to, 0);
+        let got = receive(stream, &mut self.frame[have..]);
+        self.frame.truncate(have + *got.as_ref().unwrap_or(&0));
+        got.map(drop)
+    }
+}
+
+/// How many ring bytes follow a head, and what it says.
+fn parse(frame: &[u8]) -> Result<(usize, Heard), Violation> {
+    let (len, rest) = frame.split_first_chunk::<4>().ok_or(Violation)?;
+    let (number, rest) = rest.split_first_chunk::<4>().ok_or(Violation)?;
+    let body = rest.first_chunk::<MESSAGE>().ok_or(Violation)?;
+    let len = u32::from_le_bytes(*len) as usize;
+    let (message, _) = Message::parse(body).map_err(|_| Violation)?;
+    let fits = match message {
+        Message::Progress(p) => len as u64 <= MOST.min(p.produced),
+        _ => len == 0,
+    };
+    let number = u32::from_le_bytes(*number);
+    fits.then_some((len, Heard { number, message }))
+        .ok_or(Violation)
+}
+
+fn receive(stream: &Stream, buffer: &mut [u8]) -> Result<usize, Read> {
+    loop {
+        match rustix::net::recv(stream, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Err(Read::End),
+            Ok((_, got)) => return Ok(got.min(buffer.len())),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(Read::Nothing),
+            Err(error) => return Err(Read::Broken(error)),
+        }
+    }
+}
