@@ -19,7 +19,7 @@ use super::opening::Opening;
 use super::rdma::Rdma;
 use super::server::{Guest, Stranger};
 use super::session::Session;
-use crate::fabric::network::Watch;
+use crate::fabric::network::{self, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
@@ -284,6 +284,9 @@ impl Control {
         let added = source.with_fd(|fd, interest| epoll::add(&self.epoll, fd, data, interest));
         match added {
             Ok(()) => {
+                if let Source::Engine(engine) = &source {
+                    engine.is_at_home_in(self.epoll.as_fd().as_raw_fd(), key);
+                }
                 self.sources.insert(key, source);
                 Some(key)
             }
@@ -418,7 +421,7 @@ impl Source {
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
             Source::Session(s) => f(s.as_fd(), s.interest()),
             Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
-            Source::Engine(engine) => f(engine.as_fd(), EventFlags::IN),
+            Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
         }
     }
