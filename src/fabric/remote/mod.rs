@@ -65,9 +65,7 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
-    /// What was posted when the last ping went out.
-    asked: AtomicU64,
-    /// The peer is known to have taken in all that was posted before.
+    /// The peer is known to have the bytes before this in its ring.
     confirmed: AtomicU64,
     /// Number of the last carrier.
     carriers: AtomicU64,
@@ -100,7 +98,6 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
@@ -228,17 +225,18 @@ impl Remote {
                     sending.offer = Some(ring);
                 }
             }
-            Message::Ping => {
+            Message::Ping(at) => {
                 let mut sending = self.sending.lock();
-                if sending.id == id && !sending.queue.contains(&Message::Pong) {
-                    sending.queue.push_back(Message::Pong);
+                if sending.id == id {
+                    sending.queue.retain(|m| !matches!(m, Message::Pong(_)));
+                    sending.queue.push_back(Message::Pong(at));
                     drop(sending);
                     self.flush();
                 }
             }
-            Message::Pong => {
-                let asked = self.asked.load(Ordering::Relaxed);
-                self.confirmed.fetch_max(asked, Ordering::Release);
+            // It may come late, after more was sent, or on a carrier that is given up: it says what it says.
+            Message::Pong(at) => {
+                self.confirmed.fetch_max(at, Ordering::Release);
             }
             Message::Broken | Message::Resume { .. } => {}
         }
@@ -386,9 +384,9 @@ impl Remote {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the peer has answered since the last of what was written went out.
+    /// Whether the peer is known to have all that was written.
     pub fn is_settled(&self) -> bool {
-        self.sending.lock().written == self.confirmed.load(Ordering::Acquire)
+        self.sending.lock().written <= self.confirmed.load(Ordering::Acquire)
     }
 
     /// Whether all that was ever written was given back.
@@ -411,8 +409,8 @@ impl Remote {
             let freed = self.released.load(Ordering::Relaxed);
             let mut outcome = sending.flush(freed);
             if outcome == Posted::Done {
-                self.asked.store(sending.posted, Ordering::Relaxed);
-                sending.queue.push_back(Message::Ping);
+                let at = sending.posted;
+                sending.queue.push_back(Message::Ping(at));
                 outcome = sending.flush(freed);
             }
             (sending.id, outcome)
