@@ -44,6 +44,9 @@ pub struct RingSizes {
     pub most: usize,
 }
 
+/// The largest payload of a record, in bytes: every carrier moves it in one batch.
+pub const MOST_PAYLOAD: usize = 128 << 10;
+
 /// A batch of this many bytes goes out although the link is not idle.
 const FULL_BATCH: u64 = 64 << 10;
 
