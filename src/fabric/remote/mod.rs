@@ -306,12 +306,13 @@ impl Remote {
                 return Err(Violation);
             }
             self.freed.store(freed, Ordering::Release);
+            // As large as the ring: the peer counts on it when it decides how much to keep.
+            let size = sending.mirror().memory.size.max(ring.size as usize);
             let mut memory = None;
-            let source = sending.carrier.as_ref().map(|c| c.rings());
-            if let Some(source) = source
-                && sending.mirror().source != source.id()
+            if let Some(source) = sending.carrier.as_ref().map(|c| c.rings())
+                && (sending.mirror().source != source.id() || sending.mirror().memory.size < size)
             {
-                match source.ring(sending.mirror().memory.size) {
+                match source.ring(size) {
                     Ok(mirror) => {
                         memory = Some(mirror.memory);
                         sending.replace_mirrors(got, mirror);
