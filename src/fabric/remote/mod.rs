@@ -126,45 +126,35 @@ impl Remote {
     /// Speaks first on `carrier`. From here on nothing is taken from the one before.
     ///
     /// # Errors
-    /// No memory that the carrier can reach; the carrier is closed.
+    /// No memory that the carrier can reach: it is closed, and the one before goes on.
     pub fn begin(self: &Arc<Self>, id: u32, mut carrier: Box<dyn Carrier>) -> Result<(), Errno> {
         let source = carrier.rings();
-        let ring = {
-            let mut receiving = self.receiving.lock();
-            receiving.carrier = id;
-            let got = self.produced.load(Ordering::Relaxed);
-            // What was offered may be in use by the peer already.
-            receiving.switch(got);
-            if receiving.current().source != source.id() {
-                match source.ring(receiving.current().memory.size) {
-                    Ok(ring) => {
-                        receiving.add(got, Arc::new(ring));
-                        receiving.freed(self.released.load(Ordering::Relaxed));
-                    }
-                    Err(error) => {
-                        carrier.close();
-                        return Err(error);
-                    }
-                }
-            }
-            receiving.current().remote
-        };
         let outcome = {
             let mut sending = self.sending.lock();
-            let old = sending.carrier.replace(carrier);
-            if let Some(mut old) = old {
+            let mut receiving = self.receiving.lock();
+            let fresh = match receiving.ring_for(&*source) {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    carrier.close();
+                    return Err(error);
+                }
+            };
+            // First of all: it may still write to the rings.
+            if let Some(mut old) = sending.carrier.replace(carrier) {
                 old.close();
             }
+            let got = self.produced.load(Ordering::Relaxed);
+            let freed = self.released.load(Ordering::Relaxed);
+            let ring = receiving.begin(id, got, fresh);
+            receiving.freed(freed);
+            drop(receiving);
             sending.id = id;
             sending.resumed = false;
             sending.queue.clear();
-            let freed = self.released.load(Ordering::Relaxed);
             sending.told_freed = freed;
-            sending.queue.push_back(Message::Resume {
-                got: self.produced.load(Ordering::Relaxed),
-                freed,
-                ring,
-            });
+            sending
+                .queue
+                .push_back(Message::Resume { got, freed, ring });
             self.broken.store(false, Ordering::Relaxed);
             sending.flush(freed)
         };
