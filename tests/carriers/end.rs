@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use fastrand::Rng;
 use netacc::conn::Conn;
 use netacc::conn::user_buf::{UserBuf, single};
 use netacc::fabric::FabricKind;
@@ -18,10 +17,6 @@ use crate::memory::Device;
 
 pub const CONNS: usize = 3;
 const WINDOW: u64 = 40_000;
-const SIZES: RingSizes = RingSizes {
-    first: 16 << 10,
-    most: 256 << 10,
-};
 
 /// What an end says of itself.
 #[derive(Default)]
@@ -68,9 +63,9 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(number: usize, seed: u64) -> End {
+    pub fn new(number: usize, seed: u64, sizes: RingSizes) -> End {
         let news: &'static News = Box::leak(Box::default());
-        let remote = Remote::new(news, FabricKind::Tcp, SIZES, &Plain).expect("memory");
+        let remote = Remote::new(news, FabricKind::Tcp, sizes, &Plain).expect("memory");
         let terms = Terms {
             token: [0; 16],
             window: WINDOW,
@@ -78,7 +73,7 @@ impl End {
             peer_pid: 0,
             peer_uid: 0,
             max_conns: 8,
-            msg_size: 16 << 10,
+            msg_size: 4 << 10,
         };
         let link = Link::new(Box::new(remote::End(remote.clone())), terms);
         remote.attach(&link);
@@ -100,8 +95,17 @@ impl End {
         }
     }
 
-    /// Sends up to `max` bytes of `conn`, or what there is room for.
+    /// Sends up to `max` bytes of `conn`, or what there is room for. As an event loop does, it waits for word of
+    /// room if there was none.
     pub fn send(&mut self, conn: usize, max: usize) {
+        let writable = {
+            let mut inner = self.sockets[conn].lock();
+            let mask = inner.conn().expect("a connection").poll_mask(1);
+            mask & libc::EPOLLOUT as u32 != 0
+        };
+        if max == 0 || !writable {
+            return;
+        }
         let bytes = pattern(self.seed, conn, self.sent[conn], max);
         let iov = single(bytes.as_ptr().cast(), max);
         // SAFETY: one valid buffer.
@@ -162,13 +166,13 @@ impl End {
     }
 }
 
-/// The bytes from `offset` on of what the end with `seed` sends on `conn`.
+/// The bytes from `offset` on of what the end with `seed` sends on `conn`: which of them are where tells any
+/// that are lost, doubled or out of order.
 fn pattern(seed: u64, conn: usize, offset: u64, len: usize) -> Vec<u8> {
-    let word = |at: u64| {
-        let mixed = Rng::with_seed(seed ^ (conn as u64) << 56 ^ at).u64(..);
-        mixed.to_le_bytes()
+    let key = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (conn as u64) << 60;
+    let byte = |at: u64| {
+        let word = ((at / 8) ^ key).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (word >> (at % 8 * 8)) as u8
     };
-    let first = offset / 8;
-    let words = (first..).flat_map(word).skip((offset % 8) as usize);
-    words.take(len).collect()
+    (offset..offset + len as u64).map(byte).collect()
 }

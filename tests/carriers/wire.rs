@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use netacc::fabric::plain::Plain;
 use netacc::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use netacc::fabric::remote::message::{Immediate, Message, Progress};
 
@@ -156,10 +157,7 @@ impl Carrier for Plug {
         let (news, freed) = match manner {
             Manner::Immediate => {
                 let news = Immediate::of(sum, batch.progress.freed - told, 0);
-                (
-                    News::Immediate(news.encode()),
-                    told + u64::from(news.freed),
-                )
+                (News::Immediate(news.encode()), told + u64::from(news.freed))
             }
             _ => (News::Progress(batch.progress), batch.progress.freed),
         };
@@ -201,11 +199,11 @@ impl Carrier for Plug {
         }
     }
 
-    fn rings(&self) -> Option<Arc<dyn RingSource>> {
+    fn rings(&self) -> Arc<dyn RingSource> {
         let wire = self.wire.lock().unwrap();
         match wire.manner {
-            Manner::Stream => None,
-            _ => Some(Arc::new(Source(wire.devices[self.end].clone()))),
+            Manner::Stream => Arc::new(Plain),
+            _ => Arc::new(Source(wire.devices[self.end].clone())),
         }
     }
 }
