@@ -333,11 +333,10 @@ impl ChannelCarrier {
         let page = stats::global();
         stats::add(&page.work_requests, u64::from(count));
         stats::add(&page.doorbells, 1);
+        // Before the peer can answer: what it takes in beyond what was sent is not believed.
+        channel.sent.fetch_add(1, Ordering::SeqCst);
         match channel.qp.post(ops) {
-            Ok(()) => {
-                channel.sent.fetch_add(1, Ordering::SeqCst);
-                Posted::Done
-            }
+            Ok(()) => Posted::Done,
             Err(refused) => {
                 tracing::info!(target: "netacc::rdma", "a queue pair fails: {refused}");
                 Posted::Failed
