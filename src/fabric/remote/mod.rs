@@ -65,7 +65,7 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
-    /// What was posted when the last ping went out.
+    /// What was posted when the last ping went out; `u64::MAX`: none on this carrier.
     asked: AtomicU64,
     /// The peer is known to have taken in all that was posted before.
     confirmed: AtomicU64,
@@ -100,7 +100,7 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
+            asked: AtomicU64::new(u64::MAX),
             confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
@@ -236,7 +236,9 @@ impl Remote {
             }
             Message::Pong => {
                 let asked = self.asked.load(Ordering::Relaxed);
-                self.confirmed.fetch_max(asked, Ordering::Release);
+                if asked != u64::MAX {
+                    self.confirmed.fetch_max(asked, Ordering::Release);
+                }
             }
             Message::Broken | Message::Resume { .. } => {}
         }
@@ -319,6 +321,7 @@ impl Remote {
                 }
             }
             sending.go_on(got, ring);
+            self.asked.store(u64::MAX, Ordering::Relaxed);
             let outcome = sending.flush(self.released.load(Ordering::Relaxed));
             Ok((outcome, memory))
         })?;
@@ -408,7 +411,8 @@ impl Remote {
             }
             let freed = self.released.load(Ordering::Relaxed);
             let mut outcome = sending.flush(freed);
-            if outcome == Posted::Done {
+            let asked = self.asked.load(Ordering::Relaxed) == sending.posted;
+            if outcome == Posted::Done && !asked {
                 self.asked.store(sending.posted, Ordering::Relaxed);
                 sending.queue.push_back(Message::Ping);
                 outcome = sending.flush(freed);
