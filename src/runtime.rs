@@ -15,6 +15,7 @@ use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
 use crate::fabric::network::Network;
+use crate::fabric::rdma::engine::Engine;
 use crate::link::Link;
 use crate::real::sys::{Errno, InternalFd};
 use crate::real::{orig, sys};
@@ -42,6 +43,8 @@ pub struct IoThread {
     pub bell: InternalFd,
     /// The links that it keeps moving.
     pub links: Mutex<Vec<Arc<Link>>>,
+    /// The completion queues whose events wake it. (The first thread has its own list.)
+    pub engines: Mutex<Vec<Arc<Engine>>>,
 }
 
 static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(core::ptr::null_mut());
@@ -121,6 +124,7 @@ fn make() -> Result<&'static Runtime, Errno> {
             Ok(IoThread {
                 bell,
                 links: Mutex::new(Vec::new()),
+                engines: Mutex::new(Vec::new()),
             })
         })
         .collect::<Result<Vec<_>, Errno>>()?;

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 use super::cache;
 use super::io_thread::{Control, Source};
 use super::passing;
+use super::rdma;
 use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
 use crate::config::FabricName;
@@ -33,6 +34,16 @@ pub enum Waiting {
 
 /// What can come of a contact, other than a link.
 type Failure = Reason;
+
+/// How far a contact has come.
+enum Answered {
+    /// There is more to come.
+    Not,
+    /// A link came of it.
+    Link(Arc<Link>),
+    /// Whoever goes on with it tells those who wait.
+    Elsewhere,
+}
 
 enum Stage {
     /// The TCP connection to the side port is being made.
@@ -74,7 +85,8 @@ impl Control {
         }
     }
 
-    fn contact_failed(&mut self, address: &Address, reason: Reason) {
+    /// No link comes of the contact with `address`.
+    pub fn contact_failed(&mut self, address: &Address, reason: Reason) {
         tracing::info!(target: "netacc::control", "{address:?} is not reached by NetACC: {}", reason.name());
         if reason == Reason::SidePortForeign {
             stats::add(&stats::global().foreign_peers, 1);
@@ -87,7 +99,8 @@ impl Control {
         self.contact_over(address);
     }
 
-    fn contact_made(&mut self, address: &Address, link: Arc<Link>) {
+    /// The contact with `address` has made a link.
+    pub fn contact_made(&mut self, address: &Address, link: Arc<Link>) {
         tracing::info!(target: "netacc::control", "{address:?} is linked by {:?}", link.fabric().kind());
         self.runtime.cache.lock().linked(cache::key(address), link);
         self.contact_over(address);
@@ -167,21 +180,24 @@ impl Contact {
             false => self.step(control),
         };
         match outcome {
-            Ok(None) => return Some(self),
-            Ok(Some(link)) => control.contact_made(&self.address, link),
+            Ok(Answered::Not) => return Some(self),
+            Ok(Answered::Link(link)) => control.contact_made(&self.address, link),
+            Ok(Answered::Elsewhere) => {}
             Err(reason) => control.contact_failed(&self.address, reason),
         }
         None
     }
 
-    fn step(&mut self, control: &mut Control) -> Result<Option<Arc<Link>>, Failure> {
+    fn step(&mut self, control: &mut Control) -> Result<Answered, Failure> {
         if matches!(self.stage, Stage::Connecting) {
             match connected(self.tcp.as_fd()) {
-                None => return Ok(None),
+                None => return Ok(Answered::Not),
                 Some(Err(error)) => return Err(refusal(error)),
                 Some(Ok(())) => {}
             }
-            let hello = hello(control.runtime).encode();
+            let local = Address::local_of(rustix::fd::AsRawFd::as_raw_fd(&self.tcp));
+            let verbs = rdma::offers(control, local);
+            let hello = hello(control.runtime, verbs).encode();
             let sent =
                 rustix::net::send(&self.tcp, &hello, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
             if sent != Ok(hello.len()) {
@@ -192,22 +208,19 @@ impl Contact {
         }
         if let Stage::AwaitAnswer { buf } = &mut self.stage {
             let Some(answer) = read_answer(self.tcp.as_fd(), buf)? else {
-                return Ok(None);
+                return Ok(Answered::Not);
             };
             return self.answered(control, answer);
         }
         self.fetch_segment(control)
     }
 
-    fn answered(
-        &mut self,
-        control: &mut Control,
-        answer: Answer,
-    ) -> Result<Option<Arc<Link>>, Failure> {
+    fn answered(&mut self, control: &mut Control, answer: Answer) -> Result<Answered, Failure> {
         match answer.verdict {
             Verdict::Yes if answer.version == VERSION => {}
             Verdict::Yes | Verdict::Version => return Err(Reason::VersionMismatch),
             Verdict::Fabric => return Err(Reason::NoCommonFabric),
+            Verdict::Route => return Err(Reason::NoRdmaRoute),
             Verdict::Plain | Verdict::Resources => return Err(Reason::PeerRefused),
         }
         match FabricKind::from_code(answer.fabric) {
@@ -216,7 +229,7 @@ impl Contact {
                 control
                     .own_ends
                     .remove(&answer.token)
-                    .map(Some)
+                    .map(Answered::Link)
                     .ok_or(Reason::SidePortForeign)
             }
             Some(FabricKind::Shm) => {
@@ -226,41 +239,49 @@ impl Contact {
                     answer,
                     peer_uid,
                 };
-                Ok(None)
+                Ok(Answered::Not)
             }
-            Some(FabricKind::Tcp) => {
+            Some(kind @ (FabricKind::Tcp | FabricKind::Verbs)) => {
                 let peer = Peer {
                     token: answer.token,
                     window: answer.window,
                     pid: answer.pid,
                 };
                 let fd = duplicate(&self.tcp)?;
-                let mut session =
-                    Session::new(control.runtime, fd, FabricKind::Tcp, true, &peer, None)
-                        .map_err(|_| Reason::ResourceLimit)?;
-                session.carry(control.runtime);
-                let link = session.link.clone();
-                control.begin_session(session);
-                Ok(Some(link))
+                let mut session = Session::new(control.runtime, fd, kind, true, &peer)
+                    .map_err(|_| Reason::ResourceLimit)?;
+                if kind == FabricKind::Tcp {
+                    session.carry(control.runtime);
+                    control.contact_made(&self.address, session.link.clone());
+                    control.begin_session(session);
+                } else {
+                    let token = *session.link.token();
+                    control.begin_session(session);
+                    let address = self.address;
+                    control.with_session_of(&token, |session, control| {
+                        session.dial_first(control, answer.doors, address);
+                    });
+                }
+                Ok(Answered::Elsewhere)
             }
-            Some(FabricKind::Verbs) | None => Err(Reason::NoCommonFabric),
+            None => Err(Reason::NoCommonFabric),
         }
     }
 
-    fn fetch_segment(&mut self, control: &mut Control) -> Result<Option<Arc<Link>>, Failure> {
+    fn fetch_segment(&mut self, control: &mut Control) -> Result<Answered, Failure> {
         let Stage::AwaitSegment {
             unix,
             answer,
             peer_uid,
         } = &self.stage
         else {
-            return Ok(None);
+            return Ok(Answered::Not);
         };
         let mut bytes = [0; MAX_FRAME];
         let (n, fds) = match passing::receive(unix, &mut bytes) {
             Ok((0, _)) => return Err(Reason::PeerRefused),
             Ok(got) => got,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Answered::Not),
             Err(_) => return Err(Reason::LinkFailed),
         };
         let Ok(Parsed::Frame(Frame::Segment { ring_size }, _)) = Frame::parse(&bytes[..n]) else {
@@ -291,7 +312,7 @@ impl Contact {
             terms,
         );
         control.adopt_link(&link, 0, raw);
-        Ok(Some(link))
+        Ok(Answered::Link(link))
     }
 }
 
@@ -336,13 +357,19 @@ pub fn window_is_sane(window: u64) -> bool {
     (1024..=1 << 40).contains(&window)
 }
 
-fn hello(runtime: &Runtime) -> Frame {
-    let offered = runtime.config.fabrics.iter().map(|f| match f {
-        FabricName::Loop => FabricKind::Loop as u8,
-        FabricName::Shm => FabricKind::Shm as u8,
-        FabricName::Verbs => FabricKind::Verbs as u8,
-        FabricName::Tcp => FabricKind::Tcp as u8,
-    });
+fn hello(runtime: &Runtime, verbs: bool) -> Frame {
+    let possible = |f: &&FabricName| verbs || **f != FabricName::Verbs;
+    let offered = runtime
+        .config
+        .fabrics
+        .iter()
+        .filter(possible)
+        .map(|f| match f {
+            FabricName::Loop => FabricKind::Loop as u8,
+            FabricName::Shm => FabricKind::Shm as u8,
+            FabricName::Verbs => FabricKind::Verbs as u8,
+            FabricName::Tcp => FabricKind::Tcp as u8,
+        });
     Frame::Hello(Hello {
         oldest: VERSION,
         newest: VERSION,

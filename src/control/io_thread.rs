@@ -16,15 +16,20 @@ use super::cache::Key;
 use super::contact::{Contact, Waiting};
 use super::listener::SideListener;
 use super::opening::Opening;
+use super::rdma::Rdma;
 use super::server::{Guest, Stranger};
 use super::session::Session;
-use crate::fabric::network::Watch;
+use crate::fabric::network::{self, Watch};
+use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
+use crate::verbs::cm::EventChannel;
+use crate::verbs::device::Device;
+use crate::verbs::removal::Removals;
 
 /// What the control thread can be asked to do.
 pub enum Command {
@@ -63,6 +68,14 @@ pub enum Source {
     Peer { link: Arc<Link>, fd: RawFd },
     /// The control connection of a link to another host.
     Session(Box<Session>),
+    /// What happens to connections of librdmacm's.
+    RdmaEvents(Arc<EventChannel>),
+    /// A completion queue.
+    Engine(Arc<Engine>),
+    /// What happens to a device.
+    Device(Arc<Device>),
+    /// Which devices are being removed.
+    Removals(Removals),
 }
 
 /// The control thread's state.
@@ -78,13 +91,20 @@ pub struct Control {
     pub own_ends: HashMap<Token, Arc<Link>>,
     /// Links promised in an answer.
     pub promised: HashMap<Token, super::server::Promise>,
+    /// Devices and queue pairs, once they were looked for and found.
+    pub rdma: Option<Rdma>,
     /// Control connections of links, by the links' names.
     pub sessions: HashMap<Token, u64>,
+    /// When the sessions are looked at next, in [`now_ns`] time.
+    pub next_beat: u64,
     /// Hellos under way, with whoever waits for their outcome.
     pub contacts: HashMap<Key, Vec<Waiting>>,
 }
 
 const BELL: u64 = 0;
+
+/// How often it is looked whether peers have everything, when the process is about to end.
+const EXIT_LOOK: Duration = Duration::from_millis(2);
 
 /// Starts the I/O threads.
 ///
@@ -107,7 +127,9 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         accepted: HashMap::new(),
         own_ends: HashMap::new(),
         promised: HashMap::new(),
+        rdma: None,
         sessions: HashMap::new(),
+        next_beat: 0,
         contacts: HashMap::new(),
     };
     control.open_rendezvous();
@@ -152,15 +174,23 @@ fn service(runtime: &Runtime, index: usize) {
 
 /// An I/O thread beyond the first.
 fn serve(runtime: &'static Runtime, index: usize) {
+    use rustix::event::{PollFd, PollFlags};
+    let io = runtime.io(index);
     loop {
         service(runtime, index);
-        let mut bell = [rustix::event::PollFd::from_borrowed_fd(
-            runtime.io(index).bell.as_fd(),
-            rustix::event::PollFlags::IN,
-        )];
-        let _ = rustix::event::poll(&mut bell, None);
+        let engines = io.engines.lock().clone();
+        let of_engines = engines.iter().map(|engine| engine.as_fd());
+        let mut fds: Vec<PollFd<'_>> = core::iter::once(io.bell.as_fd())
+            .chain(of_engines)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let _ = rustix::event::poll(&mut fds, None);
         let mut count = [0; 8];
-        let _ = rustix::io::read(&runtime.io(index).bell, &mut count);
+        let _ = rustix::io::read(&io.bell, &mut count);
+        if !engines.is_empty() {
+            engines.iter().for_each(|engine| engine.take_events());
+            crate::fabric::network::serve();
+        }
     }
 }
 
@@ -174,8 +204,11 @@ impl Control {
                 self.obey(command);
             }
             let expires = self.expire();
+            let beats = self.beat();
+            let ends = self.help_to_exit();
             let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let timeout = expires.into_iter().chain(looks).min().map(|left| Timespec {
+            let next = [expires, beats, ends, looks].into_iter().flatten().min();
+            let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
             });
@@ -254,6 +287,9 @@ impl Control {
         let added = source.with_fd(|fd, interest| epoll::add(&self.epoll, fd, data, interest));
         match added {
             Ok(()) => {
+                if let Source::Engine(engine) = &source {
+                    engine.is_at_home_in(self.epoll.as_fd().as_raw_fd(), key);
+                }
                 self.sources.insert(key, source);
                 Some(key)
             }
@@ -273,6 +309,37 @@ impl Control {
         self.sources.insert(key, Source::Session(session));
         // Its interest may be another one now.
         self.handle(key, false);
+    }
+
+    /// The process is about to end: what was written is to reach its peers.
+    fn help_to_exit(&mut self) -> Option<Duration> {
+        if !crate::exit::is_awaited() {
+            return None;
+        }
+        if self.is_settled() {
+            crate::exit::settled();
+            return None;
+        }
+        Some(EXIT_LOOK)
+    }
+
+    /// All that is looked after.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values()
+    }
+
+    /// What is looked after under `key`.
+    pub fn source(&self, key: u64) -> Option<&Source> {
+        self.sources.get(&key)
+    }
+
+    /// Looks no longer after what `is_over`.
+    pub fn forget(&mut self, is_over: impl Fn(&Source) -> bool) {
+        for (_, source) in self.sources.extract_if(|_, source| is_over(source)) {
+            source.with_fd(|fd, _| {
+                let _ = epoll::delete(&self.epoll, fd);
+            });
+        }
     }
 
     fn handle(&mut self, key: u64, expired: bool) {
@@ -355,6 +422,10 @@ impl Source {
             Source::Opening(o) => f(sys::borrow(o.fd()), o.interest()),
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
             Source::Session(s) => f(s.as_fd(), s.interest()),
+            Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
+            Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
+            Source::Device(device) => f(device.async_fd(), EventFlags::IN),
+            Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
         }
     }
 
@@ -362,7 +433,13 @@ impl Source {
     fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Source::Listener(_) | Source::Rendezvous(_) | Source::Peer { .. }
+            Source::Listener(_)
+                | Source::Rendezvous(_)
+                | Source::Peer { .. }
+                | Source::RdmaEvents(_)
+                | Source::Engine(_)
+                | Source::Device(_)
+                | Source::Removals(_)
         )
     }
 
@@ -373,10 +450,14 @@ impl Source {
             Source::Guest(g) => Some(g.deadline()),
             Source::Contact(c) => Some(c.deadline()),
             Source::Opening(o) => Some(o.deadline()),
+            Source::Session(s) => s.deadline(),
             Source::Listener(_)
             | Source::Rendezvous(_)
             | Source::Peer { .. }
-            | Source::Session(_) => None,
+            | Source::RdmaEvents(_)
+            | Source::Engine(_)
+            | Source::Device(_)
+            | Source::Removals(_) => None,
         }
     }
 
@@ -404,11 +485,26 @@ impl Source {
                 .hear_peer(&link, fd)
                 .then_some(Source::Peer { link, fd }),
             Source::Session(mut session) => {
-                if session.advance(control) {
+                if session.advance(control, expired) {
                     return Some(Source::Session(session));
                 }
                 control.end_session(&session);
                 None
+            }
+            Source::RdmaEvents(channel) => {
+                control.rdma_events();
+                Some(Source::RdmaEvents(channel))
+            }
+            Source::Engine(engine) => {
+                engine.take_events();
+                Some(Source::Engine(engine))
+            }
+            Source::Device(device) => control
+                .device_events(&device)
+                .then_some(Source::Device(device)),
+            Source::Removals(removals) => {
+                control.removals(&removals);
+                Some(Source::Removals(removals))
             }
         }
     }

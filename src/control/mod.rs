@@ -4,10 +4,12 @@
 pub mod cache;
 pub mod contact;
 pub mod identity;
+mod interfaces;
 pub mod io_thread;
 pub mod listener;
 pub mod opening;
 pub mod passing;
+pub mod rdma;
 pub mod server;
 pub mod session;
 pub mod wire;

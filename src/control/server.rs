@@ -83,7 +83,8 @@ impl Control {
         }
     }
 
-    fn answer(&mut self, hello: &Hello) -> Answer {
+    /// The answer to a hello that came to our address `local`.
+    fn answer(&mut self, hello: &Hello, local: Option<Address>) -> Answer {
         stats::add(&stats::global().hellos_received, 1);
         let runtime = self.runtime;
         let mut answer = Answer {
@@ -101,8 +102,17 @@ impl Control {
             answer.verdict = Verdict::Version;
             return answer;
         }
-        let Some(kind) = self.choose(hello) else {
-            answer.verdict = Verdict::Fabric;
+        let verbs = hello.fabrics.contains(&(FabricKind::Verbs as u8));
+        let doors = match (self.rdma(), local) {
+            (Some(rdma), Some(local)) if verbs => rdma.doors(&local),
+            _ => Vec::new(),
+        };
+        let Some(kind) = self.choose(hello, !doors.is_empty()) else {
+            let route = verbs != self.rdma.is_some() || verbs && doors.is_empty();
+            answer.verdict = match route {
+                true => Verdict::Route,
+                false => Verdict::Fabric,
+            };
             return answer;
         };
         answer.fabric = kind as u8;
@@ -121,20 +131,21 @@ impl Control {
                 };
                 self.promised.insert(answer.token, promise);
             }
-            FabricKind::Verbs | FabricKind::Tcp => {}
+            FabricKind::Verbs => answer.doors = doors,
+            FabricKind::Tcp => {}
         }
         answer
     }
 
     /// The first of the fabrics that a hello offers which will do for this peer.
-    fn choose(&self, hello: &Hello) -> Option<FabricKind> {
+    fn choose(&self, hello: &Hello, reachable: bool) -> Option<FabricKind> {
         let identity = &self.runtime.identity;
         let same_process = hello.process == identity.process;
         let same_host = hello.host.same_as(&identity.host);
         let serves = |kind: FabricKind| match kind {
             FabricKind::Loop => same_process,
             FabricKind::Shm => same_host && !same_process,
-            FabricKind::Verbs => false,
+            FabricKind::Verbs => reachable && !same_process,
             FabricKind::Tcp => !same_process,
         };
         let ours = &self.runtime.config.fabrics;
@@ -296,12 +307,14 @@ impl Stranger {
             self.buf.clear();
             match (&self.stage, frame) {
                 (Stage::Silent, Frame::Hello(hello)) if window_is_sane(hello.window) => {
-                    let answer = control.answer(&hello);
+                    let local = Address::local_of(self.fd.as_raw_fd());
+                    let answer = control.answer(&hello, local);
                     self.reply(&Frame::Answer(answer.clone()).encode()).ok()?;
-                    let remote = FabricKind::from_code(answer.fabric)
-                        .is_some_and(|kind| kind == FabricKind::Tcp);
-                    if answer.verdict == Verdict::Yes && remote {
-                        self.become_session(control, &hello, &answer);
+                    let kind = FabricKind::from_code(answer.fabric);
+                    if answer.verdict == Verdict::Yes
+                        && let Some(kind @ (FabricKind::Verbs | FabricKind::Tcp)) = kind
+                    {
+                        self.become_session(control, kind, &hello, &answer);
                         return None;
                     }
                     self.stage = Stage::Answered;
@@ -328,20 +341,19 @@ impl Stranger {
     }
 
     /// The connection stays, as that of a link.
-    fn become_session(self, control: &mut Control, hello: &Hello, answer: &Answer) {
+    fn become_session(
+        self,
+        control: &mut Control,
+        kind: FabricKind,
+        hello: &Hello,
+        answer: &Answer,
+    ) {
         let peer = Peer {
             token: answer.token,
             window: hello.window,
             pid: hello.pid,
         };
-        match Session::new(
-            control.runtime,
-            self.fd,
-            FabricKind::Tcp,
-            false,
-            &peer,
-            None,
-        ) {
+        match Session::new(control.runtime, self.fd, kind, false, &peer) {
             Ok(session) => control.begin_session(session),
             Err(error) => {
                 stats::add(&stats::global().links_failed, 1);

@@ -6,6 +6,7 @@
 //! every carrier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -13,17 +14,20 @@ use rustix::net::sockopt;
 
 use super::contact::terms;
 use super::io_thread::{Command, Control, Source};
+use super::rdma::Outcome;
+use super::wire::Door;
 use crate::config::Config;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
-use crate::fabric::remote::carrier::{Posted, RingSource};
+use crate::fabric::remote::carrier::Posted;
 use crate::fabric::remote::message::Message;
 use crate::fabric::remote::{End, Hub, Remote, RingSizes};
 use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token};
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
-use crate::stats;
+use crate::socket::addr::Address;
+use crate::stats::{self, Reason};
 
 /// See the module.
 pub struct Session {
@@ -36,7 +40,42 @@ pub struct Session {
     reader: Reader,
     /// The stream's present life as a carrier: its number on the stream, and for the link's end.
     life: (u32, u32),
+    dialing: Dialing,
+    /// Beats in a row without a word from the peer, which owed one.
+    silent: u32,
+    /// Since when the link carries nothing, and what it had written by then.
+    idle_since: Option<u64>,
 }
+
+/// Time between two looks at each session, in nanoseconds.
+pub const BEAT_NS: u64 = 1_000_000_000;
+/// So many beats without an answer, and the carrier is given up.
+const PATIENCE: u32 = 4;
+
+/// How the active side looks for a queue pair.
+#[derive(Default)]
+struct Dialing {
+    /// Where the peer listens, the preferred first.
+    doors: Vec<Door>,
+    /// The next one to try.
+    next: usize,
+    /// The line that is being made, and when it is given up.
+    line: Option<(u64, u64)>,
+    /// When to try again, and how long was waited for that, in nanoseconds.
+    again: Option<u64>,
+    pause: u64,
+    /// The destination whose first contact waits for the outcome.
+    first: Option<Address>,
+    /// When the present queue pair came to be.
+    up_since: u64,
+}
+
+/// Longest time for a connection to be made.
+const DIAL_NS: u64 = 4_000_000_000;
+/// Shortest and longest pause before another try.
+const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
+/// A queue pair that held for so long was a good one.
+const GOOD_NS: u64 = 10_000_000_000;
 
 /// Who the peer is, from the hello or the answer.
 pub struct Peer {
@@ -75,7 +114,7 @@ pub fn ring_sizes(config: &Config) -> RingSizes {
 }
 
 impl Session {
-    /// A link over `fd`, a connected socket, with rings from `source` (none: plain memory).
+    /// A link over `fd`, a connected socket; its rings are plain memory until a device needs others.
     ///
     /// # Errors
     /// No memory for its rings.
@@ -85,16 +124,16 @@ impl Session {
         kind: FabricKind,
         active: bool,
         peer: &Peer,
-        source: Option<&dyn RingSource>,
     ) -> Result<Session, Errno> {
         // A host that went away without a word is noticed, sooner or later, as for any connection.
         let _ = sockopt::set_socket_keepalive(&fd, true);
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let sizes = ring_sizes(&runtime.config);
-        let remote = Remote::new(runtime, kind, sizes, source.unwrap_or(&Plain))?;
+        let remote = Remote::new(runtime, kind, sizes, &Plain)?;
         let terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
+        runtime.network.join();
         Ok(Session {
             remote,
             link,
@@ -102,7 +141,21 @@ impl Session {
             stream: Stream::new(fd),
             reader: Reader::default(),
             life: (0, 0),
+            dialing: Dialing::default(),
+            silent: 0,
+            idle_since: None,
         })
+    }
+
+    /// Whether it is this side that begins every carrier.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// See [`Source`].
+    pub fn deadline(&self) -> Option<u64> {
+        let given_up = self.dialing.line.map(|(_, at)| at);
+        given_up.into_iter().chain(self.dialing.again).min()
     }
 
     /// See [`Source`].
@@ -134,7 +187,10 @@ impl Session {
     }
 
     /// Does what can be done now; false when the session is over.
-    pub fn advance(&mut self, control: &mut Control) -> bool {
+    pub fn advance(&mut self, control: &mut Control, expired: bool) -> bool {
+        if expired {
+            self.dial_on_time(control);
+        }
         if self.link.is_dead() {
             return false;
         }
@@ -209,13 +265,145 @@ impl Session {
         self.remote.hear(self.life.1, heard.message)
     }
 
-    /// The carrier broke, here or there: the stream carries the link on.
-    pub fn replace_carrier(&mut self, control: &Control) {
-        if self.active {
-            stats::add(&stats::global().carriers_resumed, 1);
-            self.carry(control.runtime);
+    /// Once in a while: is the peer there, and is the link still of use? False: it is over.
+    ///
+    /// A device tells of a dead peer only while something is under way, and some not even then.
+    pub fn beat(&mut self, runtime: &Runtime) -> bool {
+        let heard = self.remote.was_heard();
+        if heard || self.remote.is_settled() || self.remote.is_broken() {
+            self.silent = 0;
         } else {
+            self.silent += 1;
+        }
+        if self.silent >= PATIENCE && self.life.1 != self.remote.carrier() {
+            tracing::info!(target: "netacc::rdma", "the peer does not answer: the queue pair is given up");
+            self.silent = 0;
+            self.remote.give_up_carrier();
+        } else if !self.remote.is_settled() {
+            self.remote.ping();
+        }
+        !self.active || !self.is_idle_for_long(runtime)
+    }
+
+    fn is_idle_for_long(&mut self, runtime: &Runtime) -> bool {
+        let idle = self.link.is_unused() && self.remote.is_clean() && self.dialing.first.is_none();
+        if !idle {
+            self.idle_since = None;
+            return false;
+        }
+        let now = now_ns();
+        let since = *self.idle_since.get_or_insert(now);
+        let limit = runtime.config.qp_idle.map(|limit| limit.as_nanos() as u64);
+        limit.is_some_and(|limit| now - since >= limit) && self.link.retire_if_unused()
+    }
+
+    /// The carrier broke, here or there: the stream carries the link on, until there is a queue pair again.
+    pub fn replace_carrier(&mut self, control: &Control) {
+        if !self.active {
             let _ = self.stream.say(&Message::Broken);
+            return;
+        }
+        if self.dialing.first.is_some() {
+            // There never was one: the outcome of dialing decides.
+            return;
+        }
+        self.carry(control.runtime);
+        if !self.dialing.doors.is_empty() && self.dialing.line.is_none() {
+            self.dial_later();
+        }
+    }
+
+    /// Looks for a queue pair to one of `doors`, for the first contact with `first`.
+    pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
+        self.dialing.doors = doors;
+        self.dialing.first = Some(first);
+        self.dial(control);
+    }
+
+    /// Tries the next door, and those after it until one begins to open.
+    fn dial(&mut self, control: &mut Control) {
+        self.dialing.again = None;
+        let (token, scope) = (*self.link.token(), self.scope());
+        while let Some(door) = self.dialing.doors.get(self.dialing.next) {
+            self.dialing.next += 1;
+            let Some(rdma) = control.rdma() else { break };
+            match rdma.dial(door, scope, token) {
+                Ok(line) => {
+                    self.dialing.line = Some((line, now_ns() + DIAL_NS));
+                    return;
+                }
+                Err(error) => {
+                    tracing::info!(target: "netacc::rdma", "no connection: {error}");
+                }
+            }
+        }
+        self.dialing.next = 0;
+        match self.dialing.first.take() {
+            Some(address) => {
+                control.contact_failed(&address, Reason::RdmaUnreachable);
+                self.link.retire(Errno::CONNRESET, false);
+            }
+            None => self.dial_later(),
+        }
+    }
+
+    /// The interface by which the peer is reached, for addresses that mean something on it only.
+    fn scope(&self) -> u32 {
+        use rustix::fd::AsRawFd;
+        let peer = Address::peer_of(self.stream.as_fd().as_raw_fd());
+        peer.map_or(0, |peer| peer.scope())
+    }
+
+    fn dial_later(&mut self) {
+        let now = now_ns();
+        let was_good = self.dialing.up_since != 0 && now - self.dialing.up_since > GOOD_NS;
+        let pause = match was_good {
+            true => PAUSE_NS.0,
+            false => (2 * self.dialing.pause).clamp(PAUSE_NS.0, PAUSE_NS.1),
+        };
+        self.dialing.pause = pause;
+        self.dialing.again = Some(now + pause);
+    }
+
+    fn dial_on_time(&mut self, control: &mut Control) {
+        let now = now_ns();
+        if let Some((line, at)) = self.dialing.line
+            && at <= now
+        {
+            if let Some(rdma) = control.rdma() {
+                rdma.hang_up(line);
+            }
+            self.dialing.line = None;
+            self.dial(control);
+        } else if self.dialing.again.is_some_and(|at| at <= now) {
+            self.dialing.next = 0;
+            self.dial(control);
+        }
+    }
+
+    /// A line that we made has come up, or ended.
+    pub fn dialed(&mut self, control: &mut Control, line: u64, outcome: Outcome) {
+        if self.dialing.line.is_none_or(|(own, _)| own != line) {
+            return;
+        }
+        self.dialing.line = None;
+        let Outcome::Up(channel) = outcome else {
+            return self.dial(control);
+        };
+        if self.remote.begin(channel.id, channel.carrier()).is_err() {
+            if let Some(address) = self.dialing.first.take() {
+                control.contact_failed(&address, Reason::LockedMemory);
+                self.link.retire(Errno::CONNRESET, false);
+            } else {
+                self.replace_carrier(control);
+            }
+            return;
+        }
+        self.dialing.next = 0;
+        self.dialing.up_since = now_ns();
+        match self.dialing.first.take() {
+            Some(address) => control.contact_made(&address, self.link.clone()),
+            None => stats::add(&stats::global().carriers_resumed, 1),
         }
     }
 }
@@ -238,13 +426,72 @@ impl Control {
         }
     }
 
+    /// The session of the link that is named so.
+    pub fn session(&self, link: &Token) -> Option<&Session> {
+        match self.source(*self.sessions.get(link)?) {
+            Some(Source::Session(session)) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Does something with that session, if there is one.
+    pub fn with_session_of(&mut self, link: &Token, act: impl FnOnce(&mut Session, &mut Control)) {
+        if let Some(&key) = self.sessions.get(link) {
+            self.with_session(key, act);
+        }
+    }
+
+    /// Looks at all sessions; returns the time until the next look.
+    pub fn beat(&mut self) -> Option<Duration> {
+        if self.sessions.is_empty() {
+            return None;
+        }
+        let now = now_ns();
+        let pace = match self.runtime.config.qp_idle {
+            Some(Duration::ZERO) => BEAT_NS / 20,
+            _ => BEAT_NS,
+        };
+        if now >= self.next_beat {
+            self.next_beat = now + pace;
+            for key in self.sessions.values().copied().collect::<Vec<_>>() {
+                self.with_session(key, |session, control| {
+                    if !session.beat(control.runtime) {
+                        session.link.retire(Errno::CONNRESET, false);
+                    }
+                });
+            }
+        }
+        Some(Duration::from_nanos(self.next_beat.saturating_sub(now)))
+    }
+
+    /// Whether the peers of all links have taken in what was written. Asks them if not.
+    pub fn is_settled(&mut self) -> bool {
+        let mut settled = true;
+        for source in self.sources() {
+            if let Source::Session(session) = source
+                && !session.remote.is_settled()
+            {
+                session.remote.ping();
+                settled = false;
+            }
+        }
+        settled
+    }
+
     /// `session` is over.
     pub fn end_session(&mut self, session: &Session) {
         let token = session.link.token();
+        if let Some(address) = session.dialing.first {
+            self.contact_failed(&address, Reason::LinkFailed);
+        }
         self.sessions.remove(token);
         self.accepted.remove(token);
         self.runtime.let_go(&session.link);
         session.link.retire(Errno::CONNRESET, false);
+        session.remote.shut();
+        if let Some(rdma) = &mut self.rdma {
+            rdma.end(token);
+        }
     }
 
     /// A link's carrier broke.

@@ -86,6 +86,8 @@ pub enum Verdict {
     Fabric = 3,
     /// Out of memory or descriptors.
     Resources = 4,
+    /// The way between the two does not lead by RDMA devices on both sides.
+    Route = 5,
 }
 
 impl Verdict {
@@ -96,6 +98,7 @@ impl Verdict {
             2 => Verdict::Version,
             3 => Verdict::Fabric,
             4 => Verdict::Resources,
+            5 => Verdict::Route,
             _ => return None,
         })
     }

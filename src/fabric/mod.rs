@@ -12,6 +12,7 @@
 
 pub mod network;
 pub mod plain;
+pub mod rdma;
 pub mod remote;
 pub mod ring;
 pub mod shm;

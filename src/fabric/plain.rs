@@ -32,4 +32,8 @@ impl RingSource for Plain {
             own: Box::new(mapping),
         })
     }
+
+    fn id(&self) -> usize {
+        0
+    }
 }

@@ -119,6 +119,17 @@ impl Address {
         }
     }
 
+    /// The address of that IPv6 form (IPv6 or IPv4), port and scope.
+    pub fn from_canonical(ip: [u8; 16], port: u16, scope: u32) -> Address {
+        Address::V6(sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: port.to_be(),
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: ip },
+            sin6_scope_id: scope,
+        })
+    }
+
     /// IPv6 scope (interface), 0 for IPv4.
     pub fn scope(&self) -> u32 {
         match self {

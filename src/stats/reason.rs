@@ -72,6 +72,12 @@ reasons! {
         "The descriptor was inherited by a child process, so the kernel carries it for both: nothing to do.",
     ClientWithoutNetacc = 21 "client_without_netacc"
         "The client came by the application's own port: it does not run NetACC, or could not use the side port; start it with netacc_run, or ask its own netacc_ss for the reason.",
+    NoRdmaRoute = 22 "no_rdma_route"
+        "The way to this peer does not leave by an RDMA device's interface on both sides: use the addresses of those interfaces to be accelerated.",
+    RdmaUnreachable = 23 "rdma_unreachable"
+        "Both sides have an RDMA device, but no queue pair could be connected: look whether the two devices reach each other (rping), and at the log (netacc_run -d).",
+    LockedMemory = 24 "locked_memory"
+        "The device needs more locked memory than this process may have: raise RLIMIT_MEMLOCK (ulimit -l unlimited, LimitMEMLOCK=infinity).",
 }
 
 impl Reason {

@@ -14,15 +14,10 @@ pub struct Ring {
     pub memory: RingMemory,
     /// How the other end names it.
     pub remote: RemoteRing,
-    /// Which source it comes from ([`source_id`]); 0 for plain memory.
+    /// Which source it comes from ([`RingSource::id`]).
     pub source: usize,
     /// What the source knows of it. Gives the memory back when dropped.
     pub own: Box<dyn Any + Send + Sync>,
-}
-
-/// Tells sources apart.
-pub fn source_id(source: Option<&Arc<dyn RingSource>>) -> usize {
-    source.map_or(0, |source| Arc::as_ptr(source).cast::<u8>().addr())
 }
 
 // SAFETY: the memory is plain mapped memory, which lives as long as `own`; who reads and writes it is
@@ -38,6 +33,8 @@ pub trait RingSource: Send + Sync {
     /// # Errors
     /// `ENOMEM` and what else the kernel says.
     fn ring(&self, size: usize) -> Result<Ring, Errno>;
+    /// Tells sources apart; 0 is plain memory.
+    fn id(&self) -> usize;
 }
 
 /// Ring bytes in one piece at both ends.
@@ -54,6 +51,9 @@ pub struct Piece<'a> {
     /// How many there are.
     pub len: u32,
 }
+
+/// The most pieces of a batch: the end of a mirror and the end of the peer's ring may each cut it in two.
+pub const MOST_PIECES: usize = 4;
 
 /// What is to go out at once.
 pub struct Batch<'a> {
@@ -87,6 +87,6 @@ pub trait Carrier: Send {
     fn is_idle(&self) -> bool;
     /// Closes it; nothing more comes of it.
     fn close(&mut self);
-    /// Where rings that it can move bytes from and to come from; `None`: any memory will do.
-    fn rings(&self) -> Option<Arc<dyn RingSource>>;
+    /// Where rings that it can move bytes from and to come from.
+    fn rings(&self) -> Arc<dyn RingSource>;
 }

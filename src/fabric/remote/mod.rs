@@ -22,7 +22,7 @@ use crate::conn::Violation;
 use crate::link::Link;
 use crate::link::source::Source;
 use crate::real::sys::Errno;
-use carrier::{Carrier, Posted, RingSource, source_id};
+use carrier::{Carrier, Posted, RingSource};
 use message::{Immediate, Message, RemoteRing};
 use receiving::Receiving;
 use sending::Sending;
@@ -65,6 +65,10 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
+    /// What was posted when the last ping went out.
+    asked: AtomicU64,
+    /// The peer is known to have taken in all that was posted before.
+    confirmed: AtomicU64,
     /// Number of the last carrier.
     carriers: AtomicU64,
     receiving: Mutex<Receiving>,
@@ -96,6 +100,8 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
             sending: Mutex::new(Sending::new(source.ring(sizes.first)?)),
@@ -129,11 +135,12 @@ impl Remote {
             let got = self.produced.load(Ordering::Relaxed);
             // What was offered may be in use by the peer already.
             receiving.switch(got);
-            if let Some(source) = &source
-                && receiving.current().source != source_id(Some(source))
-            {
+            if receiving.current().source != source.id() {
                 match source.ring(receiving.current().memory.size) {
-                    Ok(ring) => receiving.add(got, Arc::new(ring)),
+                    Ok(ring) => {
+                        receiving.add(got, Arc::new(ring));
+                        receiving.freed(self.released.load(Ordering::Relaxed));
+                    }
                     Err(error) => {
                         carrier.close();
                         return Err(error);
@@ -227,7 +234,11 @@ impl Remote {
                     self.flush();
                 }
             }
-            Message::Pong | Message::Broken | Message::Resume { .. } => {}
+            Message::Pong => {
+                let asked = self.asked.load(Ordering::Relaxed);
+                self.confirmed.fetch_max(asked, Ordering::Release);
+            }
+            Message::Broken | Message::Resume { .. } => {}
         }
         Ok(())
     }
@@ -295,9 +306,9 @@ impl Remote {
             }
             self.freed.store(freed, Ordering::Release);
             let mut memory = None;
-            let source = sending.carrier.as_ref().and_then(|c| c.rings());
+            let source = sending.carrier.as_ref().map(|c| c.rings());
             if let Some(source) = source
-                && sending.mirror().source != source_id(Some(&source))
+                && sending.mirror().source != source.id()
             {
                 match source.ring(sending.mirror().memory.size) {
                     Ok(mirror) => {
@@ -352,18 +363,33 @@ impl Remote {
         }
     }
 
+    /// Tells the peer on carrier `id` how far we are, with ring bytes or without.
+    pub fn acknowledge(self: &Arc<Self>, id: u32) {
+        let outcome = {
+            let mut sending = self.sending.lock();
+            if sending.id != id || !sending.resumed {
+                return;
+            }
+            let freed = self.released.load(Ordering::Relaxed);
+            if sending.posted == sending.written {
+                sending.tell_freed(freed);
+            }
+            sending.flush(freed)
+        };
+        self.settle(id, outcome);
+    }
+
     /// Whether it waits for another carrier.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the peer still has to take in something that was sent.
-    pub fn is_waiting(&self) -> bool {
-        let sending = self.sending.lock();
-        sending.posted != sending.written || sending.carrier.as_ref().is_some_and(|c| !c.is_idle())
+    /// Whether the peer has answered since the last of what was written went out.
+    pub fn is_settled(&self) -> bool {
+        self.sending.lock().written == self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Whether all that was ever written was given back, and nothing waits.
+    /// Whether all that was ever written was given back.
     pub fn is_clean(&self) -> bool {
         self.sending.lock().written == self.freed.load(Ordering::Acquire)
     }
@@ -373,16 +399,34 @@ impl Remote {
         self.heard.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks the peer whether it is there.
+    /// Asks the peer whether it is there, after all that was written.
     pub fn ping(self: &Arc<Self>) {
-        {
+        let (id, outcome) = {
             let mut sending = self.sending.lock();
-            if !sending.resumed || sending.queue.contains(&Message::Ping) {
+            if !sending.resumed {
                 return;
             }
-            sending.queue.push_back(Message::Ping);
-        }
-        self.flush();
+            let freed = self.released.load(Ordering::Relaxed);
+            let mut outcome = sending.flush(freed);
+            if outcome == Posted::Done {
+                self.asked.store(sending.posted, Ordering::Relaxed);
+                sending.queue.push_back(Message::Ping);
+                outcome = sending.flush(freed);
+            }
+            (sending.id, outcome)
+        };
+        self.settle(id, outcome);
+    }
+
+    /// The number of the carrier in use, or of the last one.
+    pub fn carrier(&self) -> u32 {
+        self.sending.lock().id
+    }
+
+    /// The carrier in use is broken, as far as one can tell.
+    pub fn give_up_carrier(self: &Arc<Self>) {
+        let id = self.sending.lock().id;
+        self.lose(id);
     }
 
     /// Puts ring bytes that came on carrier `id` where they belong, for a progress to announce. From a
@@ -424,18 +468,17 @@ impl Remote {
     }
 
     /// The ring that receives is half full of what has come: a larger one may help.
-    fn consider_growth(&self, sending: &mut Sending, source: Option<Arc<dyn RingSource>>) {
+    fn consider_growth(&self, sending: &mut Sending) {
+        let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
+            return;
+        };
         let mut receiving = self.receiving.lock();
         let size = receiving.current().memory.size;
         if size >= self.sizes.most || !receiving.may_offer() {
             return;
         }
         let larger = (size * 4).min(self.sizes.most);
-        let ring = match source {
-            Some(source) => source.ring(larger),
-            None => super::plain::Plain.ring(larger),
-        };
-        if let Ok(ring) = ring {
+        if let Ok(ring) = source.ring(larger) {
             sending.queue.push_back(Message::Offer(ring.remote));
             receiving.offer(ring);
         }
@@ -491,14 +534,9 @@ impl Fabric for End {
             return None;
         }
         let offer = sending.offer.take()?;
-        let size = offer.size as usize;
-        let source = sending.carrier.as_ref().and_then(|c| c.rings());
-        let mirror = match source {
-            Some(source) => source.ring(size),
-            None => super::plain::Plain.ring(size),
-        };
+        let source = sending.carrier.as_ref().map(|c| c.rings())?;
         // Without memory for it: as before. The peer keeps its offer.
-        let mirror = mirror.ok()?;
+        let mirror = source.ring(offer.size as usize).ok()?;
         let memory = mirror.memory;
         sending.switch_to(written, mirror, offer);
         Some(memory)
@@ -524,8 +562,7 @@ impl Fabric for End {
                 return;
             }
             if held > size / 2 && (size as usize) < remote.sizes.most {
-                let source = sending.carrier.as_ref().and_then(|c| c.rings());
-                remote.consider_growth(&mut sending, source);
+                remote.consider_growth(&mut sending);
             }
             if to - sending.told_freed >= size / 4 {
                 // Ring bytes that are about to go tell it as well.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::carrier::{Batch, Carrier, Piece, Posted, Ring};
+use super::carrier::{Batch, Carrier, MOST_PIECES, Piece, Posted, Ring};
 use super::message::{Message, Progress, RemoteRing};
 
 /// Under a lock of its own.
@@ -201,6 +201,3 @@ impl Sending {
         self.told_freed = freed;
     }
 }
-
-/// The end of a mirror and the end of the peer's ring may each cut a batch in two.
-pub const MOST_PIECES: usize = 4;

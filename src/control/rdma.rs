@@ -1,0 +1,499 @@
+//! Queue pairs for links: which interfaces have a device, who connects to whom, and what becomes of it.
+//! All of it on the control thread; nothing here waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fd::AsFd;
+
+use super::interfaces;
+use super::io_thread::{Control, Source};
+use super::session::Session;
+use super::wire::{Door, MAX_DOORS};
+use crate::config::Config;
+use crate::fabric::network;
+use crate::fabric::rdma::channel::{Channel, Greeting};
+use crate::fabric::rdma::engine::Engine;
+use crate::fabric::rdma::memory::Memory;
+use crate::fabric::remote::Remote;
+use crate::link::Token;
+use crate::socket::addr::Address;
+use crate::verbs::api::{self, Scope};
+use crate::verbs::cm::{CmId, Event, EventChannel, EventKind};
+use crate::verbs::device::{AsyncEvent, Device};
+use crate::verbs::pool::{Pool, PoolSizes};
+use crate::verbs::reach::LocalAddresses;
+use crate::verbs::removal::Removals;
+use crate::verbs::{Error, sysfs};
+
+/// How long librdmacm may look for an address or a route, in milliseconds.
+const RESOLVE_MS: i32 = 2000;
+/// Work requests in each queue of a queue pair: for one that carries many connections, and for one that
+/// carries one.
+const DEPTHS: (u32, u32) = (64, 16);
+const BACKLOG: i32 = 128;
+
+/// A device in use.
+struct Used {
+    device: Arc<Device>,
+    memory: Arc<Memory>,
+    engines: Vec<Arc<Engine>>,
+}
+
+/// A connection of librdmacm's, being made or made.
+struct Line {
+    /// The link that it is for.
+    link: Token,
+    cm: Arc<CmId>,
+    channel: Option<Arc<Channel>>,
+}
+
+/// What a process has once it has looked for devices and found one.
+pub struct Rdma {
+    events: Arc<EventChannel>,
+    local: LocalAddresses,
+    used: Vec<Used>,
+    /// Where we listen, and at which port.
+    doors: Vec<(Address, CmId, u16)>,
+    lines: HashMap<u64, Line>,
+    next: u64,
+}
+
+/// What became of a line.
+pub enum Outcome {
+    /// It stands; the other side's word.
+    Up(Arc<Channel>),
+    /// It does not.
+    Down,
+}
+
+impl Rdma {
+    /// Opens the libraries. `None` on a host without devices.
+    fn open() -> Option<Rdma> {
+        if !sysfs::devices_present() {
+            return None;
+        }
+        let opened = api::open(Scope::Applications).and_then(EventChannel::create);
+        let events = match opened {
+            Ok(events) => events,
+            Err(error) => {
+                complain(&error);
+                return None;
+            }
+        };
+        Some(Rdma {
+            local: LocalAddresses::new(&events),
+            events,
+            used: Vec::new(),
+            doors: Vec::new(),
+            lines: HashMap::new(),
+            next: 1,
+        })
+    }
+
+    /// Whether the interface that has `address` has an RDMA device.
+    pub fn reaches(&self, address: &Address) -> bool {
+        let is_rdma = |address: &Address| self.local.is_rdma(address).unwrap_or(false);
+        is_rdma(address) || interfaces::beside(address).iter().any(is_rdma)
+    }
+
+    /// Where peers can connect to us who reached us at `address`.
+    pub fn doors(&mut self, address: &Address) -> Vec<Door> {
+        if !self.reaches(address) {
+            return Vec::new();
+        }
+        let mut doors = Vec::new();
+        let all = core::iter::once(*address)
+            .chain(interfaces::beside(address))
+            .chain(interfaces::others(address));
+        for candidate in all {
+            if doors.len() < MAX_DOORS
+                && self.local.is_rdma(&candidate).unwrap_or(false)
+                && let Some(port) = self.listen_at(&candidate)
+            {
+                let door = (candidate.canonical().0, port);
+                if !doors.contains(&door) {
+                    doors.push(door);
+                }
+            }
+        }
+        doors
+    }
+
+    fn listen_at(&mut self, address: &Address) -> Option<u16> {
+        let key = address.canonical().0;
+        let known = self.doors.iter().find(|(a, _, _)| a.canonical().0 == key);
+        if let Some((_, _, port)) = known {
+            return Some(*port);
+        }
+        let listener = CmId::listen(&self.events, 0, &address.with_port(0), BACKLOG);
+        match listener {
+            Ok(listener) => {
+                let port = listener.local_address()?.port();
+                self.doors.push((*address, listener, port));
+                Some(port)
+            }
+            Err(error) => {
+                complain(&error);
+                None
+            }
+        }
+    }
+
+    /// Begins to connect to `door` for `link`; returns the line's number.
+    ///
+    /// # Errors
+    /// librdmacm's.
+    pub fn dial(&mut self, door: &Door, scope: u32, link: Token) -> Result<u64, Error> {
+        let number = self.next;
+        self.next += 1;
+        let cm = Arc::new(CmId::create(&self.events, number)?);
+        let to = Address::from_canonical(door.0, door.1, scope);
+        cm.resolve_address(None, &to, RESOLVE_MS)?;
+        let channel = None;
+        self.lines.insert(number, Line { link, cm, channel });
+        Ok(number)
+    }
+
+    /// Gives a line up.
+    pub fn hang_up(&mut self, number: u64) {
+        if let Some(line) = self.lines.remove(&number)
+            && let Some(channel) = &line.channel
+        {
+            channel.shut();
+        }
+    }
+
+    /// The link is over, and so are its lines.
+    pub fn end(&mut self, link: &Token) {
+        for (_, line) in self.lines.extract_if(|_, line| line.link == *link) {
+            if let Some(channel) = &line.channel {
+                channel.shut();
+            }
+        }
+    }
+
+    /// Forgets lines whose queue pair is closed.
+    pub fn sweep(&mut self) {
+        self.lines
+            .retain(|_, line| line.channel.as_ref().is_none_or(|c| !c.is_closed()));
+    }
+}
+
+/// The first time that something goes wrong here it is told; what follows says the same.
+fn complain(error: &Error) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        tracing::warn!(target: "netacc::rdma", "{error}");
+    } else {
+        tracing::debug!(target: "netacc::rdma", "{error}");
+    }
+}
+
+fn depth(config: &Config, device: &Device) -> u32 {
+    let wanted = match config.conn_per_qp {
+        1 => DEPTHS.1,
+        _ => DEPTHS.0,
+    };
+    wanted.min(device.attributes().max_qp_wr)
+}
+
+/// What the connecting side says with its request: the link's name, then the greeting.
+fn introduction(link: &Token, greeting: Greeting) -> [u8; 19] {
+    let mut bytes = [0; 19];
+    bytes[..16].copy_from_slice(link);
+    bytes[16..].copy_from_slice(&greeting.encode());
+    bytes
+}
+
+fn parse_introduction(bytes: &[u8]) -> Option<(Token, Greeting)> {
+    let (link, greeting) = bytes.split_first_chunk::<16>()?;
+    Some((*link, Greeting::parse(greeting)?))
+}
+
+impl Control {
+    /// The process's RDMA, opened now if need be.
+    pub fn rdma(&mut self) -> Option<&mut Rdma> {
+        use crate::config::FabricName;
+        if self.rdma.is_none() && self.runtime.config.fabrics.contains(&FabricName::Verbs) {
+            let rdma = Rdma::open()?;
+            self.insert(Source::RdmaEvents(rdma.events.clone()))?;
+            match Removals::watch() {
+                Ok(removals) => drop(self.insert(Source::Removals(removals))),
+                Err(error) => complain(&error),
+            }
+            self.rdma = Some(rdma);
+        }
+        self.rdma.as_mut()
+    }
+
+    /// An engine of the device of `cm` with room for another queue pair.
+    fn engine(&mut self, cm: &CmId) -> Result<Arc<Engine>, Error> {
+        let device = Device::of(cm)?;
+        let config = &self.runtime.config;
+        let depth = depth(config, &device);
+        let rdma = self.rdma.as_mut().ok_or(Error::OtherDevice)?;
+        let known = rdma
+            .used
+            .iter()
+            .position(|u| Arc::ptr_eq(&u.device, &device));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let sizes = PoolSizes::new(
+                    config.msg_size,
+                    config.mr_min_inc_size,
+                    config.mr_max_inc_size,
+                );
+                rdma.used.push(Used {
+                    device: device.clone(),
+                    memory: Memory::new(Pool::new(&device, sizes)),
+                    engines: Vec::new(),
+                });
+                rdma.used.len() - 1
+            }
+        };
+        let used = &mut rdma.used[at];
+        // Each I/O thread gets one, then those with room are used up.
+        let fits = |engine: &&Arc<Engine>| engine.has_room(depth);
+        let index = used.engines.len();
+        let enough = index >= self.runtime.io_count();
+        if enough && let Some(engine) = used.engines.iter().find(fits) {
+            return Ok(engine.clone());
+        }
+        let engine = Engine::new(&device, &used.memory, index as u32)?;
+        used.engines.push(engine.clone());
+        if known.is_none() {
+            self.insert(Source::Device(device));
+        }
+        self.watch_engine(index, &engine);
+        Ok(engine)
+    }
+
+    fn watch_engine(&mut self, index: usize, engine: &Arc<Engine>) {
+        let for_all: Arc<dyn network::Engine> = engine.clone();
+        self.runtime.network.add(for_all);
+        let io = index % self.runtime.io_count();
+        if io == 0 {
+            self.insert(Source::Engine(engine.clone()));
+        } else {
+            self.runtime.io(io).engines.lock().push(engine.clone());
+            crate::real::sys::signal(self.runtime.io(io).bell.as_fd());
+        }
+    }
+
+    fn new_channel(&mut self, cm: &Arc<CmId>, remote: &Arc<Remote>) -> Result<Arc<Channel>, Error> {
+        let engine = self.engine(cm)?;
+        let depth = depth(&self.runtime.config, engine.device());
+        Channel::new(&engine, cm, remote, depth)
+    }
+
+    /// Takes in what happened to lines.
+    pub fn rdma_events(&mut self) {
+        while let Some(events) = self.rdma.as_ref().map(|rdma| rdma.events.clone()) {
+            match events.next_event() {
+                Ok(Some(event)) => self.rdma_event(event),
+                Ok(None) => return,
+                Err(error) => return complain(&error),
+            }
+        }
+    }
+
+    fn rdma_event(&mut self, event: Event) {
+        let number = event.token;
+        match event.kind {
+            EventKind::ConnectRequest { id, data } => {
+                if let Some((link, greeting)) = data.as_deref().and_then(parse_introduction)
+                    && let Err(error) = self.accept_line(id, link, greeting)
+                {
+                    complain(&error);
+                }
+            }
+            EventKind::AddressResolved => {
+                let resolved = self.line(number, |line| line.cm.resolve_route(RESOLVE_MS));
+                self.check(number, resolved);
+            }
+            EventKind::RouteResolved => {
+                let connecting = self.connect_line(number);
+                self.check(number, connecting);
+            }
+            EventKind::Established { data } => {
+                let greeting = data.as_deref().and_then(Greeting::parse);
+                self.line_up(number, greeting);
+            }
+            EventKind::Disconnected
+            | EventKind::DeviceRemoval
+            | EventKind::AddressChange
+            | EventKind::TimewaitExit => {
+                self.line_down(number);
+            }
+            EventKind::DeviceGone(device) => self.retire_device(&device),
+            EventKind::AddressError(_)
+            | EventKind::RouteError(_)
+            | EventKind::ConnectError(_)
+            | EventKind::Unreachable(_)
+            | EventKind::Rejected { .. } => {
+                tracing::info!(target: "netacc::rdma", "no connection: {:?}", event.kind);
+                self.line_down(number);
+            }
+        }
+    }
+
+    fn line<T>(&mut self, number: u64, f: impl FnOnce(&mut Line) -> T) -> Option<T> {
+        self.rdma.as_mut()?.lines.get_mut(&number).map(f)
+    }
+
+    fn check(&mut self, number: u64, done: Option<Result<(), Error>>) {
+        if let Some(Err(error)) = done {
+            complain(&error);
+            self.line_down(number);
+        }
+    }
+
+    /// The address and the way to it are known: makes the queue pair and connects it.
+    fn connect_line(&mut self, number: u64) -> Option<Result<(), Error>> {
+        let (link, cm) = self.line(number, |line| (line.link, line.cm.clone()))?;
+        let remote = self.session(&link).map(|session| session.remote.clone())?;
+        let made = self.new_channel(&cm, &remote);
+        Some(made.and_then(|channel| {
+            let data = introduction(&link, channel.greeting());
+            self.line(number, |line| line.channel = Some(channel));
+            cm.connect(&data)
+        }))
+    }
+
+    /// A peer connects for `link`.
+    fn accept_line(&mut self, id: CmId, link: Token, greeting: Greeting) -> Result<(), Error> {
+        let Some(remote) = self
+            .session(&link)
+            .filter(|session| !session.is_active())
+            .map(|session| session.remote.clone())
+        else {
+            // Dropping it refuses.
+            return Ok(());
+        };
+        let cm = Arc::new(id);
+        let channel = self.new_channel(&cm, &remote)?;
+        channel.greeted(greeting);
+        remote.expect(channel.id, channel.carrier());
+        let Some(rdma) = &mut self.rdma else {
+            return Ok(());
+        };
+        let number = rdma.next;
+        rdma.next += 1;
+        cm.set_token(number);
+        let answer = channel.greeting().encode();
+        let channel_id = channel.id;
+        let line = Line {
+            link,
+            cm: cm.clone(),
+            channel: Some(channel),
+        };
+        rdma.lines.insert(number, line);
+        cm.accept(&answer).inspect_err(|_| {
+            remote.lose(channel_id);
+        })
+    }
+
+    fn line_up(&mut self, number: u64, greeting: Option<Greeting>) {
+        let Some((link, Some(channel))) =
+            self.line(number, |line| (line.link, line.channel.clone()))
+        else {
+            return;
+        };
+        let active = self.session(&link).is_some_and(Session::is_active);
+        if !active {
+            return;
+        }
+        let Some(greeting) = greeting else {
+            return self.line_down(number);
+        };
+        channel.greeted(greeting);
+        self.with_session_of(&link, |session, control| {
+            session.dialed(control, number, Outcome::Up(channel));
+        });
+    }
+
+    fn line_down(&mut self, number: u64) {
+        let Some(line) = self.rdma.as_mut().and_then(|r| r.lines.remove(&number)) else {
+            return;
+        };
+        if let Some(channel) = &line.channel {
+            channel.remote().lose(channel.id);
+            channel.shut();
+        }
+        self.with_session_of(&line.link, |session, control| {
+            session.dialed(control, number, Outcome::Down);
+        });
+    }
+
+    /// Takes in which devices are being removed.
+    pub fn removals(&mut self, removals: &Removals) {
+        for device in removals.take() {
+            self.retire_device(&device);
+        }
+    }
+
+    /// Takes in what happened to a device itself. False when it is no more.
+    pub fn device_events(&mut self, device: &Arc<Device>) -> bool {
+        loop {
+            match device.next_async_event() {
+                Ok(Some(AsyncEvent::QpFatal { qp_num })) => self.queue_pair_failed(qp_num),
+                Ok(Some(AsyncEvent::CqError | AsyncEvent::DeviceFatal)) | Err(_) => {
+                    self.retire_device(device);
+                    return false;
+                }
+                Ok(Some(AsyncEvent::AddressesChanged)) => {
+                    if let Some(rdma) = &self.rdma {
+                        rdma.local.refresh();
+                    }
+                }
+                Ok(Some(AsyncEvent::PortUp(_) | AsyncEvent::PortDown(_))) => {}
+                Ok(None) => return true,
+            }
+        }
+    }
+
+    fn queue_pair_failed(&mut self, qp_num: u32) {
+        let failed = self.rdma.iter().flat_map(|rdma| rdma.lines.values());
+        let failed: Vec<_> = failed
+            .filter_map(|line| line.channel.clone())
+            .filter(|channel| channel.qp_number() == qp_num)
+            .collect();
+        for channel in failed {
+            channel.remote().lose(channel.id);
+        }
+    }
+
+    /// The device is gone: so is all that was on it.
+    fn retire_device(&mut self, device: &Arc<Device>) {
+        device.retire();
+        let Some(rdma) = &mut self.rdma else { return };
+        rdma.local.refresh();
+        let of_it = |used: &mut Used| Arc::ptr_eq(&used.device, device);
+        let gone: Vec<Used> = rdma.used.extract_if(.., of_it).collect();
+        for engine in gone.iter().flat_map(|used| &used.engines) {
+            engine.fail();
+            let for_all: Arc<dyn network::Engine> = engine.clone();
+            self.runtime.network.remove(&for_all);
+            for io in 0..self.runtime.io_count() {
+                let mut engines = self.runtime.io(io).engines.lock();
+                engines.retain(|other| !Arc::ptr_eq(other, engine));
+            }
+            self.forget(|source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine)));
+        }
+        self.forget(|source| matches!(source, Source::Device(d) if Arc::ptr_eq(d, device)));
+        if let Some(rdma) = &mut self.rdma {
+            rdma.sweep();
+        }
+    }
+}
+
+/// Whether a connection whose local address is `local` leaves by an RDMA device.
+pub fn offers(control: &mut Control, local: Option<Address>) -> bool {
+    match (control.rdma(), local) {
+        (Some(rdma), Some(local)) => rdma.reaches(&local),
+        _ => false,
+    }
+}
