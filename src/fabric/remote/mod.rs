@@ -240,6 +240,14 @@ impl Remote {
                     self.confirmed.fetch_max(asked, Ordering::Release);
                 }
             }
+            Message::Full => {
+                let mut sending = self.sending.lock();
+                if sending.id == id && sending.resumed {
+                    self.grow_ring(&mut sending);
+                    drop(sending);
+                    self.flush();
+                }
+            }
             Message::Broken | Message::Resume { .. } => {}
         }
         Ok(())
@@ -422,6 +430,21 @@ impl Remote {
         self.settle(id, outcome);
     }
 
+    /// Says something on a carrier on which the peer has not answered yet. False if it has, or there is none.
+    pub fn nudge(self: &Arc<Self>) -> bool {
+        let (id, outcome) = {
+            let mut sending = self.sending.lock();
+            if sending.resumed || sending.carrier.is_none() {
+                return false;
+            }
+            sending.queue.push_back(Message::Ping);
+            let freed = self.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        self.settle(id, outcome);
+        true
+    }
+
     /// The number of the carrier in use, or of the last one.
     pub fn carrier(&self) -> u32 {
         self.sending.lock().id
@@ -471,8 +494,8 @@ impl Remote {
         }
     }
 
-    /// The ring that receives is half full of what has come: a larger one may help.
-    fn consider_growth(&self, sending: &mut Sending) {
+    /// Offers the peer a larger ring.
+    fn grow_ring(&self, sending: &mut Sending) {
         let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
             return;
         };
@@ -546,14 +569,29 @@ impl Fabric for End {
         Some(memory)
     }
 
+    fn want_space(&self) {
+        let remote = &self.0;
+        let (id, outcome) = {
+            let mut sending = remote.sending.lock();
+            // Once for each ring.
+            let size = sending.mirror().memory.size;
+            if !sending.resumed || sending.asked_at == size || size >= remote.sizes.most {
+                return;
+            }
+            sending.asked_at = size;
+            sending.queue.push_back(Message::Full);
+            let freed = remote.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        remote.settle(id, outcome);
+    }
+
     fn produced(&self) -> u64 {
         self.0.produced.load(Ordering::Acquire)
     }
 
     fn release(&self, to: u64) {
         let remote = &self.0;
-        let held =
-            remote.produced.load(Ordering::Relaxed) - remote.released.load(Ordering::Relaxed);
         remote.released.store(to, Ordering::Release);
         let size = {
             let mut receiving = remote.receiving.lock();
@@ -564,9 +602,6 @@ impl Fabric for End {
             let mut sending = remote.sending.lock();
             if !sending.resumed {
                 return;
-            }
-            if held > size / 2 && (size as usize) < remote.sizes.most {
-                remote.consider_growth(&mut sending);
             }
             if to - sending.told_freed >= size / 4 {
                 // Ring bytes that are about to go tell it as well.
