@@ -59,6 +59,8 @@ struct Dialing {
     doors: Vec<Door>,
     /// The next one to try.
     next: usize,
+    /// How often all of them were tried in vain.
+    rounds: u32,
     /// The line that is being made, and when it is given up.
     line: Option<(u64, u64)>,
     /// When to try again, and how long was waited for that, in nanoseconds.
@@ -78,6 +80,9 @@ struct Dialing {
 /// one comes.
 const NUDGE_NS: u64 = 10_000_000;
 
+/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
+/// iWARP chooses a local port that may be taken).
+const ROUNDS: u32 = 3;
 /// Longest time for a connection to be made.
 const DIAL_NS: u64 = 4_000_000_000;
 /// Shortest and longest pause before another try.
@@ -336,6 +341,12 @@ impl Session {
     fn dial(&mut self, control: &mut Control) {
         self.dialing.again = None;
         let (token, scope) = (*self.link.token(), self.scope());
+        if self.dialing.next >= self.dialing.doors.len() {
+            self.dialing.rounds += 1;
+            if self.dialing.first.is_some() && self.dialing.rounds < ROUNDS {
+                self.dialing.next = 0;
+            }
+        }
         while let Some(door) = self.dialing.doors.get(self.dialing.next) {
             self.dialing.next += 1;
             let Some(rdma) = control.rdma() else { break };
