@@ -66,8 +66,9 @@ struct Dialing {
     /// When to try again, and how long was waited for that, in nanoseconds.
     again: Option<u64>,
     pause: u64,
-    /// The destination whose first contact waits for the outcome.
+    /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
     first: Option<Address>,
+    first_until: u64,
     /// When the present queue pair came to be.
     up_since: u64,
     /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
@@ -83,8 +84,10 @@ const NUDGE_NS: u64 = 10_000_000;
 /// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
 /// iWARP chooses a local port that may be taken).
 const ROUNDS: u32 = 3;
-/// Longest time for a connection to be made.
+/// Longest time for a connection to be made, and for a first contact to be held up by that: the application's
+/// connect waits for it.
 const DIAL_NS: u64 = 4_000_000_000;
+const FIRST_NS: u64 = 3_000_000_000;
 /// Shortest and longest pause before another try.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
 /// A queue pair that held for so long was a good one.
@@ -334,6 +337,7 @@ impl Session {
     pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
         self.dialing.doors = doors;
         self.dialing.first = Some(first);
+        self.dialing.first_until = now_ns() + FIRST_NS;
         self.dial(control);
     }
 
@@ -343,16 +347,25 @@ impl Session {
         let (token, scope) = (*self.link.token(), self.scope());
         if self.dialing.next >= self.dialing.doors.len() {
             self.dialing.rounds += 1;
-            if self.dialing.first.is_some() && self.dialing.rounds < ROUNDS {
+            let waits = self.dialing.first.is_some() && now_ns() < self.dialing.first_until;
+            if waits && self.dialing.rounds < ROUNDS {
                 self.dialing.next = 0;
             }
         }
         while let Some(door) = self.dialing.doors.get(self.dialing.next) {
+            if self.dialing.first.is_some() && now_ns() >= self.dialing.first_until {
+                break;
+            }
             self.dialing.next += 1;
             let Some(rdma) = control.rdma() else { break };
             match rdma.dial(door, scope, token) {
                 Ok(line) => {
-                    self.dialing.line = Some((line, now_ns() + DIAL_NS));
+                    let until = now_ns() + DIAL_NS;
+                    let until = match self.dialing.first {
+                        Some(_) => until.min(self.dialing.first_until),
+                        None => until,
+                    };
+                    self.dialing.line = Some((line, until));
                     return;
                 }
                 Err(error) => {
