@@ -495,12 +495,14 @@ impl Control {
         };
         if now >= self.next_beat {
             self.next_beat = now + pace;
-            for key in self.sessions.values().copied().collect::<Vec<_>>() {
-                self.with_session(key, |session, control| {
-                    if !session.beat(control.runtime) {
-                        session.link.retire(Errno::CONNRESET, false);
-                    }
-                });
+            let runtime = self.runtime;
+            let over: Vec<Token> = self
+                .sessions_mut()
+                .filter_map(|session| (!session.beat(runtime)).then(|| *session.link.token()))
+                .collect();
+            for link in over {
+                // Its turn finds the link dead.
+                self.with_session_of(&link, |_, _| {});
             }
         }
         Some(Duration::from_nanos(self.next_beat.saturating_sub(now)))
@@ -509,10 +511,8 @@ impl Control {
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
         let mut settled = true;
-        for source in self.sources() {
-            if let Source::Session(session) = source
-                && !session.remote.is_settled()
-            {
+        for session in self.sessions_mut() {
+            if !session.remote.is_settled() {
                 session.remote.ping();
                 settled = false;
             }
