@@ -21,7 +21,7 @@ use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
 use crate::fabric::remote::carrier::Posted;
 use crate::fabric::remote::message::Message;
-use crate::fabric::remote::{End, Hub, Remote, RingSizes};
+use crate::fabric::remote::{End, Hub, MOST_PAYLOAD, Remote, RingSizes};
 use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token};
 use crate::real::sys::{Errno, InternalFd, now_ns};
@@ -146,7 +146,8 @@ impl Session {
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let sizes = ring_sizes(&runtime.config);
         let remote = Remote::new(runtime, kind, sizes, &Plain)?;
-        let terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        let mut terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        terms.msg_size = terms.msg_size.min(MOST_PAYLOAD);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
         runtime.network.join();
