@@ -188,7 +188,9 @@ fn serve(runtime: &'static Runtime, index: usize) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&io.bell, &mut count);
         if !engines.is_empty() {
-            engines.iter().for_each(|engine| engine.take_events());
+            engines
+                .iter()
+                .for_each(|engine| engine.take_events(u32::MAX));
             crate::fabric::network::serve();
         }
     }
@@ -323,9 +325,12 @@ impl Control {
         Some(EXIT_LOOK)
     }
 
-    /// All that is looked after.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.values()
+    /// All sessions.
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.sources.values_mut().filter_map(|source| match source {
+            Source::Session(session) => Some(&mut **session),
+            _ => None,
+        })
     }
 
     /// What is looked after under `key`.
@@ -496,7 +501,7 @@ impl Source {
                 Some(Source::RdmaEvents(channel))
             }
             Source::Engine(engine) => {
-                engine.take_events();
+                engine.take_events(u32::MAX);
                 Some(Source::Engine(engine))
             }
             Source::Device(device) => control

@@ -59,19 +59,35 @@ struct Dialing {
     doors: Vec<Door>,
     /// The next one to try.
     next: usize,
+    /// How often all of them were tried in vain.
+    rounds: u32,
     /// The line that is being made, and when it is given up.
     line: Option<(u64, u64)>,
     /// When to try again, and how long was waited for that, in nanoseconds.
     again: Option<u64>,
     pause: u64,
-    /// The destination whose first contact waits for the outcome.
+    /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
     first: Option<Address>,
+    first_until: u64,
     /// When the present queue pair came to be.
     up_since: u64,
+    /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
+    /// waited for that, in nanoseconds.
+    nudge: Option<(u64, u64)>,
 }
 
-/// Longest time for a connection to be made.
+/// How long the peer has to answer on a new queue pair before it is spoken to again; doubled each time. Soft
+/// iWARP may leave the first message lying, if it comes as the queue pair is being connected, until another
+/// one comes.
+const NUDGE_NS: u64 = 10_000_000;
+
+/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
+/// iWARP chooses a local port that may be taken).
+const ROUNDS: u32 = 3;
+/// Longest time for a connection to be made, and for a first contact to be held up by that: the application's
+/// connect waits for it.
 const DIAL_NS: u64 = 4_000_000_000;
+const FIRST_NS: u64 = 3_000_000_000;
 /// Shortest and longest pause before another try.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
 /// A queue pair that held for so long was a good one.
@@ -156,7 +172,11 @@ impl Session {
     /// See [`Source`].
     pub fn deadline(&self) -> Option<u64> {
         let given_up = self.dialing.line.map(|(_, at)| at);
-        given_up.into_iter().chain(self.dialing.again).min()
+        let nudge = self.dialing.nudge.map(|(at, _)| at);
+        [given_up, nudge, self.dialing.again]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// See [`Source`].
@@ -318,6 +338,7 @@ impl Session {
     pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
         self.dialing.doors = doors;
         self.dialing.first = Some(first);
+        self.dialing.first_until = now_ns() + FIRST_NS;
         self.dial(control);
     }
 
@@ -325,12 +346,27 @@ impl Session {
     fn dial(&mut self, control: &mut Control) {
         self.dialing.again = None;
         let (token, scope) = (*self.link.token(), self.scope());
+        if self.dialing.next >= self.dialing.doors.len() {
+            self.dialing.rounds += 1;
+            let waits = self.dialing.first.is_some() && now_ns() < self.dialing.first_until;
+            if waits && self.dialing.rounds < ROUNDS {
+                self.dialing.next = 0;
+            }
+        }
         while let Some(door) = self.dialing.doors.get(self.dialing.next) {
+            if self.dialing.first.is_some() && now_ns() >= self.dialing.first_until {
+                break;
+            }
             self.dialing.next += 1;
             let Some(rdma) = control.rdma() else { break };
             match rdma.dial(door, scope, token) {
                 Ok(line) => {
-                    self.dialing.line = Some((line, now_ns() + DIAL_NS));
+                    let until = now_ns() + DIAL_NS;
+                    let until = match self.dialing.first {
+                        Some(_) => until.min(self.dialing.first_until),
+                        None => until,
+                    };
+                    self.dialing.line = Some((line, until));
                     return;
                 }
                 Err(error) => {
@@ -376,6 +412,11 @@ impl Session {
             }
             self.dialing.line = None;
             self.dial(control);
+        } else if let Some((at, pause)) = self.dialing.nudge
+            && at <= now
+        {
+            let waits = self.remote.nudge();
+            self.dialing.nudge = waits.then_some((now + 2 * pause, 2 * pause));
         } else if self.dialing.again.is_some_and(|at| at <= now) {
             self.dialing.next = 0;
             self.dial(control);
@@ -402,6 +443,7 @@ impl Session {
         }
         self.dialing.next = 0;
         self.dialing.up_since = now_ns();
+        self.dialing.nudge = Some((self.dialing.up_since + NUDGE_NS, NUDGE_NS));
         match self.dialing.first.take() {
             Some(address) => control.contact_made(&address, self.link.clone()),
             None => stats::add(&stats::global().carriers_resumed, 1),
@@ -454,12 +496,14 @@ impl Control {
         };
         if now >= self.next_beat {
             self.next_beat = now + pace;
-            for key in self.sessions.values().copied().collect::<Vec<_>>() {
-                self.with_session(key, |session, control| {
-                    if !session.beat(control.runtime) {
-                        session.link.retire(Errno::CONNRESET, false);
-                    }
-                });
+            let runtime = self.runtime;
+            let over: Vec<Token> = self
+                .sessions_mut()
+                .filter_map(|session| (!session.beat(runtime)).then(|| *session.link.token()))
+                .collect();
+            for link in over {
+                // Its turn finds the link dead.
+                self.with_session_of(&link, |_, _| {});
             }
         }
         Some(Duration::from_nanos(self.next_beat.saturating_sub(now)))
@@ -468,10 +512,8 @@ impl Control {
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
         let mut settled = true;
-        for source in self.sources() {
-            if let Source::Session(session) = source
-                && !session.remote.is_settled()
-            {
+        for session in self.sessions_mut() {
+            if !session.remote.is_settled() {
                 session.remote.ping();
                 settled = false;
             }

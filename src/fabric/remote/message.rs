@@ -63,6 +63,8 @@ pub enum Message {
     Pong(u64),
     /// My carrier is broken: begin another one. (On the connection itself.)
     Broken,
+    /// I found your ring full: a larger one would help.
+    Full,
 }
 
 /// The bytes are no message.
@@ -88,6 +90,7 @@ impl Message {
             Message::Ping(at) => (5, at, 0, none),
             Message::Pong(at) => (6, at, 0, none),
             Message::Broken => (7, 0, 0, none),
+            Message::Full => (8, 0, 0, none),
         };
         let mut out = [0; MESSAGE];
         out[0] = kind;
@@ -131,6 +134,7 @@ impl Message {
             5 => Message::Ping(a),
             6 => Message::Pong(a),
             7 => Message::Broken,
+            8 => Message::Full,
             _ => return Err(NotAMessage),
         };
         if message.encode(word(4)) == *bytes {

@@ -68,6 +68,8 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
+    /// What was posted when the last ping went out; `u64::MAX`: none on this carrier.
+    asked: AtomicU64,
     /// The peer is known to have the bytes before this in its ring.
     confirmed: AtomicU64,
     /// Number of the last carrier.
@@ -101,6 +103,7 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
+            asked: AtomicU64::new(u64::MAX),
             confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
@@ -229,6 +232,14 @@ impl Remote {
             Message::Pong(at) => {
                 self.confirmed.fetch_max(at, Ordering::Release);
             }
+            Message::Full => {
+                let mut sending = self.sending.lock();
+                if sending.id == id && sending.resumed {
+                    self.grow_ring(&mut sending);
+                    drop(sending);
+                    self.flush();
+                }
+            }
             Message::Broken | Message::Resume { .. } => {}
         }
         Ok(())
@@ -311,6 +322,7 @@ impl Remote {
                 }
             }
             sending.go_on(got, ring);
+            self.asked.store(u64::MAX, Ordering::Relaxed);
             let outcome = sending.flush(self.released.load(Ordering::Relaxed));
             Ok((outcome, memory))
         })?;
@@ -400,14 +412,30 @@ impl Remote {
             }
             let freed = self.released.load(Ordering::Relaxed);
             let mut outcome = sending.flush(freed);
-            if outcome == Posted::Done {
-                let at = sending.posted;
+            let at = sending.posted;
+            if outcome == Posted::Done && self.asked.swap(at, Ordering::Relaxed) != at {
                 sending.queue.push_back(Message::Ping(at));
                 outcome = sending.flush(freed);
             }
             (sending.id, outcome)
         };
         self.settle(id, outcome);
+    }
+
+    /// Says something on a carrier on which the peer has not answered yet. False if it has, or there is none.
+    pub fn nudge(self: &Arc<Self>) -> bool {
+        let (id, outcome) = {
+            let mut sending = self.sending.lock();
+            if sending.resumed || sending.carrier.is_none() {
+                return false;
+            }
+            // Of nothing in particular.
+            sending.queue.push_back(Message::Ping(0));
+            let freed = self.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        self.settle(id, outcome);
+        true
     }
 
     /// The number of the carrier in use, or of the last one.
@@ -459,8 +487,8 @@ impl Remote {
         }
     }
 
-    /// The ring that receives is half full of what has come: a larger one may help.
-    fn consider_growth(&self, sending: &mut Sending) {
+    /// Offers the peer a larger ring.
+    fn grow_ring(&self, sending: &mut Sending) {
         let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
             return;
         };
@@ -534,14 +562,29 @@ impl Fabric for End {
         Some(memory)
     }
 
+    fn want_space(&self) {
+        let remote = &self.0;
+        let (id, outcome) = {
+            let mut sending = remote.sending.lock();
+            // Once for each ring.
+            let size = sending.mirror().memory.size;
+            if !sending.resumed || sending.asked_at == size || size >= remote.sizes.most {
+                return;
+            }
+            sending.asked_at = size;
+            sending.queue.push_back(Message::Full);
+            let freed = remote.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        remote.settle(id, outcome);
+    }
+
     fn produced(&self) -> u64 {
         self.0.produced.load(Ordering::Acquire)
     }
 
     fn release(&self, to: u64) {
         let remote = &self.0;
-        let held =
-            remote.produced.load(Ordering::Relaxed) - remote.released.load(Ordering::Relaxed);
         remote.released.store(to, Ordering::Release);
         let size = {
             let mut receiving = remote.receiving.lock();
@@ -552,9 +595,6 @@ impl Fabric for End {
             let mut sending = remote.sending.lock();
             if !sending.resumed {
                 return;
-            }
-            if held > size / 2 && (size as usize) < remote.sizes.most {
-                remote.consider_growth(&mut sending);
             }
             if to - sending.told_freed >= size / 4 {
                 // Ring bytes that are about to go tell it as well.
