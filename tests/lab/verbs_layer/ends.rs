@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netacc::socket::addr::Address;
-use netacc::verbs::api::{self, Api, Scope};
+use netacc::verbs::api::{self, Api};
 use netacc::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use netacc::verbs::cq::{Completion, Cq};
 use netacc::verbs::device::Device;
@@ -47,7 +47,7 @@ const RESOLVE_MS: i32 = 5_000;
 
 /// The RDMA libraries.
 pub fn libraries() -> &'static Api {
-    api::open(Scope::Own).unwrap_or_else(|error| panic!("{error}"))
+    api::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An address of the standard library's as the layer takes it.

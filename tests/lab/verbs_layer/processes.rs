@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use netacc::verbs::Error;
-use netacc::verbs::api::{self, Scope};
+use netacc::verbs::api;
 use netacc::verbs::cm::{CmId, EventKind};
 use netacc::verbs::device::Device;
 use netacc::verbs::qp::{Payload, SendOp, State, Verb};
@@ -93,7 +93,7 @@ fn a_forked_child_leaves_everything_alone() {
     // SAFETY: the child calls nothing that another thread could hold a lock of, and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let forked = matches!(api::open(Scope::Own), Err(Error::Forked));
+        let forked = matches!(api::open(), Err(Error::Forked));
         drop(pair);
         // SAFETY: ends the child without running the test program's own exit.
         unsafe { libc::_exit(if forked { 7 } else { 8 }) };
