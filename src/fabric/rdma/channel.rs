@@ -380,6 +380,10 @@ impl Channel {
 type Chain<'a> = arrayvec::ArrayVec<SendOp<'a>, { MOST_PIECES + 1 }>;
 
 impl Carrier for ChannelCarrier {
+    fn kind(&self) -> FabricKind {
+        FabricKind::Verbs
+    }
+
     fn limits(&self) -> (u64, usize) {
         (BATCH, MOST_PIECES)
     }
