@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use super::engine::Engine;
 use super::memory::region_of;
+use crate::fabric::FabricKind;
 use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
 use crate::fabric::remote::{MOST_PAYLOAD, Remote};
