@@ -22,9 +22,9 @@ use crate::poll::waiter::Waiter;
 
 /// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found a batch that
 /// the application had left lying, doubling up to the second while the application sends what it collects.
-const WATCH_NS: (u64, u64) = (200_000, 8_000_000);
+const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
 /// Looks that find no batch before a watch ends.
-const IDLE_LOOKS: u32 = 8;
+const IDLE_LOOKS: u32 = 16;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
 const MANY_WAKES: u64 = 64;
 /// A watch goes on while so much is taken in between two looks.
