@@ -211,7 +211,8 @@ pub static KEYS: &[Key] = &[
         name: "NACC_CONNECT_TIMEOUT_MS",
         doc: "Longest time that the whole first contact with a peer may take, and then that each \
               connection waits for the acceptor's verdict. What is not answered by then is served \
-              over TCP.",
+              over TCP. Where RDMA devices have to be connected for a first contact, that may \
+              take 1 second more than this, but no more than 3 seconds.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Milliseconds,

@@ -22,8 +22,12 @@ pub fn key(address: &Address) -> Key {
 const FIRST_TTL_NS: u64 = 1_000_000_000;
 
 enum Known {
-    /// By these links; `enough`: a further one could not be made.
-    Linked { links: Vec<Arc<Link>>, enough: bool },
+    /// By these links; until `enough_ns` they are to do, for a further one could not be made.
+    Linked {
+        links: Vec<Arc<Link>>,
+        enough_ns: u64,
+        ttl_ns: u64,
+    },
     NotUs {
         until_ns: u64,
         ttl_ns: u64,
@@ -52,14 +56,19 @@ impl Cache {
     /// What is known of `key`.
     pub fn look(&mut self, key: &Key) -> Look {
         match self.known.get_mut(key) {
-            Some(Known::Linked { links, enough }) => {
+            Some(Known::Linked {
+                links, enough_ns, ..
+            }) => {
                 let before = links.len();
                 links.retain(|l| !l.is_dead());
-                *enough &= links.len() == before;
+                if links.len() != before {
+                    *enough_ns = 0;
+                }
                 if links.is_empty() {
                     Look::Unknown
                 } else {
-                    Look::Linked(links.clone(), *enough)
+                    let enough = now_ns() < *enough_ns;
+                    Look::Linked(links.clone(), enough)
                 }
             }
             Some(Known::NotUs {
@@ -71,20 +80,30 @@ impl Cache {
 
     /// A link to `key` was made.
     pub fn linked(&mut self, key: Key, link: Arc<Link>) {
-        match self.known.get_mut(&key) {
-            Some(Known::Linked { links, .. }) => links.push(link),
-            _ => {
-                let links = vec![link];
-                let enough = false;
-                self.known.insert(key, Known::Linked { links, enough });
-            }
-        }
+        let mut links = match self.known.remove(&key) {
+            Some(Known::Linked { links, .. }) => links,
+            _ => Vec::new(),
+        };
+        links.push(link);
+        let known = Known::Linked {
+            links,
+            enough_ns: 0,
+            ttl_ns: 0,
+        };
+        self.known.insert(key, known);
     }
 
     /// The process that listens at `key` does not know `link`: it is not the one that was linked.
     pub fn unlinked(&mut self, key: &Key, link: &Arc<Link>) {
-        if let Some(Known::Linked { links, .. }) = self.known.get_mut(key) {
+        if let Some(Known::Linked {
+            links,
+            enough_ns,
+            ttl_ns,
+        }) = self.known.get_mut(key)
+        {
             links.retain(|l| !Arc::ptr_eq(l, link));
+            // Another process may have room.
+            (*enough_ns, *ttl_ns) = (0, 0);
         }
     }
 
@@ -102,19 +121,28 @@ impl Cache {
     }
 
     /// No link to `key` could be made; remembered for at most `max_ttl_ns`. If there are links to it already, these
-    /// have to do.
+    /// have to do for that time.
     pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
-        if let Some(Known::Linked { links, enough }) = self.known.get_mut(&key)
+        let next = |ttl_ns: u64| {
+            ttl_ns
+                .saturating_mul(2)
+                .clamp(FIRST_TTL_NS.min(max_ttl_ns), max_ttl_ns)
+        };
+        if let Some(Known::Linked {
+            links,
+            enough_ns,
+            ttl_ns,
+        }) = self.known.get_mut(&key)
             && links.iter().any(|link| !link.is_dead())
         {
-            *enough = true;
+            *ttl_ns = next(*ttl_ns);
+            *enough_ns = now_ns() + *ttl_ns;
             return;
         }
         let ttl_ns = match self.known.get(&key) {
-            Some(Known::NotUs { ttl_ns, .. }) => ttl_ns.saturating_mul(2),
-            _ => FIRST_TTL_NS,
-        }
-        .min(max_ttl_ns);
+            Some(Known::NotUs { ttl_ns, .. }) => next(*ttl_ns),
+            _ => next(0),
+        };
         self.known.insert(
             key,
             Known::NotUs {

@@ -54,10 +54,13 @@ const NUDGE_NS: u64 = 10_000_000;
 /// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
 /// iWARP chooses a local port that may be taken).
 const ROUNDS: u32 = 3;
-/// Longest time for a connection to be made, and for a first contact to be held up by that: the application's
-/// connect waits for it.
+/// Longest time for a connection to be made.
 const DIAL_NS: u64 = 4_000_000_000;
-const FIRST_NS: u64 = 3_000_000_000;
+/// Longest time for a first contact to be held up by that: the application's connect waits for it. The passive
+/// side, which does not know our [`FIRST_MORE_NS`], counts on it.
+pub(super) const FIRST_NS: u64 = 3_000_000_000;
+/// So much longer than NACC_CONNECT_TIMEOUT_MS it may be held up, within [`FIRST_NS`].
+const FIRST_MORE_NS: u64 = 1_000_000_000;
 /// Shortest and longest pause before another try.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
 /// A queue pair that held for so long was a good one.
@@ -68,7 +71,8 @@ impl Session {
     pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
         self.dialing.doors = doors;
         self.dialing.first = Some(first);
-        self.dialing.first_until = now_ns() + FIRST_NS;
+        let limit = control.runtime.connect_timeout().as_nanos() as u64 + FIRST_MORE_NS;
+        self.dialing.first_until = now_ns() + limit.min(FIRST_NS);
         self.dial(control);
     }
 

@@ -47,6 +47,8 @@ pub enum Command {
     Lost(Arc<Remote>),
     /// A session has more to write than the kernel takes.
     Stalled(Token),
+    /// A device could not connect the line of that number.
+    NotConnected(u64),
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -141,7 +143,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
 }
 
 /// A thread that no signal of the application reaches.
-fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+pub(super) fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
     const STACK: usize = 256 << 10;
     // SAFETY: plain libc calls on valid signal sets.
     unsafe {
@@ -242,6 +244,7 @@ impl Control {
             Command::Contact(address, waiting) => self.contact(address, waiting),
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
+            Command::NotConnected(line) => self.not_connected(line),
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
                     self.handle(key, false);

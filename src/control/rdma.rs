@@ -1,5 +1,6 @@
 //! Queue pairs for links: which interfaces have a device, who connects to whom, and what becomes of it.
-//! All of it on the control thread; nothing here waits.
+//! All of it on the control thread, where nothing waits; what may wait has a thread of its own, see
+//! [`Connecting`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fd::AsFd;
 
 use super::interfaces;
-use super::io_thread::{Control, Source};
+use super::io_thread::{Command, Control, Source, spawn};
 use super::session::Session;
 use super::wire::{Door, MAX_DOORS};
 use crate::config::Config;
@@ -18,6 +19,8 @@ use crate::fabric::rdma::engine::Engine;
 use crate::fabric::rdma::memory::Memory;
 use crate::fabric::remote::Remote;
 use crate::link::Token;
+use crate::real::sys::Errno;
+use crate::runtime::Runtime;
 use crate::socket::addr::Address;
 use crate::verbs::api;
 use crate::verbs::cm::{CmId, Event, EventChannel, EventKind};
@@ -33,6 +36,8 @@ const RESOLVE_MS: i32 = 2000;
 /// carries one.
 const DEPTHS: (u32, u32) = (64, 16);
 const BACKLOG: i32 = 128;
+/// Threads that wait for a device to connect, at most.
+const MOST_CONNECTING: usize = 64;
 
 /// A device in use.
 struct Used {
@@ -58,6 +63,28 @@ pub struct Rdma {
     doors: Vec<(Address, CmId, u16)>,
     lines: HashMap<u64, Line>,
     next: u64,
+    /// Each thread that connects holds one more reference.
+    connecting: Arc<()>,
+}
+
+/// What a thread needs that connects. Soft iWARP makes its TCP connection within the call, and to a host that
+/// drops all packets that lasts for minutes.
+struct Connecting {
+    line: u64,
+    /// Lives until the call is over, whatever becomes of the line.
+    channel: Arc<Channel>,
+    data: [u8; INTRODUCTION],
+    runtime: &'static Runtime,
+    _counted: Arc<()>,
+}
+
+impl Connecting {
+    fn run(self) {
+        if let Err(error) = self.channel.cm().connect(&self.data) {
+            complain(&error);
+            self.runtime.command(Command::NotConnected(self.line));
+        }
+    }
 }
 
 /// What became of a line.
@@ -89,6 +116,7 @@ impl Rdma {
             doors: Vec::new(),
             lines: HashMap::new(),
             next: 1,
+            connecting: Arc::new(()),
         })
     }
 
@@ -199,17 +227,36 @@ fn depth(config: &Config, device: &Device) -> u32 {
     wanted.min(device.attributes().max_qp_wr)
 }
 
-/// What the connecting side says with its request: the link's name, then the greeting.
-fn introduction(link: &Token, greeting: Greeting) -> [u8; 19] {
-    let mut bytes = [0; 19];
-    bytes[..16].copy_from_slice(link);
-    bytes[16..].copy_from_slice(&greeting.encode());
-    bytes
+/// What the connecting side says with its request.
+struct Introduction {
+    /// The link's name.
+    link: Token,
+    /// The carrier's number on the connecting side.
+    carrier: u32,
+    greeting: Greeting,
 }
 
-fn parse_introduction(bytes: &[u8]) -> Option<(Token, Greeting)> {
-    let (link, greeting) = bytes.split_first_chunk::<16>()?;
-    Some((*link, Greeting::parse(greeting)?))
+/// Bytes of an [`Introduction`].
+const INTRODUCTION: usize = 23;
+
+impl Introduction {
+    fn encode(&self) -> [u8; INTRODUCTION] {
+        let mut bytes = [0; INTRODUCTION];
+        bytes[..16].copy_from_slice(&self.link);
+        bytes[16..20].copy_from_slice(&self.carrier.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.greeting.encode());
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Introduction> {
+        let (link, rest) = bytes.split_first_chunk()?;
+        let (carrier, greeting) = rest.split_first_chunk()?;
+        Some(Introduction {
+            link: *link,
+            carrier: u32::from_le_bytes(*carrier),
+            greeting: Greeting::parse(greeting)?,
+        })
+    }
 }
 
 impl Control {
@@ -304,8 +351,8 @@ impl Control {
         let number = event.token;
         match event.kind {
             EventKind::ConnectRequest { id, data } => {
-                if let Some((link, greeting)) = data.as_deref().and_then(parse_introduction)
-                    && let Err(error) = self.accept_line(id, link, greeting)
+                if let Some(peer) = data.as_deref().and_then(Introduction::parse)
+                    && let Err(error) = self.accept_line(id, &peer)
                 {
                     complain(&error);
                 }
@@ -351,20 +398,49 @@ impl Control {
         }
     }
 
-    /// The address and the way to it are known: makes the queue pair and connects it.
+    /// The address and the way to it are known: makes the queue pair and has it connected.
     fn connect_line(&mut self, number: u64) -> Option<Result<(), Error>> {
         let (link, cm) = self.line(number, |line| (line.link, line.cm.clone()))?;
         let remote = self.session(&link).map(|session| session.remote.clone())?;
         let made = self.new_channel(&cm, &remote);
         Some(made.and_then(|channel| {
-            let data = introduction(&link, channel.greeting());
-            self.line(number, |line| line.channel = Some(channel));
-            cm.connect(&data)
+            self.line(number, |line| line.channel = Some(channel.clone()));
+            self.connect_channel(number, link, channel)
         }))
     }
 
-    /// A peer connects for `link`.
-    fn accept_line(&mut self, id: CmId, link: Token, greeting: Greeting) -> Result<(), Error> {
+    fn connect_channel(&self, line: u64, link: Token, channel: Arc<Channel>) -> Result<(), Error> {
+        let failed = |errno| Error::Call {
+            call: "rdma_connect",
+            errno,
+        };
+        let rdma = self.rdma.as_ref().ok_or(Error::OtherDevice)?;
+        if Arc::strong_count(&rdma.connecting) > MOST_CONNECTING {
+            return Err(failed(Errno::AGAIN));
+        }
+        let introduction = Introduction {
+            link,
+            carrier: channel.id,
+            greeting: channel.greeting(),
+        };
+        let connecting = Connecting {
+            line,
+            channel,
+            data: introduction.encode(),
+            runtime: self.runtime,
+            _counted: rdma.connecting.clone(),
+        };
+        spawn(move || connecting.run()).map_err(failed)
+    }
+
+    /// The connection of line `number` could not be made.
+    pub fn not_connected(&mut self, number: u64) {
+        self.line_down(number);
+    }
+
+    /// A peer connects for a link.
+    fn accept_line(&mut self, id: CmId, peer: &Introduction) -> Result<(), Error> {
+        let link = peer.link;
         let Some(remote) = self
             .session(&link)
             .filter(|session| !session.is_active())
@@ -375,7 +451,11 @@ impl Control {
         };
         let cm = Arc::new(id);
         let channel = self.new_channel(&cm, &remote)?;
-        channel.greeted(greeting);
+        channel.greeted(peer.greeting);
+        // Not its turn: it may end then.
+        if let Some(session) = self.sessions_mut().find(|s| *s.link.token() == link) {
+            session.name_carrier(channel.id, peer.carrier);
+        }
         remote.expect(channel.id, channel.carrier());
         let Some(rdma) = &mut self.rdma else {
             return Ok(());
@@ -390,10 +470,14 @@ impl Control {
             cm: cm.clone(),
             channel: Some(channel),
         };
-        rdma.lines.insert(number, line);
-        cm.accept(&answer).inspect_err(|_| {
+        let accepted = cm.accept(&answer);
+        if accepted.is_ok() {
+            rdma.lines.insert(number, line);
+        } else {
+            // Nothing more is heard of it.
             remote.lose(channel_id);
-        })
+        }
+        accepted
     }
 
     fn line_up(&mut self, number: u64, greeting: Option<Greeting>) {

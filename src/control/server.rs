@@ -24,6 +24,8 @@ use crate::stats;
 
 /// Connections that have not yet said what they are; more are turned away.
 const MOST_STRANGERS: usize = 1024;
+/// Links that peers made and do not use yet; more are turned away.
+const MOST_UNUSED: usize = 256;
 
 /// A link that an answer has promised, until the peer fetches its memory.
 pub struct Promise {
@@ -131,8 +133,14 @@ impl Control {
                 };
                 self.promised.insert(answer.token, promise);
             }
-            FabricKind::Verbs => answer.doors = doors,
-            FabricKind::Tcp => {}
+            FabricKind::Verbs | FabricKind::Tcp => {
+                let unused = |session: &&mut Session| session.awaits_carrier();
+                if self.sessions_mut().filter(unused).count() >= MOST_UNUSED {
+                    answer.verdict = Verdict::Resources;
+                } else if kind == FabricKind::Verbs {
+                    answer.doors = doors;
+                }
+            }
         }
         answer
     }

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::sockopt;
 
 use super::contact::terms;
-use super::dialing::Dialing;
+use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
 use crate::config::Config;
 use crate::fabric::FabricKind;
@@ -43,12 +44,18 @@ pub struct Session {
     silent: u32,
     /// Since when the link carries nothing, and what it had written by then.
     idle_since: Option<u64>,
+    /// The passive side's: when the first carrier is there, or the session is over, in [`now_ns`] time.
+    carried_by: Option<u64>,
+    /// The passive side's: our numbers of carriers, and those that the peer gave them.
+    names: ArrayVec<(u32, u32), 8>,
 }
 
 /// Time between two looks at each session, in nanoseconds.
 pub const BEAT_NS: u64 = 1_000_000_000;
 /// So many beats without an answer, and the carrier is given up.
 const PATIENCE: u32 = 4;
+/// Frames that are taken in in a row: other sessions are to have their turn as well.
+const FRAMES: usize = 64;
 
 /// Who the peer is, from the hello or the answer.
 pub struct Peer {
@@ -108,6 +115,7 @@ impl Session {
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
         runtime.network.join();
+        let patience = FIRST_NS + runtime.connect_timeout().as_nanos() as u64;
         Ok(Session {
             remote,
             link,
@@ -118,6 +126,8 @@ impl Session {
             dialing: Dialing::default(),
             silent: 0,
             idle_since: None,
+            carried_by: (!active).then(|| now_ns() + patience),
+            names: ArrayVec::new(),
         })
     }
 
@@ -128,7 +138,34 @@ impl Session {
 
     /// See [`Source`].
     pub fn deadline(&self) -> Option<u64> {
-        self.dialing.deadline()
+        [self.dialing.deadline(), self.carried_by]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the peer made it and has not begun a carrier yet.
+    pub fn awaits_carrier(&self) -> bool {
+        self.carried_by.is_some() && self.remote.carrier() == 0
+    }
+
+    /// Our carrier `own` is `theirs` to the peer.
+    pub(super) fn name_carrier(&mut self, own: u32, theirs: u32) {
+        let used = self.remote.carrier();
+        self.names.retain(|(own, _)| *own >= used);
+        if self.names.is_full() {
+            // Of carriers that were begun and came to nothing; never the one in use.
+            let oldest = usize::from(self.names[0].0 == used);
+            self.names.remove(oldest);
+        }
+        self.names.push((own, theirs));
+    }
+
+    /// What the peer calls the carrier in use; 0: nothing.
+    fn name_of_carrier(&self) -> u64 {
+        let used = self.remote.carrier();
+        let found = self.names.iter().find(|(own, _)| *own == used);
+        found.map_or(0, |(_, theirs)| u64::from(*theirs))
     }
 
     /// See [`Source`].
@@ -142,11 +179,11 @@ impl Session {
 
     /// The stream carries the link from here on. (The active side's.)
     pub fn carry(&mut self, runtime: &'static Runtime) {
-        let number = self.life.0 + 1;
+        // The same number here and there, as for queue pairs: the peer says by it which one broke.
         let id = self.remote.next_carrier();
-        self.life = (number, id);
+        self.life = (id, id);
         // Plain memory reaches any ring: it cannot fail.
-        let _ = self.remote.begin(id, self.carrier(runtime, number));
+        let _ = self.remote.begin(id, self.carrier(runtime, id));
     }
 
     fn carrier(&self, runtime: &'static Runtime, number: u32) -> Box<StreamCarrier> {
@@ -163,6 +200,13 @@ impl Session {
     pub fn advance(&mut self, control: &mut Control, expired: bool) -> bool {
         if expired {
             self.dial_on_time(control);
+            if self.carried_by.is_some_and(|by| by <= now_ns()) {
+                if self.awaits_carrier() {
+                    tracing::info!(target: "netacc::control", "a peer made a link and does not use it: it is given up");
+                    return false;
+                }
+                self.carried_by = None;
+            }
         }
         if self.link.is_dead() {
             return false;
@@ -174,7 +218,7 @@ impl Session {
                 Posted::Failed => return false,
             }
         }
-        loop {
+        for _ in 0..FRAMES {
             let (life, remote) = (self.life, self.remote.clone());
             let place = |number, from, bytes: &[u8]| match number == life.0 {
                 true => remote.place(life.1, from, bytes),
@@ -207,6 +251,8 @@ impl Session {
                 }
             }
         }
+        // The kernel reports what is left at once.
+        true
     }
 
     /// What the carrier has brought is taken in, then the link is over.
@@ -218,7 +264,8 @@ impl Session {
 
     fn hear(&mut self, control: &mut Control, heard: &Heard) -> Result<(), crate::conn::Violation> {
         if heard.number == 0 {
-            if heard.message == Message::Broken && self.active {
+            // Said of another carrier than the present one it is old news.
+            if self.active && heard.message == Message::Broken(u64::from(self.remote.carrier())) {
                 self.replace_carrier(control);
             }
             return Ok(());
@@ -229,6 +276,7 @@ impl Session {
         {
             let id = self.remote.next_carrier();
             self.life = (heard.number, id);
+            self.name_carrier(id, heard.number);
             self.remote
                 .expect(id, self.carrier(control.runtime, heard.number));
         }
@@ -242,6 +290,10 @@ impl Session {
     ///
     /// A device tells of a dead peer only while something is under way, and some not even then.
     pub fn beat(&mut self, runtime: &Runtime) -> bool {
+        if self.link.is_dead() {
+            // A thread of the application ended it, and cannot tell.
+            return false;
+        }
         let heard = self.remote.was_heard();
         if heard || self.remote.is_settled() || self.remote.is_broken() {
             self.silent = 0;
@@ -273,7 +325,7 @@ impl Session {
     /// The carrier broke, here or there: the stream carries the link on, until there is a queue pair again.
     pub fn replace_carrier(&mut self, control: &Control) {
         if !self.active {
-            let _ = self.stream.say(&Message::Broken);
+            let _ = self.stream.say(&Message::Broken(self.name_of_carrier()));
             return;
         }
         if self.dialing.first.is_some() {

@@ -2,6 +2,7 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
 
 use libc::sockaddr;
@@ -40,8 +41,17 @@ const RDMA_OPTION_ID_ACK_TIMEOUT: i32 = 3;
 pub struct CmId {
     raw: NonNull<rdma_cm_id>,
     channel: Arc<EventChannel>,
+    /// Changed with the channel's lock held.
+    connecting: AtomicU8,
     owner: Owner,
 }
+
+/// Values of [`CmId::connecting`]: not in the call; in it; in it, with a disconnect to be made up for; and never
+/// again, for it was disconnected.
+const NOT: u8 = 0;
+const CALLED: u8 = 1;
+const PUT_OFF: u8 = 2;
+const OVER: u8 = 3;
 
 // SAFETY: as of `EventChannel`.
 unsafe impl Send for CmId {}
@@ -78,6 +88,7 @@ impl CmId {
         CmId {
             raw,
             channel: channel.clone(),
+            connecting: AtomicU8::new(NOT),
             owner: Owner::this_process(),
         }
     }
@@ -172,20 +183,41 @@ impl CmId {
     /// `ConnectError`. The queue pair has been made, and its receives are posted.
     ///
     /// Soft iWARP makes its TCP connection within this call: it takes a round trip to a peer that
-    /// answers, and to one that does not as long as the kernel tries. Call it for peers that have just
-    /// been heard of.
+    /// answers, and to one that does not as long as the kernel tries. Other calls are not held up
+    /// meanwhile: those on other ids go on, and a [`disconnect`](Self::disconnect) of this one is made up
+    /// for as soon as this call ends. Whoever calls keeps the id.
     ///
     /// # Errors
     /// [`Error::PrivateData`] if there is too much of it; librdmacm's; from soft iWARP also
-    /// `ECONNREFUSED` and the like, where others send an event.
+    /// `ECONNREFUSED` and the like, where others send an event; `ECONNABORTED` after a disconnect.
     pub fn connect(&self, data: &[u8]) -> Result<(), Error> {
         let packed = Packed::new(data)?;
-        self.needs_queue_pair("rdma_connect")?;
-        self.call("rdma_connect", |api, raw| {
-            let mut parameters = parameters(&packed);
-            // SAFETY: an id that lives and has a queue pair; the data outlives the call.
-            unsafe { api.rdma_connect(raw, &raw mut parameters) }
-        })
+        let call = "rdma_connect";
+        self.needs_queue_pair(call)?;
+        let _inside = Inside::enter();
+        {
+            let _lock = self.channel.lock();
+            if self.connecting.load(Ordering::Relaxed) != NOT {
+                let errno = Errno::CONNABORTED;
+                return Err(Error::Call { call, errno });
+            }
+            self.connecting.store(CALLED, Ordering::Relaxed);
+        }
+        let mut parameters = parameters(&packed);
+        // SAFETY: an id that lives and has a queue pair; the data outlives the call. Without the lock:
+        // librdmacm allows calls on other ids and taking events meanwhile, and on this id nothing is called
+        // that changes it (`disconnect` is put off; it is destroyed after the caller's reference).
+        let connected = check(call, unsafe {
+            let raw = self.raw.as_ptr();
+            self.channel.api().rdma_connect(raw, &raw mut parameters)
+        });
+        let _lock = self.channel.lock();
+        if self.connecting.swap(NOT, Ordering::Relaxed) == PUT_OFF {
+            self.connecting.store(OVER, Ordering::Relaxed);
+            // SAFETY: an id that lives and has a device.
+            unsafe { self.channel.api().rdma_disconnect(self.raw.as_ptr()) };
+        }
+        connected
     }
 
     /// Accepts a request, with `data` for the other side: ends in `Established`, or `Disconnected`.
@@ -218,13 +250,19 @@ impl CmId {
 
     /// Ends the connection: work that is outstanding completes, or is flushed, and both sides get
     /// `Disconnected`. On InfiniBand and RoCE nothing is flushed before this call, not even when the
-    /// peer is gone.
+    /// peer is gone. While it is being [connected](Self::connect) this only sees to it that it will be
+    /// disconnected.
     ///
     /// # Errors
     /// librdmacm's, `EINVAL` for example if there is no connection.
     pub fn disconnect(&self) -> Result<(), Error> {
         self.context().ok_or(Error::OtherDevice)?;
         self.call("rdma_disconnect", |api, raw| {
+            if matches!(self.connecting.load(Ordering::Relaxed), CALLED | PUT_OFF) {
+                self.connecting.store(PUT_OFF, Ordering::Relaxed);
+                return 0;
+            }
+            self.connecting.store(OVER, Ordering::Relaxed);
             // SAFETY: an id that lives and has a device.
             unsafe { api.rdma_disconnect(raw) }
         })

@@ -61,8 +61,9 @@ pub enum Message {
     Ping(u64),
     /// Yes, and what was sent before that cursor is in its ring.
     Pong(u64),
-    /// My carrier is broken: begin another one. (On the connection itself.)
-    Broken,
+    /// My carrier is broken: begin another one. (On the connection itself.) With the number that the receiver,
+    /// who began it, gave to that carrier: it may have begun another one by now.
+    Broken(u64),
     /// I found your ring full: a larger one would help.
     Full,
 }
@@ -89,7 +90,7 @@ impl Message {
             Message::Switch(at) => (4, at, 0, none),
             Message::Ping(at) => (5, at, 0, none),
             Message::Pong(at) => (6, at, 0, none),
-            Message::Broken => (7, 0, 0, none),
+            Message::Broken(number) => (7, number, 0, none),
             Message::Full => (8, 0, 0, none),
         };
         let mut out = [0; MESSAGE];
@@ -133,7 +134,7 @@ impl Message {
             4 => Message::Switch(a),
             5 => Message::Ping(a),
             6 => Message::Pong(a),
-            7 => Message::Broken,
+            7 => Message::Broken(a),
             8 => Message::Full,
             _ => return Err(NotAMessage),
         };

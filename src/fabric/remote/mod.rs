@@ -244,7 +244,7 @@ impl Remote {
                     self.flush();
                 }
             }
-            Message::Broken | Message::Resume { .. } => {}
+            Message::Broken(_) | Message::Resume { .. } => {}
         }
         Ok(())
     }
