@@ -73,15 +73,9 @@ impl Hub for Runtime {
     }
 }
 
-/// How large rings are at first and at most.
+/// How large rings become.
 pub fn ring_sizes(config: &Config) -> RingSizes {
-    let buffer = config.msg_size.next_power_of_two().max(16 << 10);
-    let first = match config.conn_per_qp {
-        1 => buffer,
-        _ => 4 * buffer,
-    };
     RingSizes {
-        first: first.min(config.ring_size),
         most: config.ring_size,
     }
 }

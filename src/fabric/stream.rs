@@ -18,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::FabricKind;
 use super::plain::Plain;
 use super::remote::MOST_PAYLOAD;
-use super::remote::carrier::{Batch, Carrier, Posted, RingSource};
+use super::remote::carrier::{Batch, Carrier, Piece, Posted, Ring, RingSource};
 use super::remote::message::{MESSAGE, Message, Progress};
 use crate::conn::Violation;
 use crate::real::sys::{Errno, InternalFd};
@@ -32,12 +32,9 @@ const _: () = assert!(MOST > MOST_PAYLOAD as u64);
 enum Part {
     /// Ours, and how much of it is written.
     Bytes(Vec<u8>, usize),
-    /// Ring bytes where they lie: they stay there until the peer has given them back.
-    Ring(*const u8, usize),
+    /// Ring bytes where they lie: the mirror, where in it they begin, and how many there are.
+    Ring(Arc<Ring>, usize, usize),
 }
-
-// SAFETY: the pointer is to plain memory of a mirror, which is kept while the peer can still ask for its bytes.
-unsafe impl Send for Part {}
 
 /// The connection, as both who writes to it and who reads from it see it.
 pub struct Stream {
@@ -89,8 +86,10 @@ impl Stream {
         while let Some(part) = out.front_mut() {
             let bytes = match part {
                 Part::Bytes(bytes, from) => &bytes[*from..],
-                // SAFETY: see `Part::Ring`.
-                Part::Ring(at, len) => unsafe { core::slice::from_raw_parts(*at, *len) },
+                // SAFETY: a piece of the mirror, as it was posted.
+                Part::Ring(mirror, at, len) => unsafe {
+                    core::slice::from_raw_parts(mirror.memory.base.add(*at), *len)
+                },
             };
             let left = bytes.len();
             let sent =
@@ -107,8 +106,8 @@ impl Stream {
             }
             match part {
                 Part::Bytes(_, from) => *from += sent,
-                Part::Ring(at, len) => {
-                    *at = at.wrapping_add(sent);
+                Part::Ring(_, at, len) => {
+                    *at += sent;
                     *len -= sent;
                 }
             }
@@ -135,18 +134,20 @@ impl StreamCarrier {
         }
     }
 
-    fn send(
+    fn send<'a>(
         &self,
         message: &Message,
-        pieces: impl Iterator<Item = (*const u8, usize)> + Clone,
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
     ) -> Posted {
         let mut out = self.stream.out.lock();
         if !out.is_empty() {
             return Posted::Full;
         }
-        let len = pieces.clone().map(|(_, len)| len).sum();
+        let len = pieces.clone().map(|piece| piece.len as usize).sum();
         out.push_back(Part::Bytes(head(len, self.number, message), 0));
-        out.extend(pieces.map(|(at, len)| Part::Ring(at, len)));
+        out.extend(
+            pieces.map(|piece| Part::Ring(piece.mirror.clone(), piece.offset, piece.len as usize)),
+        );
         match self.stream.write(&mut out) {
             Posted::Full => {
                 drop(out);
@@ -169,10 +170,7 @@ impl Carrier for StreamCarrier {
     }
 
     fn post(&mut self, batch: &mut Batch<'_>) -> Posted {
-        let pieces = batch.pieces.iter().flatten().map(|piece| {
-            let at = piece.mirror.memory.base.wrapping_add(piece.offset);
-            (at.cast_const(), piece.len as usize)
-        });
+        let pieces = batch.pieces.iter().flatten().copied();
         self.send(&Message::Progress(batch.progress), pieces)
     }
 
@@ -185,14 +183,7 @@ impl Carrier for StreamCarrier {
     }
 
     fn close(&mut self) {
-        // A frame that was begun is to be ended, but the mirror may go.
-        for part in self.stream.out.lock().iter_mut() {
-            if let Part::Ring(at, len) = *part {
-                // SAFETY: see `Part::Ring`; it has not gone yet.
-                let bytes = unsafe { core::slice::from_raw_parts(at, len) };
-                *part = Part::Bytes(bytes.to_vec(), 0);
-            }
-        }
+        // The connection goes on, and so does a frame that was begun.
     }
 
     fn rings(&self) -> Arc<dyn RingSource> {

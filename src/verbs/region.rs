@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use super::error::Error;
 use super::pool::{Chunk, Pool};
 use crate::mapping::Mapping;
+use crate::real::sys::Errno;
 
 /// Where a peer may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,24 +108,27 @@ pub struct RingRegion {
 }
 
 impl RingRegion {
-    /// Maps `region`.
+    /// Maps the first `size` bytes of `region`, whole pages.
     ///
     /// # Errors
-    /// The kernel's, of mmap(2).
-    pub fn map(region: Region) -> Result<RingRegion, Error> {
+    /// `EINVAL` if it has fewer; else the kernel's, of mmap(2).
+    pub fn map(region: Region, size: usize) -> Result<RingRegion, Error> {
         let memfd = region.chunk.memfd.as_fd();
-        let mapping =
-            Mapping::ring(memfd, region.offset, region.len).map_err(|errno| Error::Call {
-                call: "mmap",
-                errno,
-            })?;
+        let mapping = match size <= region.len {
+            true => Mapping::ring(memfd, region.offset, size),
+            false => Err(Errno::INVAL),
+        };
+        let mapping = mapping.map_err(|errno| Error::Call {
+            call: "mmap",
+            errno,
+        })?;
         Ok(RingRegion {
             mapping: ManuallyDrop::new(mapping),
             region,
         })
     }
 
-    /// The first byte; twice [`Region::len`] bytes are mapped from here.
+    /// The first byte; twice as many bytes as were asked for are mapped from here.
     pub fn base(&self) -> NonNull<u8> {
         self.mapping.base()
     }

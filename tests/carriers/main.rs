@@ -5,6 +5,7 @@
 //! other, chosen by a seed, so that a failure can be repeated (`NACC_TEST_SEED=N`).
 
 mod end;
+mod hostile;
 mod memory;
 mod wire;
 mod world;

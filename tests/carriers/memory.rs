@@ -9,18 +9,11 @@ use netacc::fabric::remote::message::RemoteRing;
 use netacc::real::sys::Errno;
 
 /// Whether a ring is still somebody's; false once it is dropped.
-pub struct Lease(Arc<AtomicBool>);
+struct Lease(Arc<AtomicBool>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Lease {
-    /// The same, for whoever still uses the ring.
-    pub fn watch(&self) -> Arc<AtomicBool> {
-        self.0.clone()
     }
 }
 

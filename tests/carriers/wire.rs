@@ -2,15 +2,14 @@
 //! like a queue pair, whose device reads and writes the rings by itself, later.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use netacc::fabric::FabricKind;
 use netacc::fabric::plain::Plain;
-use netacc::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
+use netacc::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, Ring, RingSource};
 use netacc::fabric::remote::message::{Immediate, Message, Progress};
 
-use crate::memory::{Device, Lease, Source};
+use crate::memory::{Device, Source};
 
 /// How a carrier works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,37 +22,34 @@ pub enum Manner {
     Messages,
 }
 
+/// Where bytes are that are on their way.
+enum From {
+    /// In a mirror, which is kept so long.
+    Mirror(Arc<Ring>, usize),
+    /// In a copy, once nobody waits for them.
+    Copy(Vec<u8>),
+}
+
 /// Ring bytes on their way.
 pub struct Bytes {
-    from: *const u8,
+    from: From,
     len: usize,
-    /// A copy, once the sender's memory may go.
-    copy: Option<Vec<u8>>,
-    /// Whether the sender's memory is still there, if that is known.
-    leased: Option<Arc<AtomicBool>>,
     /// Where they go, if it is the device that writes them.
     pub to: u64,
     pub rkey: u32,
 }
 
-// SAFETY: the pointer is to mapped memory; all is done by one thread.
-unsafe impl Send for Bytes {}
-
 impl Bytes {
     /// The bytes as they are now.
     pub fn get(&self) -> Vec<u8> {
-        if let Some(copy) = &self.copy {
-            return copy.clone();
+        match &self.from {
+            From::Copy(bytes) => bytes.clone(),
+            From::Mirror(mirror, offset) => {
+                let from = mirror.memory.base.wrapping_add(*offset);
+                // SAFETY: a piece of a mirror that is there.
+                unsafe { core::slice::from_raw_parts(from, self.len) }.to_vec()
+            }
         }
-        if let Some(leased) = &self.leased {
-            assert!(
-                leased.load(Ordering::Relaxed),
-                "a mirror is read from that was given back"
-            );
-        }
-        // SAFETY: a piece of a mirror, which is mapped: a device's for ever, another one for as long as the
-        // link may have to send it again.
-        unsafe { core::slice::from_raw_parts(self.from, self.len) }.to_vec()
     }
 }
 
@@ -145,13 +141,10 @@ impl Carrier for Plug {
         let mut sum = 0;
         let pieces = batch.pieces.iter().flatten().map(|piece| {
             sum += u64::from(piece.len);
-            let lease = piece.mirror.own.downcast_ref::<Lease>();
             assert!(piece.offset + piece.len as usize <= piece.mirror.memory.size);
             Bytes {
-                from: piece.mirror.memory.base.wrapping_add(piece.offset),
+                from: From::Mirror(piece.mirror.clone(), piece.offset),
                 len: piece.len as usize,
-                copy: None,
-                leased: lease.map(Lease::watch),
                 to: piece.to,
                 rkey: piece.rkey,
             }
@@ -194,11 +187,11 @@ impl Carrier for Plug {
         let mut wire = self.wire.lock().unwrap();
         let way = &mut wire.ways[self.end];
         way.is_closed = true;
-        // What was sent is on its way, and may still arrive: of the sender's memory no longer.
+        // What was sent is on its way, and may still arrive.
         for packet in &mut way.packets {
             if let Packet::Ring(pieces, _) = packet {
                 for piece in pieces {
-                    piece.copy = Some(piece.get());
+                    piece.from = From::Copy(piece.get());
                 }
             }
         }

@@ -63,16 +63,18 @@ impl World {
     pub fn new(seed: u64, faults: Faults) -> World {
         println!("seed {seed}");
         let seeds = [2 * seed, 2 * seed + 1];
-        // One in four has rings that never grow.
-        let most = if seed.is_multiple_of(4) { 16 } else { 256 };
-        let sizes = RingSizes {
-            first: 16 << 10,
-            most: most << 10,
+        // The ends need not agree; one in four has rings that never grow.
+        let most = match seed % 4 {
+            0 => [16, 16],
+            1 => [64, 256],
+            2 => [256, 16],
+            _ => [256, 256],
         };
+        let sizes = most.map(|most| RingSizes { most: most << 10 });
         World {
             rng: Rng::with_seed(seed),
             faults,
-            ends: [0, 1].map(|end: usize| End::new(end, seeds[end], sizes)),
+            ends: [0, 1].map(|end: usize| End::new(end, seeds[end], sizes[end])),
             seeds,
             wires: Vec::new(),
             complaints: 0,

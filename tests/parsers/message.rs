@@ -30,6 +30,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(Message::Ping),
         any::<u64>().prop_map(Message::Pong),
         Just(Message::Broken),
+        any::<u64>().prop_map(Message::Full),
     ]
 }
 

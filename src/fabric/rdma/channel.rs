@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
+use parking_lot::Mutex;
+
 use super::engine::Engine;
 use super::memory::region_of;
 use crate::fabric::FabricKind;
-use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
+use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, Ring, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
 use crate::fabric::remote::{MOST_PAYLOAD, Remote};
 use crate::stats;
@@ -66,6 +68,9 @@ pub struct Channel {
     depth: u32,
     /// Receive slots, then send slots.
     messages: Region,
+    /// Mirrors that work requests name. The device may read them until the queue pair is gone, whatever the peer says
+    /// that it has; there are few, each larger than the one before. (Dropped after `qp`.)
+    mirrors: Mutex<Vec<Arc<Ring>>>,
     peer_depth: AtomicU32,
     immediate: AtomicBool,
     /// Places in the send queue that are free.
@@ -109,6 +114,7 @@ impl Channel {
             key: AtomicU32::new(0),
             depth,
             messages,
+            mirrors: Mutex::default(),
             peer_depth: AtomicU32::new(0),
             immediate: AtomicBool::new(false),
             room: AtomicU32::new(depth),
@@ -172,6 +178,7 @@ impl Channel {
             channel: self.clone(),
             unsignaled: 0,
             told_freed: 0,
+            mirror: None,
         })
     }
 
@@ -313,9 +320,23 @@ struct ChannelCarrier {
     unsignaled: u32,
     /// What the peer was told that we gave back.
     told_freed: u64,
+    /// The last one that was noted in [`Channel::mirrors`].
+    mirror: Option<Arc<Ring>>,
 }
 
 impl ChannelCarrier {
+    /// `mirror` stays as long as the queue pair.
+    fn keep(&mut self, mirror: &Arc<Ring>) {
+        if self.mirror.as_ref().is_some_and(|m| Arc::ptr_eq(m, mirror)) {
+            return;
+        }
+        let mut kept = self.channel.mirrors.lock();
+        if !kept.iter().any(|m| Arc::ptr_eq(m, mirror)) {
+            kept.push(mirror.clone());
+        }
+        self.mirror = Some(mirror.clone());
+    }
+
     /// Posts `ops`, the last of which announces something. One of a few makes a completion, whose number
     /// says for how many places in the queue it stands.
     fn post_ops(&mut self, ops: &mut [SendOp<'_>]) -> Posted {
@@ -415,6 +436,9 @@ impl Carrier for ChannelCarrier {
         }
         if !channel.has_room(ops.len() as u32 + 1, RESERVE) {
             return Posted::Full;
+        }
+        for piece in batch.pieces.iter().flatten() {
+            self.keep(piece.mirror);
         }
         if channel.immediate.load(Ordering::Relaxed) {
             let taken = channel.taken.load(Ordering::Acquire);

@@ -61,7 +61,8 @@ pub fn region_of(ring: &Ring) -> Option<&crate::verbs::pool::Region> {
 
 impl RingSource for Memory {
     fn ring(&self, size: usize) -> Result<Ring, Errno> {
-        let made = self.pool.allocate(size).and_then(RingRegion::map);
+        let made = self.pool.allocate(size);
+        let made = made.and_then(|region| RingRegion::map(region, size));
         count(&self.pool);
         let ring = match made {
             Ok(ring) => ring,
@@ -76,12 +77,13 @@ impl RingSource for Memory {
         Ok(Ring {
             memory: RingMemory {
                 base: ring.base().as_ptr(),
-                size: ring.region().len(),
+                // The region may be larger: it has a unit of the pool at least.
+                size,
             },
             remote: RemoteRing {
                 addr: remote.address,
                 rkey: remote.rkey,
-                size: ring.region().len() as u32,
+                size: size as u32,
             },
             source: self.id(),
             own: Box::new(Counted {

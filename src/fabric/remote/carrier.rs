@@ -28,7 +28,7 @@ unsafe impl Sync for Ring {}
 
 /// Where rings come from: a device's registered memory, or plain memory.
 pub trait RingSource: Send + Sync {
-    /// A ring of `size` bytes, a power of two.
+    /// A ring of just `size` bytes, a power of two.
     ///
     /// # Errors
     /// `ENOMEM` and what else the kernel says.
@@ -40,8 +40,9 @@ pub trait RingSource: Send + Sync {
 /// Ring bytes in one piece at both ends.
 #[derive(Clone, Copy)]
 pub struct Piece<'a> {
-    /// The mirror that they lie in.
-    pub mirror: &'a Ring,
+    /// The mirror that they lie in. A carrier that has not sent them when it returns keeps it until it has: the
+    /// link may give it up at any time, for it believes the peer, which may say that it has them already.
+    pub mirror: &'a Arc<Ring>,
     /// Where in it they begin.
     pub offset: usize,
     /// Where they go.
@@ -88,7 +89,7 @@ pub trait Carrier: Send {
     fn tell(&mut self, message: &Message) -> Posted;
     /// Whether the other end has taken in all that was sent, so that more need not wait for a batch.
     fn is_idle(&self) -> bool;
-    /// Closes it; nothing more comes of it.
+    /// Closes it; nothing more comes of it. What was posted may still be on its way.
     fn close(&mut self);
     /// Where rings that it can move bytes from and to come from.
     fn rings(&self) -> Arc<dyn RingSource>;

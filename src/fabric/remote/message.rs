@@ -63,8 +63,8 @@ pub enum Message {
     Pong(u64),
     /// My carrier is broken: begin another one. (On the connection itself.)
     Broken,
-    /// I found your ring full: a larger one would help.
-    Full,
+    /// I find your ring short: a larger one would help, of up to so many bytes.
+    Full(u64),
 }
 
 /// The bytes are no message.
@@ -90,7 +90,7 @@ impl Message {
             Message::Ping(at) => (5, at, 0, none),
             Message::Pong(at) => (6, at, 0, none),
             Message::Broken => (7, 0, 0, none),
-            Message::Full => (8, 0, 0, none),
+            Message::Full(most) => (8, most, 0, none),
         };
         let mut out = [0; MESSAGE];
         out[0] = kind;
@@ -134,7 +134,7 @@ impl Message {
             5 => Message::Ping(a),
             6 => Message::Pong(a),
             7 => Message::Broken,
-            8 => Message::Full,
+            8 => Message::Full(a),
             _ => return Err(NotAMessage),
         };
         if message.encode(word(4)) == *bytes {

@@ -5,6 +5,11 @@
 //! breaks, the next one begins with each side saying how far it has received
 //! ([`Message::Resume`]), and goes on from there: no byte is lost, and none comes twice.
 //!
+//! Rings begin with [`FIRST_RING`] bytes at every end. A sender that finds one half full asks for a larger one and
+//! says how large a mirror it would make ([`Message::Full`]); the receiver offers it, and the sender switches when it
+//! has no room left. So a mirror is always as large as the ring that it stands for, and neither is larger than what its
+//! owner agreed to.
+//!
 //! Lock order: a link's `tx`, then `sending`, then `receiving`.
 
 pub mod carrier;
@@ -35,12 +40,14 @@ pub trait Hub: Send + Sync {
     fn lost(&self, remote: &Arc<Remote>);
 }
 
-/// Sizes of a link's rings, in bytes, powers of two.
+/// Bytes of the first ring of each direction. Part of the protocol: records are written before either end knows
+/// anything of the other's ring, and how large they may be follows from its size.
+pub const FIRST_RING: usize = 16 << 10;
+
+/// Sizes of a link's rings, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSizes {
-    /// At first.
-    pub first: usize,
-    /// After much use.
+    /// After much use: a power of two, at least [`FIRST_RING`].
     pub most: usize,
 }
 
@@ -106,8 +113,8 @@ impl Remote {
             asked: AtomicU64::new(u64::MAX),
             confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
-            receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
-            sending: Mutex::new(Sending::new(source.ring(sizes.first)?)),
+            receiving: Mutex::new(Receiving::new(source.ring(FIRST_RING)?)),
+            sending: Mutex::new(Sending::new(source.ring(FIRST_RING)?)),
         }))
     }
 
@@ -126,7 +133,7 @@ impl Remote {
         self.carriers.fetch_add(1, Ordering::Relaxed) as u32 + 1
     }
 
-    /// Speaks first on `carrier`. From here on nothing is taken from the one before.
+    /// Speaks first on `carrier`. From here on nothing is taken from the one before. A link that is over closes it.
     ///
     /// # Errors
     /// No memory that the carrier can reach: it is closed, and the one before goes on.
@@ -138,6 +145,10 @@ impl Remote {
         }
         let outcome = {
             let mut sending = self.sending.lock();
+            if sending.shut {
+                carrier.close();
+                return Ok(());
+            }
             let mut receiving = self.receiving.lock();
             let fresh = match receiving.ring_for(&*source) {
                 Ok(fresh) => fresh,
@@ -169,11 +180,17 @@ impl Remote {
         Ok(())
     }
 
-    /// The peer is to speak first on `carrier`.
+    /// The peer is to speak first on `carrier`. A link that is over closes it.
     pub fn expect(&self, id: u32, carrier: Box<dyn Carrier>) {
-        let old = self.sending.lock().pending.replace((id, carrier));
-        if let Some((_, mut old)) = old {
-            old.close();
+        let unwanted = {
+            let mut sending = self.sending.lock();
+            match sending.shut {
+                true => Some((id, carrier)),
+                false => sending.pending.replace((id, carrier)),
+            }
+        };
+        if let Some((_, mut unwanted)) = unwanted {
+            unwanted.close();
         }
     }
 
@@ -217,7 +234,11 @@ impl Remote {
             Message::Offer(ring) => {
                 let mut sending = self.sending.lock();
                 if sending.id == id {
-                    if sending.offer.is_some() || sending.is_switching() {
+                    let sizes = sending.mirror().memory.size + 1..=self.sizes.most;
+                    if sending.offer.is_some()
+                        || sending.is_switching()
+                        || !sizes.contains(&(ring.size as usize))
+                    {
                         return Err(Violation);
                     }
                     sending.offer = Some(ring);
@@ -236,10 +257,10 @@ impl Remote {
             Message::Pong(at) => {
                 self.confirmed.fetch_max(at, Ordering::Release);
             }
-            Message::Full => {
+            Message::Full(most) => {
                 let mut sending = self.sending.lock();
                 if sending.id == id && sending.resumed {
-                    self.grow_ring(&mut sending);
+                    self.grow_ring(&mut sending, most);
                     drop(sending);
                     self.flush();
                 }
@@ -258,11 +279,12 @@ impl Remote {
             if receiving.carrier != id {
                 return;
             }
-            let produced = self.produced.load(Ordering::Relaxed) + u64::from(news.produced);
+            let produced = self.produced.load(Ordering::Relaxed);
+            let produced = produced.wrapping_add(u64::from(news.produced));
             self.produced.store(produced, Ordering::Release);
         }
         if news.freed > 0 {
-            self.peer_freed(id, |known| known + u64::from(news.freed));
+            self.peer_freed(id, |known| known.saturating_add(u64::from(news.freed)));
         }
     }
 
@@ -307,12 +329,20 @@ impl Remote {
                 return Ok((Posted::Done, None));
             }
             let known = self.freed.load(Ordering::Relaxed);
-            if got < known || got > sending.written || freed < known || freed > got {
+            let (kept, size) = (sending.kept_from(), ring.size as usize);
+            // A ring that is smaller than the mirror would not hold what is written already.
+            let sizes = sending.mirror().memory.size..=self.sizes.most;
+            if got < known.max(kept)
+                || got > sending.written
+                || freed < known
+                || freed > got
+                || !sizes.contains(&size)
+            {
                 return Err(Violation);
             }
             self.freed.store(freed, Ordering::Release);
+            sending.freed(freed);
             // As large as the ring: the peer counts on it when it decides how much to keep.
-            let size = sending.mirror().memory.size.max(ring.size as usize);
             let mut memory = None;
             if let Some(source) = sending.carrier.as_ref().map(|c| c.rings())
                 && (sending.mirror().source != source.id() || sending.mirror().memory.size < size)
@@ -484,6 +514,7 @@ impl Remote {
         let (carrier, pending) = {
             let mut sending = self.sending.lock();
             self.broken.store(true, Ordering::Release);
+            sending.shut = true;
             (sending.carrier.take(), sending.pending.take())
         };
         for mut carrier in carrier.into_iter().chain(pending.map(|(_, c)| c)) {
@@ -491,17 +522,18 @@ impl Remote {
         }
     }
 
-    /// Offers the peer a larger ring.
-    fn grow_ring(&self, sending: &mut Sending) {
+    /// Offers the peer a larger ring, of up to `most` bytes.
+    fn grow_ring(&self, sending: &mut Sending, most: u64) {
         let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
             return;
         };
         let mut receiving = self.receiving.lock();
         let size = receiving.current().memory.size;
-        if size >= self.sizes.most || !receiving.may_offer() {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let larger = (size * 4).min(self.sizes.most).min(most);
+        if larger <= size || !larger.is_power_of_two() || !receiving.may_offer() {
             return;
         }
-        let larger = (size * 4).min(self.sizes.most);
         if let Ok(ring) = source.ring(larger) {
             sending.queue.push_back(Message::Offer(ring.remote));
             receiving.offer(ring);
@@ -531,6 +563,11 @@ impl Fabric for End {
         let (id, outcome) = {
             let mut sending = remote.sending.lock();
             sending.written = to;
+            // Early: a larger ring may be there before this one is full.
+            if sending.resumed && to - sending.peer_freed > sending.mirror().memory.size as u64 / 2
+            {
+                sending.ask_for_more(remote.sizes.most);
+            }
             let full = FULL_BATCH.min(sending.mirror().memory.size as u64 / 4);
             let now = sending.resumed
                 && (to - sending.posted >= full
@@ -570,13 +607,10 @@ impl Fabric for End {
         let remote = &self.0;
         let (id, outcome) = {
             let mut sending = remote.sending.lock();
-            // Once for each ring.
-            let size = sending.mirror().memory.size;
-            if !sending.resumed || sending.asked_at == size || size >= remote.sizes.most {
+            if !sending.resumed {
                 return;
             }
-            sending.asked_at = size;
-            sending.queue.push_back(Message::Full);
+            sending.ask_for_more(remote.sizes.most);
             let freed = remote.released.load(Ordering::Relaxed);
             (sending.id, sending.flush(freed))
         };

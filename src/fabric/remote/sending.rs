@@ -15,12 +15,16 @@ pub struct Sending {
     pub id: u32,
     /// The peer has said where to go on.
     pub resumed: bool,
+    /// The link is over: no carrier is taken any more.
+    pub shut: bool,
     /// A carrier on which the peer is to speak first, and its number.
     pub pending: Option<(u32, Box<dyn Carrier>)>,
     /// Ring bytes before this may be sent.
     pub written: u64,
     /// Ring bytes before this were posted.
     pub posted: u64,
+    /// The peer has given the ring bytes before this back.
+    pub peer_freed: u64,
     /// What the peer was told that we gave back.
     pub told_freed: u64,
     /// Messages that wait for room at the carrier.
@@ -29,8 +33,8 @@ pub struct Sending {
     mirrors: VecDeque<(u64, Arc<Ring>)>,
     /// Where the posts go.
     peer_ring: RemoteRing,
-    /// Size of the ring for which the peer was told that it is full; 0: of none.
-    pub asked_at: usize,
+    /// Size of the ring in whose place a larger one was asked for; 0: of none.
+    asked_at: usize,
     /// A ring that the peer offers.
     pub offer: Option<RemoteRing>,
     /// From this cursor on posts go to that ring.
@@ -44,9 +48,11 @@ impl Sending {
             carrier: None,
             id: 0,
             resumed: false,
+            shut: false,
             pending: None,
             written: 0,
             posted: 0,
+            peer_freed: 0,
             told_freed: 0,
             queue: VecDeque::new(),
             peer_ring: mirror.remote,
@@ -78,8 +84,23 @@ impl Sending {
 
     /// The peer has the bytes before `cursor` and does not need them again.
     pub fn freed(&mut self, cursor: u64) {
+        self.peer_freed = cursor;
         while self.mirrors.len() > 1 && self.mirrors[1].0 <= cursor {
             self.mirrors.pop_front();
+        }
+    }
+
+    /// The mirrors hold nothing before this.
+    pub fn kept_from(&self) -> u64 {
+        self.mirrors.front().map_or(0, |(start, _)| *start)
+    }
+
+    /// Asks for a larger ring, of up to `most` bytes: once for each ring.
+    pub fn ask_for_more(&mut self, most: usize) {
+        let size = self.mirror().memory.size;
+        if self.asked_at != size && size < most {
+            self.asked_at = size;
+            self.queue.push_back(Message::Full(most as u64));
         }
     }
 
@@ -111,7 +132,7 @@ impl Sending {
 
     /// The mirror with the byte at `at`, where in it that lies, and how many bytes before `end` follow it in one
     /// piece.
-    fn local(&self, at: u64, end: u64) -> (&Ring, usize, u64) {
+    fn local(&self, at: u64, end: u64) -> (&Arc<Ring>, usize, u64) {
         let next = self.mirrors.iter().position(|(start, _)| *start > at);
         let index = next.unwrap_or(self.mirrors.len()).saturating_sub(1);
         let end = self
@@ -187,12 +208,18 @@ impl Sending {
             }
             let end = self.switch.map_or(self.written, |(at, _)| at);
             if self.posted < end {
+                // Whatever was written: what the peer has not given back is not overwritten.
+                let room = self.peer_freed.saturating_add(self.peer_ring.size.into());
                 let (bytes, most) = carrier.limits();
-                let (mut pieces, mut to) = self.pieces(end.min(self.posted + bytes), most);
+                let bound = end.min(room).min(self.posted + bytes);
+                let (mut pieces, mut to) = self.pieces(bound, most);
                 if to < end {
                     (pieces, to) = self.pieces(self.record_end(to), most);
                 }
                 if to == self.posted {
+                    if room < end {
+                        return Posted::Done;
+                    }
                     debug_assert!(false, "a record that no carrier takes");
                     return Posted::Failed;
                 }

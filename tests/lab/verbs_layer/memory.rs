@@ -83,7 +83,7 @@ fn a_ring_is_mapped_twice_and_the_device_writes_into_both() {
     let pool = pair.acceptor.memory.pool().clone();
     // Not at the chunk's beginning.
     let _before = pool.allocate(16 * K).unwrap();
-    let ring = RingRegion::map(pool.allocate(16 * K).unwrap()).unwrap();
+    let ring = RingRegion::map(pool.allocate(16 * K).unwrap(), 16 * K).unwrap();
     let len = ring.region().len();
     pair.there = [
         &ring.region().remote().address.to_le_bytes()[..],
