@@ -58,6 +58,9 @@ unsafe impl Send for CmId {}
 // SAFETY: as of `EventChannel`.
 unsafe impl Sync for CmId {}
 
+/// How often a port is chosen: on soft iWARP it is TCP's as well, which librdmacm does not ask before it chooses.
+const LISTEN_TRIES: u32 = 16;
+
 impl CmId {
     /// A new id, whose events carry `token` (any value but [`OWN_TOKEN`]).
     ///
@@ -104,13 +107,21 @@ impl CmId {
         address: &Address,
         backlog: i32,
     ) -> Result<CmId, Error> {
-        let id = CmId::create(channel, token)?;
-        id.bind(address)?;
-        id.call("rdma_listen", |api, raw| {
-            // SAFETY: an id that lives and is bound.
-            unsafe { api.rdma_listen(raw, backlog) }
-        })?;
-        Ok(id)
+        let mut tries = if address.port() == 0 { LISTEN_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let id = CmId::create(channel, token)?;
+            id.bind(address)?;
+            let listening = id.call("rdma_listen", |api, raw| {
+                // SAFETY: an id that lives and is bound.
+                unsafe { api.rdma_listen(raw, backlog) }
+            });
+            match listening {
+                Ok(()) => return Ok(id),
+                Err(error) if tries > 0 && error.errno() == Some(Errno::ADDRINUSE) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Binds the id to a local address, and to its device if it is not the unspecified one.
