@@ -211,8 +211,8 @@ pub static KEYS: &[Key] = &[
         name: "NACC_CONNECT_TIMEOUT_MS",
         doc: "Longest time that the whole first contact with a peer may take, and then that each \
               connection waits for the acceptor's verdict. What is not answered by then is served \
-              over TCP. Where RDMA devices have to be connected for a first contact, that may \
-              take 1 second more than this, but no more than 3 seconds.",
+              over TCP. Connecting RDMA devices, where these are chosen, may then hold a first \
+              contact up for this time and 1 second once more, but for no more than 3 seconds.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Milliseconds,
