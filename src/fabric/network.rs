@@ -20,10 +20,17 @@ use rustix::fd::BorrowedFd;
 use super::remote::Remote;
 use crate::poll::waiter::Waiter;
 
-/// How often an I/O thread looks while it keeps watch, in nanoseconds.
-pub const WATCH_NS: u64 = 200_000;
+/// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found a batch that
+/// the application had left lying, doubling up to the second while the application sends what it collects.
+const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
 /// Looks that find no batch before a watch ends.
-const IDLE_LOOKS: u32 = 50;
+const IDLE_LOOKS: u32 = 16;
+/// After so many sleeps that ended without a watch it is tried whether one pays.
+const MANY_WAKES: u64 = 64;
+/// A watch goes on while so much is taken in between two looks.
+const BUSY_POLLS: u64 = 4;
+/// How many turns of an event loop a batch is held back while there is more to do.
+const HOLD_TURNS: u32 = 3;
 
 /// What raises events: the completion queues of a device.
 pub trait Engine: Send + Sync {
@@ -31,6 +38,8 @@ pub trait Engine: Send + Sync {
     fn event_fd(&self) -> BorrowedFd<'_>;
     /// An event woke the caller.
     fn take_event(&self);
+    /// Takes all events, of whoever did not: it is not armed afterwards.
+    fn take_all(&self);
     /// The I/O thread that sleeps on the event queues up behind all others who do.
     fn queue_up(&self);
     /// Takes in what has completed. Adds the ends for which there is news to `touched`.
@@ -56,8 +65,13 @@ pub struct Network {
     /// Ends with bytes that wait for a flush.
     deferred: Mutex<Vec<Arc<Remote>>>,
     has_deferred: AtomicBool,
+    /// Turns for which what is deferred was held back.
+    held: AtomicU32,
+    /// Flushes by threads of the application.
+    flushes: AtomicU64,
     watched: AtomicBool,
     polls: AtomicU64,
+    wakes: AtomicU64,
     /// All ends that ever were.
     ends: AtomicU64,
 }
@@ -86,12 +100,22 @@ pub fn arm() {
     }
 }
 
-/// A thread that slept goes back to the application: somebody has to hear what comes meanwhile.
+/// A thread that slept goes back to the application: somebody has to hear what comes meanwhile. That is whoever
+/// sleeps on the engines' events, or, when threads come and go all the time, an I/O thread's watch: an event
+/// for each message that comes between two sleeps would wake a thread for nothing.
 pub fn woken() {
     if let Some(network) = network()
         && !network.watched.load(Ordering::Relaxed)
     {
         network.arm();
+        if network.wakes.fetch_add(1, Ordering::Relaxed) % MANY_WAKES == MANY_WAKES - 1
+            && !network.watched.swap(true, Ordering::SeqCst)
+            && let Some(runtime) = crate::runtime::started()
+        {
+            runtime.ring_io();
+        }
+        // What came before it was armed has raised no event.
+        network.poll(None);
     }
 }
 
@@ -99,7 +123,6 @@ pub fn woken() {
 pub fn serve() {
     poll(None);
     woken();
-    poll(None);
 }
 
 /// The data under which engines are registered in epolls: an address of ours, which an application has no
@@ -123,13 +146,15 @@ pub fn watch(epfd: BorrowedFd<'_>, seen: &AtomicU32) {
     }
 }
 
-/// An event of an engine woke the caller.
-pub fn take_event() {
-    if let Some(network) = network() {
-        for engine in network.engines.read().iter() {
-            engine.take_event();
-        }
+/// An event of an engine came to the caller, and to nobody else: takes it, takes in what it was about, and has
+/// the next one raised. `me` is the caller's own waiter.
+pub fn hear(me: Option<&'static Waiter>) {
+    let Some(network) = network() else { return };
+    for engine in network.engines.read().iter() {
+        engine.take_event();
     }
+    network.poll(me);
+    woken();
 }
 
 /// Sends what was collected: the application comes back to wait.
@@ -138,7 +163,20 @@ pub fn flush() {
     if let Some(network) = network()
         && network.has_deferred.load(Ordering::Relaxed)
     {
+        network.flushes.fetch_add(1, Ordering::Relaxed);
         network.flush();
+    }
+}
+
+/// The application comes back, and there is more for it to do at once: what was collected may be joined by what
+/// comes of that, for a few turns.
+#[inline]
+pub fn flush_or_hold() {
+    if let Some(network) = network()
+        && network.has_deferred.load(Ordering::Relaxed)
+        && network.held.fetch_add(1, Ordering::Relaxed) >= HOLD_TURNS
+    {
+        flush();
     }
 }
 
@@ -165,6 +203,16 @@ impl Network {
     /// Whether there ever was an end.
     pub fn was_used(&self) -> bool {
         self.ends.load(Ordering::Relaxed) > 0
+    }
+
+    /// Once in a while: an event that got lost with the thread that was to hear it is made up for.
+    pub fn make_sure(&self) {
+        for engine in self.engines.read().iter() {
+            engine.take_all();
+        }
+        self.poll(None);
+        self.arm();
+        self.poll(None);
     }
 
     /// There is news for `remote`.
@@ -226,6 +274,7 @@ impl Network {
 
     #[cold]
     fn flush(&self) {
+        self.held.store(0, Ordering::Relaxed);
         self.has_deferred.store(false, Ordering::SeqCst);
         let deferred = core::mem::take(&mut *self.deferred.lock());
         for remote in deferred {
@@ -238,7 +287,9 @@ impl Network {
 #[derive(Default)]
 pub struct Watch {
     polls: u64,
+    flushes: u64,
     idle: u32,
+    pause: u64,
 }
 
 impl Watch {
@@ -250,22 +301,31 @@ impl Watch {
             network.poll(None);
             network.arm();
             network.poll(None);
+            self.pause = WATCH_NS.0;
             return None;
         }
-        if deferred {
+        let flushes = network.flushes.load(Ordering::Relaxed);
+        let flushed = flushes != core::mem::replace(&mut self.flushes, flushes);
+        if deferred && !flushed {
+            // The application has not come back since the last look.
             network.flush();
+            self.pause = WATCH_NS.0;
+        } else {
+            self.pause = (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1);
         }
-        if network.polls.load(Ordering::Relaxed) == self.polls {
+        let polls = network.polls.load(Ordering::Relaxed);
+        let taken_in = polls.wrapping_sub(self.polls);
+        if taken_in == 0 {
             // Nobody else has looked, or there was nothing.
             network.poll(None);
         }
         self.polls = network.polls.load(Ordering::Relaxed);
-        self.idle = match deferred {
+        self.idle = match deferred || flushed || taken_in >= BUSY_POLLS {
             true => 0,
             false => self.idle + 1,
         };
         if self.idle < IDLE_LOOKS {
-            return Some(WATCH_NS);
+            return Some(self.pause);
         }
         self.idle = 0;
         network.watched.store(false, Ordering::SeqCst);
@@ -274,7 +334,7 @@ impl Watch {
         if network.has_deferred.load(Ordering::SeqCst) {
             // Whoever deferred it may have relied on the watch.
             network.watched.store(true, Ordering::SeqCst);
-            return Some(WATCH_NS);
+            return Some(WATCH_NS.0);
         }
         None
     }

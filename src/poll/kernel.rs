@@ -28,8 +28,8 @@ pub unsafe fn wait(
             };
             // SAFETY: a valid buffer and timespec; `mask` by the caller's contract.
             let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
-            if n < 0 && sys::last_error() == Errno::NOSYS {
-                // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
+            if n < 0 && [Errno::NOSYS, Errno::PERM].contains(&sys::last_error()) {
+                // SAFETY: as above. Kernels before 5.11, and filters that do not know it: rounded up to a millisecond.
                 unsafe {
                     orig::epoll_pwait(
                         epfd,
@@ -57,21 +57,27 @@ pub unsafe fn wait(
 }
 
 /// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
-/// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR.
+/// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR. (What a
+/// program does about its own faults does not count: no call is interrupted by them.)
 pub fn interrupted_calls_go_on() -> bool {
-    let mut handlers = 0;
-    for signal in 1..=libc::SIGRTMAX() {
+    const FAULTS: [i32; 5] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGTRAP,
+    ];
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: only asks; room for the answer.
         let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
         // SAFETY: zeroed, or written by the kernel.
         let action = unsafe { action.assume_init() };
-        if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
-            if action.sa_flags & libc::SA_RESTART == 0 {
-                return false;
-            }
-            handlers += 1;
+        let handled = asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
+        if handled && action.sa_flags & libc::SA_RESTART == 0 {
+            return false;
         }
     }
-    handlers > 0
+    // With no handler at all it was a stop and a continuation, or the C library's own affair.
+    true
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use super::engine::Engine;
 use super::memory::region_of;
-use crate::fabric::remote::Remote;
+use crate::fabric::FabricKind;
 use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
+use crate::fabric::remote::{MOST_PAYLOAD, Remote};
 use crate::stats;
 use crate::verbs::Error;
 use crate::verbs::cm::CmId;
@@ -23,7 +24,7 @@ const RESERVE: u32 = 2;
 
 /// Most ring bytes of one batch: the peer works on it while the next one is being collected.
 const BATCH: u64 = 256 << 10;
-const _: () = assert!(BATCH <= Immediate::MOST_PRODUCED);
+const _: () = assert!(BATCH <= Immediate::MOST_PRODUCED && BATCH > MOST_PAYLOAD as u64);
 
 /// What both ends told each other when they connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +254,8 @@ impl Channel {
             .taken
             .load(Ordering::Relaxed)
             .wrapping_sub(self.told_taken.load(Ordering::Relaxed));
-        untold >= self.depth / 2
+        // The peer has no more of them under way than this.
+        untold >= (self.peer_depth.load(Ordering::Relaxed) / 2).max(1)
     }
 
     /// Whether a post found no room, and may find some now.
@@ -333,11 +335,10 @@ impl ChannelCarrier {
         let page = stats::global();
         stats::add(&page.work_requests, u64::from(count));
         stats::add(&page.doorbells, 1);
+        // Before the peer can answer: what it takes in beyond what was sent is not believed.
+        channel.sent.fetch_add(1, Ordering::SeqCst);
         match channel.qp.post(ops) {
-            Ok(()) => {
-                channel.sent.fetch_add(1, Ordering::SeqCst);
-                Posted::Done
-            }
+            Ok(()) => Posted::Done,
             Err(refused) => {
                 tracing::info!(target: "netacc::rdma", "a queue pair fails: {refused}");
                 Posted::Failed
@@ -381,6 +382,10 @@ impl Channel {
 type Chain<'a> = arrayvec::ArrayVec<SendOp<'a>, { MOST_PIECES + 1 }>;
 
 impl Carrier for ChannelCarrier {
+    fn kind(&self) -> FabricKind {
+        FabricKind::Verbs
+    }
+
     fn limits(&self) -> (u64, usize) {
         (BATCH, MOST_PIECES)
     }
