@@ -39,6 +39,7 @@
 //! | A refusal may come after `Established`, and ends the connection | RoCE, if the accepting process dies at that moment |
 //! | Events are acknowledged before their object is destroyed | libibverbs and librdmacm wait for it |
 //! | On a removal, let go of everything, the descriptors too | drivers that cannot take a device away wait for it; [`removal`] |
+//! | Their calls go through the hooks, which know them by a mark of the thread; no `RTLD_DEEPBIND` | programs with their own `malloc`; [`api`] |
 //! | A forked child leaves everything alone, and cannot begin anew | the device knows the parent only; librdmacm keeps devices in static variables |
 //! | A process that changes its user or group loses its connections | the kernel lets those who opened a device write to it (`ib_safe_file_access`) |
 //!

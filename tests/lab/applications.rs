@@ -14,8 +14,12 @@ fn programs_with_an_allocator_of_their_own() {
     let client = here.spawn(&redis_client("redis-cli", there, port, With::Library));
     for (guest, program) in [(here, &client), (there, &server)] {
         let maps = format!("/proc/{}/maps", program.pid());
-        // Not of the shell's, had the program not become what it is yet.
-        let mapped = |library| format!("until grep -q /{library} {maps}; do sleep 0.02; done");
+        // A program that has ended has nothing mapped.
+        let mapped = |library| {
+            format!(
+                "until grep -q /{library} {maps}; do grep -q . {maps} || exit 1; sleep 0.02; done"
+            )
+        };
         guest.must(&mapped("libjemalloc"));
         if !bare() {
             guest.must(&mapped("librdmacm"));
