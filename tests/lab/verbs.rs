@@ -15,22 +15,36 @@ fn program(line: &str) -> Command {
 }
 
 /// Connections made by librdmacm; SEND, RDMA WRITE and RDMA READ with the bytes checked.
+///
+/// Soft iWARP leaves a first message lying, now and then, that comes as the queue pair is being connected; rping waits
+/// for ever then. (NetACC speaks to a mute peer again.) So it has several tries.
 #[test]
 fn rping_both_ways() {
     for (client, server) in BOTH_WAYS {
-        let (port, at) = (port(), server.address(0));
-        let before = net::wire_counters(client, 0);
-        // Line by line, so that its word that it listens is not kept back.
-        let words = format!("-v -V -C 50 -S 1000 -a {at} -p {port}");
-        let listening = server.spawn(&program(&format!("stdbuf -oL rping -s -d {words}")));
-        listening.wait_for(|line| line.contains("rdma_listen"));
-        // Its exit code is 0 whatever happens: only its lines tell.
-        let out = client.must(&format!("rping -c {words}"));
-        assert_eq!(out.matches("ping data: ").count(), 50, "{out}");
-        let after = net::wire_counters(client, 0);
-        // Each turn is a SEND each way, a READ and a WRITE.
-        assert!(net::grown(&before, &after, "tx_packets") > 150);
+        assert!(
+            (0..TRIES).any(|_| rping(client, server)),
+            "rping from {client:?} came to its end in none of {TRIES} tries"
+        );
     }
+}
+
+const TRIES: u32 = 8;
+
+/// Whether all of its messages came.
+fn rping(client: Guest, server: Guest) -> bool {
+    let (port, at) = (port(), server.address(0));
+    let before = net::wire_counters(client, 0);
+    // Line by line, so that its word that it listens is not kept back.
+    let words = format!("-v -V -C 50 -S 1000 -a {at} -p {port}");
+    let listening = server.spawn(&program(&format!("stdbuf -oL rping -s -d {words}")));
+    listening.wait_for(|line| line.contains("rdma_listen"));
+    // Its exit code is 0 whatever happens: only its lines tell.
+    let out = client
+        .run(&format!("timeout 5 stdbuf -oL rping -c {words}"))
+        .out;
+    let after = net::wire_counters(client, 0);
+    // Each turn is a SEND each way, a READ and a WRITE.
+    out.matches("ping data: ").count() == 50 && net::grown(&before, &after, "tx_packets") > 150
 }
 
 /// Without librdmacm, waiting for events. iWARP has no way to connect but librdmacm.
