@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## install the Debian packages that demo and test need, where missing
-	@scripts/setup.sh build demo test
+	@scripts/setup.sh build demo test lab
 
 cargo:
 	@command -v cargo >/dev/null || { \

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from lab import Failure, binaries, interruptible, progress
-from rdmalab import guests, uml
+from rdmalab import guests, qemu, uml
 
 PROJECT = Path(__file__).resolve().parent.parent
-MACHINES = {"uml": uml}
+MACHINES = {"uml": uml, "qemu": qemu}
 DEVICES = ("rxe", "siw")
 
 

@@ -85,6 +85,7 @@ fn watch() {
 }
 
 extern "C" fn at_exit() {
+    crate::exit::finish();
     stats::remove_at_exit();
 }
 
@@ -110,6 +111,7 @@ extern "C" fn child() {
         PARENTS.store(own, Ordering::Release);
     }
     stats::after_fork_in_child();
+    crate::exit::reset_after_fork();
     // SAFETY: fork leaves the child with this thread only.
     unsafe {
         crate::socket::reset_after_fork();

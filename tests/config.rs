@@ -75,7 +75,11 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(config.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.peer_ttl, Duration::from_secs(60));
     assert_eq!(config.side_port_offset, 20_000);
-    assert_eq!(config.fabrics, [FabricName::Loop, FabricName::Shm]);
+    assert_eq!(config.qp_idle, Some(Duration::from_secs(60)));
+    assert_eq!(
+        config.fabrics,
+        [FabricName::Loop, FabricName::Shm, FabricName::Verbs]
+    );
     assert_eq!((config.log, config.log_file.as_str()), (LogLevel::Off, ""));
 }
 
@@ -92,6 +96,7 @@ fn every_way_to_write_a_value_is_read() {
                 NACC_SPIN_US=\"0\"\r\n\
                 NACC_CONNECT_TIMEOUT_MS=250\r\n\
                 NACC_PEER_TTL_S=+5\r\n\
+                NACC_SOR_QP_IDLE_S=-1\r\n\
                 NACC_SIDE_PORT_OFFSET=0b11\r\n\
                 NACC_FABRICS=\" shm , loop\"\r\n\
                 NACC_LOG_FILE=\"/var/log/netacc #1.log\"\r\n\
@@ -106,6 +111,7 @@ fn every_way_to_write_a_value_is_read() {
         spin: Duration::ZERO,
         connect_timeout: Duration::from_millis(250),
         peer_ttl: Duration::from_secs(5),
+        qp_idle: None,
         side_port_offset: 3,
         fabrics: vec![FabricName::Shm, FabricName::Loop],
         log_file: "/var/log/netacc #1.log".to_owned(),
@@ -201,7 +207,13 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
         &["100000, which is not a power of two"],
     );
     assert_problem("NACC_LOG=1", 1, &["a number, not a string"]);
-    assert_problem("NACC_FABRICS=[\"loop\"]", 1, &["a list", "\"loop,shm\""]);
+    assert_problem("NACC_SOR_QP_IDLE_S=-2", 1, &["seconds", "or -1"]);
+    assert_problem("NACC_SOR_QP_IDLE_S=\"long\"", 1, &["\"long\"", "or -1"]);
+    assert_problem(
+        "NACC_FABRICS=[\"loop\"]",
+        1,
+        &["a list", "\"loop,shm,verbs\""],
+    );
     assert_problem("NACC_FABRICS=\"loop,verb\"", 1, &["\"verb\"", "no fabric"]);
     assert_problem("NACC_FABRICS=\"\"", 1, &["no fabric"]);
     assert_problem("NACC_FABRICS=\"shm,shm\"", 1, &["shm twice"]);

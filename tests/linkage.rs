@@ -2,13 +2,18 @@
 
 mod built;
 
+use std::path::Path;
 use std::process::Command;
 
-/// The dynamic section's lines as `readelf -d` prints them.
+/// The dynamic section's lines of the library as `readelf -d` prints them.
 fn dynamic_section() -> Vec<String> {
+    dynamic_section_of(&built::library())
+}
+
+fn dynamic_section_of(file: &Path) -> Vec<String> {
     let shown = Command::new("readelf")
         .arg("-dW")
-        .arg(built::library())
+        .arg(file)
         .output()
         .expect("readelf (binutils) runs");
     assert!(
@@ -32,20 +37,26 @@ fn the_soname_is_the_name_that_programs_preload() {
 }
 
 #[test]
-fn it_loads_on_machines_without_rdma_libraries() {
-    let needed: Vec<_> = dynamic_section()
-        .into_iter()
-        .filter(|line| line.contains("(NEEDED)"))
-        .collect();
-    assert!(
-        needed.iter().any(|line| line.contains("[libc.so.6]")),
-        "not what readelf used to print: {needed:?}"
-    );
-    for line in needed {
+fn library_and_tools_load_on_machines_without_rdma_libraries() {
+    let library = built::library();
+    let tools = [
+        env!("CARGO_BIN_EXE_netacc_run"),
+        env!("CARGO_BIN_EXE_netacc_ss"),
+    ];
+    for file in tools.iter().map(Path::new).chain([library.as_ref()]) {
+        let mut needed = dynamic_section_of(file);
+        needed.retain(|line| line.contains("(NEEDED)"));
         assert!(
-            !line.contains("ibverbs") && !line.contains("rdmacm"),
-            "opened at run time, never linked: {line}"
+            needed.iter().any(|line| line.contains("[libc.so.6]")),
+            "not what readelf used to print: {needed:?}"
         );
+        for line in needed {
+            assert!(
+                !line.contains("ibverbs") && !line.contains("rdmacm"),
+                "{}: opened at run time, never linked: {line}",
+                file.display()
+            );
+        }
     }
 }
 

@@ -66,16 +66,19 @@ class Guest:
         self.session = Session(argv, env=env, pass_fds=fds, cwd=self.run.directory, **streams)
 
     def stop(self):
+        """Ends the guest's process, and what it left."""
         if self.session:
             self.session.stop(grace=1.0)
 
-    def asked_to_boot_again(self):
-        """Did this guest cut its own power to be booted anew?"""
+    def wish(self):
+        """What this guest asked for before it cut its own power: "again", "off", or nothing: then it died."""
+        marker = self.out / "power"
         try:
-            (self.out / "again").unlink()
+            text = marker.read_text()
+            marker.unlink()
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return text
 
 
 class Keeper(threading.Thread):
@@ -84,7 +87,8 @@ class Keeper(threading.Thread):
     def __init__(self, guest, log):
         super().__init__(daemon=True)
         self.guest, self.log = guest, log
-        self.ended = False
+        self.ended = False  # set when the run is over
+        self.died = False
 
     def run(self):
         with self.log.open("wb") as console:
@@ -94,12 +98,14 @@ class Keeper(threading.Thread):
                 except Failure:
                     return  # everything is being stopped
                 self.guest.session.process.wait()
-                if not self.guest.asked_to_boot_again():
+                wish = self.guest.wish()
+                if wish != "again":
+                    self.died = wish is None and not self.ended
                     return
 
 
-def relay(process, log, deadline, line):
-    """Shows guest a's console as it comes and keeps it; `line` is called for each piece of it."""
+def relay(process, log, deadline):
+    """Shows guest a's console as it comes and keeps it in the file `log`."""
     selector = selectors.DefaultSelector()
     selector.register(process.stdout, selectors.EVENT_READ)
     with log.open("wb") as console:
@@ -114,20 +120,15 @@ def relay(process, log, deadline, line):
                 return
             console.write(piece)
             console.flush()
-            line(piece)
-
-
-def show(piece):
-    """Writes a piece of a console to stdout as it is."""
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
 
 
 def run_command(run, command, deadline, interactive=False, keep=None):
     """Boots both guests, runs a shell command in guest a, powers off; the command's exit code.
 
-    `deadline` is a time of the monotonic clock. `interactive` joins the command to this terminal. `keep` is a
-    directory for all logs.
+    `deadline` is a time of the monotonic clock. `interactive` joins the command to this terminal. `keep` is the
+    directory that all logs go to, in place of what is there.
     """
     with tempfile.TemporaryDirectory(prefix="netacc-lab-") as directory:
         run.directory = Path(directory)
@@ -143,30 +144,31 @@ def run_command(run, command, deadline, interactive=False, keep=None):
                 a.session.process.wait()
             else:
                 a.boot(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                relay(a.session.process, log, deadline, show)
+                relay(a.session.process, log, deadline)
             # Guest a told b to power off before it did.
             keeper.join(5)
-            return status(a, b)
+            return status(a, keeper)
         finally:
             keeper.ended = True
             a.stop()
-            b.stop()
-            keeper.join()
+            while keeper.is_alive():
+                # It may be about to boot guest b anew.
+                b.stop()
+                keeper.join(0.2)
             for wire in wires:
                 for end in wire:
                     end.close()
             if keep:
-                shutil.copytree(run.directory / "out", keep, dirs_exist_ok=True)
+                shutil.rmtree(keep, ignore_errors=True)
+                shutil.copytree(run.directory / "out", keep)
 
 
-def status(a, b):
-    """The exit code that guest a left behind."""
+def status(a, keeper):
+    """The exit code that guest a left behind, if both guests lived to the end."""
+    if keeper.died:
+        tail = "\n  ".join(keeper.log.read_text(errors="replace").splitlines()[-40:])
+        raise Failure(f"the kernel of guest b died, which said last:\n  {tail}")
     try:
         return int((a.out / "status").read_text())
     except (FileNotFoundError, ValueError):
-        pass
-    hint = ""
-    log = b.run.directory / "out" / "b-console.log"
-    if log.exists() and (tail := log.read_text(errors="replace").splitlines()[-20:]):
-        hint = "; guest b said last:\n  " + "\n  ".join(tail)
-    raise Failure(f"guest a ended without an exit code: its kernel died (see above){hint}")
+        raise Failure("guest a ended without an exit code: its kernel died, see above") from None

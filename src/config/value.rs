@@ -51,7 +51,9 @@ pub(super) fn store(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), Ref
         }
         Kind::Text { set, .. } => match *raw {
             Raw::Text(text) => set(config, text).or_else(refuse),
-            Raw::Integer(_) => refuse("is a number, not a string".to_owned()),
+            // Of some keys a number is a value like others.
+            Raw::Integer(number) => set(config, &number.to_string())
+                .or_else(|_| refuse("is a number, not a string".to_owned())),
             Raw::Other(kind) => refuse(format!("is {kind}, not a string")),
         },
     }

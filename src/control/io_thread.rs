@@ -19,7 +19,7 @@ use super::opening::Opening;
 use super::rdma::Rdma;
 use super::server::{Guest, Stranger};
 use super::session::Session;
-use crate::fabric::network::Watch;
+use crate::fabric::network::{self, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
@@ -92,11 +92,16 @@ pub struct Control {
     pub rdma: Option<Rdma>,
     /// Control connections of links, by the links' names.
     pub sessions: HashMap<Token, u64>,
+    /// When the sessions are looked at next, in [`now_ns`] time.
+    pub next_beat: u64,
     /// Hellos under way, with whoever waits for their outcome.
     pub contacts: HashMap<Key, Vec<Waiting>>,
 }
 
 const BELL: u64 = 0;
+
+/// How often it is looked whether peers have everything, when the process is about to end.
+const EXIT_LOOK: Duration = Duration::from_millis(2);
 
 /// Starts the I/O threads.
 ///
@@ -121,6 +126,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         promised: HashMap::new(),
         rdma: None,
         sessions: HashMap::new(),
+        next_beat: 0,
         contacts: HashMap::new(),
     };
     control.open_rendezvous();
@@ -195,8 +201,11 @@ impl Control {
                 self.obey(command);
             }
             let expires = self.expire();
+            let beats = self.beat();
+            let ends = self.help_to_exit();
             let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let timeout = expires.into_iter().chain(looks).min().map(|left| Timespec {
+            let next = [expires, beats, ends, looks].into_iter().flatten().min();
+            let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
             });
@@ -275,6 +284,9 @@ impl Control {
         let added = source.with_fd(|fd, interest| epoll::add(&self.epoll, fd, data, interest));
         match added {
             Ok(()) => {
+                if let Source::Engine(engine) = &source {
+                    engine.is_at_home_in(self.epoll.as_fd().as_raw_fd(), key);
+                }
                 self.sources.insert(key, source);
                 Some(key)
             }
@@ -294,6 +306,23 @@ impl Control {
         self.sources.insert(key, Source::Session(session));
         // Its interest may be another one now.
         self.handle(key, false);
+    }
+
+    /// The process is about to end: what was written is to reach its peers.
+    fn help_to_exit(&mut self) -> Option<Duration> {
+        if !crate::exit::is_awaited() {
+            return None;
+        }
+        if self.is_settled() {
+            crate::exit::settled();
+            return None;
+        }
+        Some(EXIT_LOOK)
+    }
+
+    /// All that is looked after.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values()
     }
 
     /// What is looked after under `key`.
@@ -392,7 +421,7 @@ impl Source {
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
             Source::Session(s) => f(s.as_fd(), s.interest()),
             Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
-            Source::Engine(engine) => f(engine.as_fd(), EventFlags::IN),
+            Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
         }
     }

@@ -6,6 +6,7 @@
 //! every carrier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -40,7 +41,16 @@ pub struct Session {
     /// The stream's present life as a carrier: its number on the stream, and for the link's end.
     life: (u32, u32),
     dialing: Dialing,
+    /// Beats in a row without a word from the peer, which owed one.
+    silent: u32,
+    /// Since when the link carries nothing, and what it had written by then.
+    idle_since: Option<u64>,
 }
+
+/// Time between two looks at each session, in nanoseconds.
+pub const BEAT_NS: u64 = 1_000_000_000;
+/// So many beats without an answer, and the carrier is given up.
+const PATIENCE: u32 = 4;
 
 /// How the active side looks for a queue pair.
 #[derive(Default)]
@@ -123,6 +133,7 @@ impl Session {
         let terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
+        runtime.network.join();
         Ok(Session {
             remote,
             link,
@@ -131,6 +142,8 @@ impl Session {
             reader: Reader::default(),
             life: (0, 0),
             dialing: Dialing::default(),
+            silent: 0,
+            idle_since: None,
         })
     }
 
@@ -250,6 +263,38 @@ impl Session {
             return Ok(());
         }
         self.remote.hear(self.life.1, heard.message)
+    }
+
+    /// Once in a while: is the peer there, and is the link still of use? False: it is over.
+    ///
+    /// A device tells of a dead peer only while something is under way, and some not even then.
+    pub fn beat(&mut self, runtime: &Runtime) -> bool {
+        let heard = self.remote.was_heard();
+        if heard || self.remote.is_settled() || self.remote.is_broken() {
+            self.silent = 0;
+        } else {
+            self.silent += 1;
+        }
+        if self.silent >= PATIENCE && self.life.1 != self.remote.carrier() {
+            tracing::info!(target: "netacc::rdma", "the peer does not answer: the queue pair is given up");
+            self.silent = 0;
+            self.remote.give_up_carrier();
+        } else if !self.remote.is_settled() {
+            self.remote.ping();
+        }
+        !self.active || !self.is_idle_for_long(runtime)
+    }
+
+    fn is_idle_for_long(&mut self, runtime: &Runtime) -> bool {
+        let idle = self.link.is_unused() && self.remote.is_clean() && self.dialing.first.is_none();
+        if !idle {
+            self.idle_since = None;
+            return false;
+        }
+        let now = now_ns();
+        let since = *self.idle_since.get_or_insert(now);
+        let limit = runtime.config.qp_idle.map(|limit| limit.as_nanos() as u64);
+        limit.is_some_and(|limit| now - since >= limit) && self.link.retire_if_unused()
     }
 
     /// The carrier broke, here or there: the stream carries the link on, until there is a queue pair again.
@@ -396,6 +441,43 @@ impl Control {
         }
     }
 
+    /// Looks at all sessions; returns the time until the next look.
+    pub fn beat(&mut self) -> Option<Duration> {
+        if self.sessions.is_empty() {
+            return None;
+        }
+        let now = now_ns();
+        let pace = match self.runtime.config.qp_idle {
+            Some(Duration::ZERO) => BEAT_NS / 20,
+            _ => BEAT_NS,
+        };
+        if now >= self.next_beat {
+            self.next_beat = now + pace;
+            for key in self.sessions.values().copied().collect::<Vec<_>>() {
+                self.with_session(key, |session, control| {
+                    if !session.beat(control.runtime) {
+                        session.link.retire(Errno::CONNRESET, false);
+                    }
+                });
+            }
+        }
+        Some(Duration::from_nanos(self.next_beat.saturating_sub(now)))
+    }
+
+    /// Whether the peers of all links have taken in what was written. Asks them if not.
+    pub fn is_settled(&mut self) -> bool {
+        let mut settled = true;
+        for source in self.sources() {
+            if let Source::Session(session) = source
+                && !session.remote.is_settled()
+            {
+                session.remote.ping();
+                settled = false;
+            }
+        }
+        settled
+    }
+
     /// `session` is over.
     pub fn end_session(&mut self, session: &Session) {
         let token = session.link.token();
@@ -406,6 +488,7 @@ impl Control {
         self.accepted.remove(token);
         self.runtime.let_go(&session.link);
         session.link.retire(Errno::CONNRESET, false);
+        session.remote.shut();
         if let Some(rdma) = &mut self.rdma {
             rdma.end(token);
         }

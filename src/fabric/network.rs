@@ -5,14 +5,17 @@
 //! ([`flush`]). If none does, an I/O thread sends it: while batches are being collected, one of them keeps
 //! *watch* and looks every [`WATCH_NS`].
 //!
-//! **Sleeping.** An [`Engine`] raises an event when it is armed and something arrives, and an I/O thread sleeps on
-//! that event. So an engine must be armed, or watched, whenever nobody polls it: a thread that leaves a wait
+//! **Sleeping.** An [`Engine`] raises an event when it is armed and something arrives. Whoever sleeps watches its
+//! descriptor ([`watch`]), and the kernel wakes one of them: a thread of the application if one sleeps, else an
+//! I/O thread, which is the last in the line. So an engine must be armed, or watched, whenever nobody polls it: a thread that leaves a wait
 //! arms it again for the time that the application computes ([`woken`]), unless there is a watch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use parking_lot::{Mutex, RwLock};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::BorrowedFd;
 
 use super::remote::Remote;
 use crate::poll::waiter::Waiter;
@@ -24,16 +27,29 @@ const IDLE_LOOKS: u32 = 50;
 
 /// What raises events: the completion queues of a device.
 pub trait Engine: Send + Sync {
+    /// The descriptor that has input when there is an event.
+    fn event_fd(&self) -> BorrowedFd<'_>;
+    /// An event woke the caller.
+    fn take_event(&self);
+    /// The I/O thread that sleeps on the event queues up behind all others who do.
+    fn queue_up(&self);
     /// Takes in what has completed. Adds the ends for which there is news to `touched`.
     fn gather(&self, touched: &mut Vec<Arc<Remote>>);
     /// Raises an event for the next completion. The caller gathers once more afterwards.
     fn arm(&self);
 }
 
+/// How an engine's event is watched: it is news once, to one of those who wait.
+pub const EVENTS: EventFlags = EventFlags::IN
+    .union(EventFlags::ET)
+    .union(EventFlags::EXCLUSIVE);
+
 /// One for each process, part of its runtime.
 #[derive(Default)]
 pub struct Network {
     engines: RwLock<Vec<Arc<dyn Engine>>>,
+    /// Changes with the list of engines.
+    generation: AtomicU32,
     /// Ends with news that their links have not taken in.
     touched: Mutex<Vec<Arc<Remote>>>,
     has_touched: AtomicBool,
@@ -42,6 +58,8 @@ pub struct Network {
     has_deferred: AtomicBool,
     watched: AtomicBool,
     polls: AtomicU64,
+    /// All ends that ever were.
+    ends: AtomicU64,
 }
 
 /// That of this process, once it has a runtime.
@@ -84,6 +102,36 @@ pub fn serve() {
     poll(None);
 }
 
+/// The data under which engines are registered in epolls: an address of ours, which an application has no
+/// reason to use.
+pub fn mark() -> u64 {
+    static MARK: u8 = 0;
+    &raw const MARK as u64
+}
+
+/// Has the epoll `epfd` wake its sleeper when an engine raises an event, and no other. `seen` remembers up to
+/// which change of the engines that is so.
+pub fn watch(epfd: BorrowedFd<'_>, seen: &AtomicU32) {
+    let Some(network) = network() else { return };
+    let now = network.generation.load(Ordering::Acquire);
+    if seen.load(Ordering::Relaxed) != now {
+        seen.store(now, Ordering::Relaxed);
+        for engine in network.engines.read().iter() {
+            let _ = epoll::add(epfd, engine.event_fd(), EventData::new_u64(mark()), EVENTS);
+            engine.queue_up();
+        }
+    }
+}
+
+/// An event of an engine woke the caller.
+pub fn take_event() {
+    if let Some(network) = network() {
+        for engine in network.engines.read().iter() {
+            engine.take_event();
+        }
+    }
+}
+
 /// Sends what was collected: the application comes back to wait.
 #[inline]
 pub fn flush() {
@@ -99,6 +147,7 @@ impl Network {
     pub fn add(&self, engine: Arc<dyn Engine>) {
         engine.arm();
         self.engines.write().push(engine);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// `engine` is no more.
@@ -106,6 +155,16 @@ impl Network {
         self.engines
             .write()
             .retain(|other| !Arc::ptr_eq(other, engine));
+    }
+
+    /// Another end.
+    pub fn join(&self) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there ever was an end.
+    pub fn was_used(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) > 0
     }
 
     /// There is news for `remote`.

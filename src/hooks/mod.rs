@@ -7,6 +7,7 @@
 mod descriptors;
 mod files;
 mod numbered;
+mod process;
 mod receiving;
 mod sending;
 mod sockets;
@@ -15,6 +16,7 @@ mod waiting;
 pub use descriptors::*;
 pub use files::*;
 pub use numbered::*;
+pub use process::*;
 pub use receiving::*;
 pub use sending::*;
 pub use sockets::*;

@@ -383,6 +383,22 @@ impl Link {
         }
     }
 
+    /// Whether it carries no connection, at either end.
+    pub fn is_unused(&self) -> bool {
+        self.rx.try_lock().is_some_and(|rx| rx.conns.are_free())
+    }
+
+    /// Ends it unless it has come to carry something: from now on nothing is opened on it. Returns whether it
+    /// is over.
+    pub fn retire_if_unused(&self) -> bool {
+        // Under the lock, as `open` is.
+        let rx = self.rx.lock();
+        if rx.conns.are_free() && !self.dead.swap(true, Ordering::AcqRel) {
+            self.stats.set_state(LinkState::Draining);
+        }
+        self.is_dead()
+    }
+
     /// Nothing more will come: the peer is gone, or (`violated`) has broken the protocol. What has
     /// arrived stays readable; after it the connections end, with `error` where TCP would reset.
     pub fn retire(self: &Arc<Self>, error: Errno, violated: bool) {

@@ -206,6 +206,11 @@ impl Conns {
         }
     }
 
+    /// Whether no id is in use at either end.
+    pub fn are_free(&self) -> bool {
+        self.live == 0 && self.free.len() == self.places.len()
+    }
+
     pub fn live(&self) -> usize {
         self.live
     }

@@ -6,11 +6,12 @@
 
 use rustix::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use libc::{epoll_event, sigset_t};
 use parking_lot::RwLock;
 
+use super::kernel;
 use super::nested::Nested;
 use super::ready::ReadyList;
 use super::waiter::Waiter;
@@ -43,6 +44,8 @@ pub struct EpollSet {
     watched: AtomicUsize,
     /// Threads that sleep in it although it watches none of ours, and do not look at the bell's arms.
     plain_sleepers: AtomicUsize,
+    /// Which engines of the network wake its sleepers: see [`network::watch`].
+    engines_seen: AtomicU32,
     /// Whom to ask for news of them, with the number of connections for which that is.
     sources: RwLock<Vec<(Source, usize)>>,
     /// Watches that may be ready.
@@ -76,6 +79,7 @@ impl EpollSet {
             numbers: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
             plain_sleepers: AtomicUsize::new(0),
+            engines_seen: AtomicU32::new(0),
             sources: RwLock::new(Vec::new()),
             ready: ReadyList::new(),
             waiter: AtomicPtr::new(core::ptr::null_mut()),
@@ -106,6 +110,7 @@ impl EpollSet {
             waiter.put();
         }
         self.sources.write().clear();
+        self.engines_seen.store(0, Ordering::Relaxed);
         self.ready.clear();
         self.watched.store(0, Ordering::Relaxed);
         self.has_kernel.store(false, Ordering::Relaxed);
@@ -273,7 +278,7 @@ impl EpollSet {
         }
         let mut bell = [epoll_event { events: 0, u64: 0 }; 1];
         // SAFETY: room for one event, no mask.
-        let _ = unsafe { kernel_wait(epfd, &mut bell, Some(0), core::ptr::null()) };
+        let _ = unsafe { kernel::wait(epfd, &mut bell, Some(0), core::ptr::null()) };
         self.stay_armed();
         false
     }
@@ -322,7 +327,7 @@ impl EpollSet {
         }
         let Some(waiter) = self.waiter() else {
             // SAFETY: by the contract.
-            return unsafe { kernel_wait(epfd, events, left, mask) };
+            return unsafe { kernel::wait(epfd, events, left, mask) };
         };
         // SAFETY: by the contract.
         let result = unsafe { self.wait_at(waiter, epfd, events, deadline, left == Some(0), mask) };
@@ -348,7 +353,7 @@ impl EpollSet {
         let got = match self.watches_ours() {
             true => Ok(0),
             // SAFETY: by the contract of `wait`.
-            false => unsafe { kernel_wait(epfd, events, timeout, mask) },
+            false => unsafe { kernel::wait(epfd, events, timeout, mask) },
         };
         self.plain_sleepers.fetch_sub(1, Ordering::SeqCst);
         got
@@ -382,6 +387,9 @@ impl EpollSet {
             let sources =
                 || -> Vec<Source> { self.sources.read().iter().map(|(s, _)| s.clone()).collect() };
             let asleep = Asleep::new(waiter, sources);
+            if asleep.hears_network() {
+                network::watch(sys::borrow(epfd), &self.engines_seen);
+            }
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {
@@ -391,7 +399,7 @@ impl EpollSet {
             let start = now_ns();
             let left = deadline.map(|d| d.saturating_sub(start));
             // SAFETY: by the contract.
-            let got = unsafe { kernel_wait(epfd, events, left, mask) };
+            let got = unsafe { kernel::wait(epfd, events, left, mask) };
             drop(asleep);
             let end = now_ns();
             self.last_kernel_look.store(end, Ordering::Relaxed);
@@ -399,6 +407,11 @@ impl EpollSet {
             let mut kept = without_bell(events, got);
             if kept < got {
                 stats::add(&stats::global().wakes_received, 1);
+            }
+            let got = kept;
+            kept = without(events, kept, network::mark());
+            if kept < got {
+                network::take_event();
             }
             kept = self.nested.without_idle(events, kept);
             if kept > 0 {
@@ -435,8 +448,10 @@ impl EpollSet {
         stats::add(&stats::global().kernel_polls, 1);
         let rest = &mut events[found..];
         // SAFETY: a valid buffer, no mask.
-        let got = unsafe { kernel_wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
+        let got = unsafe { kernel::wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
         let kept = without_bell(rest, got);
+        // What engines have is looked for anyhow; their event stays for whoever sleeps next.
+        let kept = without(rest, kept, network::mark());
         let next = if kept > 0 {
             KERNEL_LOOK_NS.0
         } else {
@@ -454,58 +469,19 @@ impl EpollSet {
     }
 }
 
-/// The kernel's epoll_pwait, in the coarsest form that can express the timeout.
-unsafe fn kernel_wait(
-    epfd: RawFd,
-    events: &mut [epoll_event],
-    timeout: Option<u64>,
-    mask: *const sigset_t,
-) -> Result<usize, Errno> {
-    let max = events.len() as i32;
-    let n = match timeout {
-        Some(ns) if ns % 1_000_000 != 0 => {
-            let time = libc::timespec {
-                tv_sec: (ns / 1_000_000_000) as libc::time_t,
-                tv_nsec: (ns % 1_000_000_000) as libc::c_long,
-            };
-            // SAFETY: a valid buffer and timespec; `mask` by the caller's contract.
-            let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
-            if n < 0 && sys::last_error() == Errno::NOSYS {
-                // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
-                unsafe {
-                    orig::epoll_pwait(
-                        epfd,
-                        events.as_mut_ptr(),
-                        max,
-                        (ns / 1_000_000 + 1) as i32,
-                        mask,
-                    )
-                }
-            } else {
-                n
-            }
-        }
-        _ => {
-            let ms = timeout.map_or(-1, |ns| (ns / 1_000_000).min(i32::MAX as u64) as i32);
-            // SAFETY: as above.
-            unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, ms, mask) }
-        }
-    };
-    if n < 0 {
-        Err(sys::last_error())
-    } else {
-        Ok(n as usize)
-    }
-}
-
 /// Removes the bell from the first `count` events; returns how many are left.
 fn without_bell(events: &mut [epoll_event], count: usize) -> usize {
-    let mark = bell_mark();
-    match events[..count].iter().position(|e| e.u64 == mark) {
-        Some(at) => {
-            events.copy_within(at + 1..count, at);
-            count - 1
+    without(events, count, bell_mark())
+}
+
+/// Removes what is marked with `mark` from the first `count` events; returns how many are left.
+fn without(events: &mut [epoll_event], count: usize, mark: u64) -> usize {
+    let mut kept = 0;
+    for at in 0..count {
+        if events[at].u64 != mark {
+            events[kept] = events[at];
+            kept += 1;
         }
-        None => count,
     }
+    kept
 }

@@ -3,6 +3,7 @@
 
 pub mod epoll;
 pub mod interest;
+pub mod kernel;
 pub mod nested;
 pub mod ready;
 pub mod select;

@@ -1,15 +1,17 @@
 //! Where a thread sleeps: an eventfd with a process-wide number (its slot) under which peers and
 //! other threads of this process can wake it.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering, fence};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, epoll};
 
+use super::kernel;
 use super::sleepers::Sleepers;
 use super::spin::Spin;
-use crate::fabric::{SLOT_IO, SLOTS};
+use crate::fabric::{SLOT_IO, SLOTS, network};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
@@ -22,6 +24,9 @@ pub struct Waiter {
     sleepers: Sleepers,
     /// How long its thread spins first.
     pub spin: Spin,
+    /// Where it hears both its bell and the network's engines, once it had to.
+    epoll: OnceLock<InternalFd>,
+    engines_seen: AtomicU32,
 }
 
 static BY_SLOT: [AtomicPtr<Waiter>; SLOTS] =
@@ -55,6 +60,8 @@ impl Waiter {
             slot,
             sleepers: Sleepers::default(),
             spin: Spin::default(),
+            epoll: OnceLock::new(),
+            engines_seen: AtomicU32::new(0),
         })
     }
 
@@ -171,6 +178,65 @@ impl Waiter {
             return Err(sys::last_error());
         }
         Ok(())
+    }
+
+    /// As [`sleep`](Self::sleep), and woken by what comes for links to other hosts, if by its event the kernel
+    /// wakes this thread and no other.
+    ///
+    /// # Errors
+    /// As of [`sleep`](Self::sleep).
+    pub fn sleep_with_network(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+        let Some(epoll) = self.own_epoll() else {
+            return self.sleep(timeout, None);
+        };
+        let _errno = crate::log::ErrnoGuard::new();
+        network::watch(epoll.as_fd(), &self.engines_seen);
+        let nanoseconds = timeout.map(|timeout| timeout.as_nanos() as u64);
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
+        // SAFETY: a valid buffer, no mask.
+        let waited = unsafe {
+            kernel::wait(
+                epoll.as_raw_fd(),
+                &mut events,
+                nanoseconds,
+                core::ptr::null(),
+            )
+        };
+        let got = match waited {
+            // The kernel goes on with the calls that this stands for.
+            Err(Errno::INTR) if timeout.is_none() && kernel::interrupted_calls_go_on() => {
+                return Ok(());
+            }
+            waited => waited?,
+        };
+        for event in &events[..got] {
+            if event.u64 == network::mark() {
+                network::take_event();
+            } else {
+                self.hush();
+            }
+        }
+        match got {
+            0 => Err(Errno::AGAIN),
+            _ => Ok(()),
+        }
+    }
+
+    fn own_epoll(&self) -> Option<&InternalFd> {
+        if let Some(epoll) = self.epoll.get() {
+            return Some(epoll);
+        }
+        let made = epoll::create(epoll::CreateFlags::CLOEXEC).ok()?;
+        let made = InternalFd::adopt(made);
+        epoll::add(
+            &made,
+            self.bell(),
+            epoll::EventData::new_u64(0),
+            epoll::EventFlags::IN,
+        )
+        .ok()?;
+        let _ = self.epoll.set(made);
+        self.epoll.get()
     }
 }
 

@@ -60,6 +60,8 @@ macro_rules! for_each_symbol {
 
             fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE;
             fn fclose(stream: *mut FILE) -> c_int;
+            fn _exit(status: c_int) -> ();
+            fn _Exit(status: c_int) -> ();
             fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 
             fn epoll_create(size: c_int) -> c_int;

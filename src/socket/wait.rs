@@ -76,6 +76,12 @@ impl<L: AsRef<[Source]>> Asleep<L> {
         }
         Asleep(waiter, sources)
     }
+
+    /// Whether it waits for links to other hosts.
+    pub fn hears_network(&self) -> bool {
+        let sources = self.1.as_ref();
+        sources.iter().any(|s| matches!(s, Source::Network))
+    }
 }
 
 impl<L: AsRef<[Source]>> Drop for Asleep<L> {
@@ -177,6 +183,7 @@ impl Socket {
             }
             let woken = match left {
                 Some(Duration::ZERO) => Err(Errno::AGAIN),
+                left if also.is_none() && asleep.hears_network() => waiter.sleep_with_network(left),
                 left => waiter.sleep(left, also),
             };
             drop(asleep);

@@ -2,14 +2,18 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rdma_sys::ibv_event_type as event;
-use rdma_sys::{ibv_async_event, ibv_context, ibv_mtu, ibv_pd, ibv_port_attr, ibv_port_state};
+use rdma_sys::{
+    ibv_async_event, ibv_context, ibv_mtu, ibv_pd, ibv_port_attr, ibv_port_state, rdma_cm_id,
+};
 use rustix::fd::BorrowedFd;
 
 use super::api::Api;
+pub use super::async_event::AsyncEvent;
+use super::async_event::read;
 use super::cm::{CmId, OWN_TOKEN};
 use super::error::{Error, check, last_errno, made};
 use super::guard::{self, Inside, Owner};
@@ -54,33 +58,15 @@ pub struct Port {
     pub mtu: u32,
 }
 
-/// Something that happened to the device itself, or to what is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AsyncEvent {
-    /// This queue pair is in the error state for good.
-    QpFatal {
-        /// Its number.
-        qp_num: u32,
-    },
-    /// A completion queue has overrun or failed: what is on it is lost.
-    CqError,
-    /// The device has failed: everything on it is lost.
-    DeviceFatal,
-    /// A port is up.
-    PortUp(u8),
-    /// A port is down.
-    PortDown(u8),
-    /// Addresses of the device have changed.
-    AddressesChanged,
-}
-
 /// A device in use, and the protection domain for all that this process makes on it.
 pub struct Device {
     context: NonNull<ibv_context>,
     pd: NonNull<ibv_pd>,
     attributes: Attributes,
-    /// Keeps librdmacm from closing the context while something of ours is on it.
+    /// Keeps librdmacm from closing the context while something of ours is on it, and is told when the
+    /// device is removed.
     pin: CmId,
+    removed: AtomicBool,
     owner: Owner,
 }
 
@@ -131,24 +117,29 @@ impl Device {
         let pd = made("ibv_alloc_pd", unsafe {
             api.ibv_alloc_pd(context.as_ptr())
         })?;
-        let found = probe::probe(api, context, pd);
-        let attributes = query(api, context, found);
-        let device = Device {
-            context,
-            pd,
-            attributes: attributes.clone().unwrap_or_else(|_| none()),
-            pin,
-            owner: Owner::this_process(),
+        let known = probe::probe(api, context, pd).and_then(|found| query(api, context, found));
+        let attributes = match known {
+            Ok(attributes) => attributes,
+            Err(error) => {
+                // SAFETY: nothing is left on it.
+                unsafe { api.ibv_dealloc_pd(pd.as_ptr()) };
+                return Err(error);
+            }
         };
-        // From here on dropping it gives back what has been made.
-        let attributes = attributes?;
         tracing::info!(
             device = attributes.name.as_str(),
             max_inline = attributes.max_inline,
             write_imm = attributes.write_imm,
             "RDMA device in use"
         );
-        Ok(device)
+        Ok(Device {
+            context,
+            pd,
+            attributes,
+            pin,
+            removed: AtomicBool::new(false),
+            owner: Owner::this_process(),
+        })
     }
 
     /// What it can.
@@ -220,8 +211,9 @@ impl Device {
         sys::borrow(unsafe { (*self.context.as_ptr()).async_fd })
     }
 
-    /// The device has failed or goes away: nothing new is made on it under this object, which goes when
-    /// the last thing on it does. If the device comes back it is a new one.
+    /// The device has failed: nothing new is made on it under this object, which goes when the last thing
+    /// on it does. The next [`Device::of`] begins anew. (A device that is removed is retired already when
+    /// [`DeviceGone`](super::cm::EventKind::DeviceGone) comes.)
     pub fn retire(&self) {
         let gone = {
             let mut devices = DEVICES.lock();
@@ -232,6 +224,25 @@ impl Device {
         };
         // Outside the lock, for it may be the last one.
         drop(gone);
+    }
+
+    /// Whether `id` is what keeps it open.
+    pub(super) fn is_pinned_by(&self, id: *mut rdma_cm_id) -> bool {
+        self.pin.as_ptr() == id
+    }
+
+    /// The name of its file in `/dev/infiniband`.
+    pub(super) fn character_device(&self) -> &[u8] {
+        // SAFETY: an open context's device lives as long as it.
+        let device = unsafe { &*(*self.context.as_ptr()).device };
+        bytes(&device.dev_name)
+    }
+
+    /// Whether it is still there.
+    pub(super) fn is_present(&self) -> bool {
+        // SAFETY: as in `character_device`.
+        let device = unsafe { &*(*self.context.as_ptr()).device };
+        rustix::fs::access(bytes(&device.dev_path), rustix::fs::Access::EXISTS).is_ok()
     }
 
     /// The opened libraries.
@@ -260,14 +271,33 @@ impl Drop for Device {
         }
         let _inside = Inside::enter();
         // SAFETY: everything made on the device holds it, so nothing is left. The context is
-        // librdmacm's, which may close it from now on.
+        // librdmacm's, which may close it as soon as the pin is gone.
         unsafe {
             self.api().ibv_dealloc_pd(self.pd.as_ptr());
             let context = self.context.as_ptr();
-            guard::expose((*context).cmd_fd);
-            guard::expose((*context).async_fd);
+            for fd in [&raw mut (*context).cmd_fd, &raw mut (*context).async_fd] {
+                guard::expose(*fd);
+                if *self.removed.get_mut() && *fd >= 0 {
+                    // The soft devices' drivers wait with the removal until nobody has the device open,
+                    // and librdmacm closes it late (when it next misses a device) or never (when none is
+                    // left). What it does with the context then no longer reaches the kernel.
+                    sys::close(*fd);
+                    *fd = -1;
+                }
+            }
         }
     }
+}
+
+/// Takes the devices of which `is_gone` is true out of use: they are being removed, nothing new is made
+/// on them.
+pub(super) fn gone(is_gone: impl Fn(&Device) -> bool) -> Vec<Arc<Device>> {
+    let mut devices = DEVICES.lock();
+    let gone: Vec<_> = devices.extract_if(.., |device| is_gone(device)).collect();
+    for device in &gone {
+        device.removed.store(true, Ordering::Relaxed);
+    }
+    gone
 }
 
 impl core::fmt::Debug for Device {
@@ -282,26 +312,7 @@ fn hides(api: &Api, context: NonNull<ibv_context>) -> bool {
     post.is_some_and(|post| api.hides(post as *const _))
 }
 
-fn none() -> Attributes {
-    Attributes {
-        name: String::new(),
-        max_qp_wr: 0,
-        max_cqe: 0,
-        max_qp: 0,
-        max_mr: 0,
-        max_mr_size: 0,
-        max_sge: 0,
-        max_inline: 0,
-        write_imm: false,
-    }
-}
-
-fn query(
-    api: &Api,
-    context: NonNull<ibv_context>,
-    found: Result<Found, Error>,
-) -> Result<Attributes, Error> {
-    let found = found?;
+fn query(api: &Api, context: NonNull<ibv_context>, found: Found) -> Result<Attributes, Error> {
     // SAFETY: an all-zero value of this struct of numbers is valid.
     let mut raw: rdma_sys::ibv_device_attr = unsafe { core::mem::zeroed() };
     // SAFETY: a context that lives.
@@ -309,15 +320,10 @@ fn query(
         api.ibv_query_device(context.as_ptr(), &raw mut raw)
     })?;
     // SAFETY: an opened context's device lives as long as it, with its name in a fixed field.
-    let name = unsafe { (*(*context.as_ptr()).device).name };
-    let name: Vec<u8> = name
-        .iter()
-        .map(|&byte| byte as u8)
-        .take_while(|&byte| byte != 0)
-        .collect();
+    let device = unsafe { &*(*context.as_ptr()).device };
     let positive = |number: i32| u32::try_from(number).unwrap_or(0);
     Ok(Attributes {
-        name: String::from_utf8_lossy(&name).into_owned(),
+        name: String::from_utf8_lossy(bytes(&device.name)).into_owned(),
         max_qp_wr: positive(raw.max_qp_wr),
         max_cqe: positive(raw.max_cqe),
         max_qp: positive(raw.max_qp),
@@ -329,31 +335,9 @@ fn query(
     })
 }
 
-/// What an event says; `None` if it is of no interest.
-///
-/// # Safety
-/// The event was got and is not acknowledged.
-unsafe fn read(raw: *const ibv_async_event) -> Option<AsyncEvent> {
-    // A newer library may know more kinds than the enum does: as a number, then.
-    // SAFETY: by the contract; the kind says which member of the union is there.
-    unsafe {
-        let kind = (&raw const (*raw).event_type).cast::<u32>().read();
-        let port = |raw: *const ibv_async_event| (*raw).element.port_num as u8;
-        Some(match kind {
-            k if k == event::IBV_EVENT_QP_FATAL as u32
-                || k == event::IBV_EVENT_QP_REQ_ERR as u32
-                || k == event::IBV_EVENT_QP_ACCESS_ERR as u32 =>
-            {
-                AsyncEvent::QpFatal {
-                    qp_num: (*(*raw).element.qp).qp_num,
-                }
-            }
-            k if k == event::IBV_EVENT_CQ_ERR as u32 => AsyncEvent::CqError,
-            k if k == event::IBV_EVENT_DEVICE_FATAL as u32 => AsyncEvent::DeviceFatal,
-            k if k == event::IBV_EVENT_PORT_ACTIVE as u32 => AsyncEvent::PortUp(port(raw)),
-            k if k == event::IBV_EVENT_PORT_ERR as u32 => AsyncEvent::PortDown(port(raw)),
-            k if k == event::IBV_EVENT_GID_CHANGE as u32 => AsyncEvent::AddressesChanged,
-            _ => return None,
-        })
-    }
+/// A C string in a field of fixed size.
+fn bytes(field: &[core::ffi::c_char]) -> &[u8] {
+    // SAFETY: characters and bytes are the same.
+    let bytes = unsafe { core::slice::from_raw_parts(field.as_ptr().cast::<u8>(), field.len()) };
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }

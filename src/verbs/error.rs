@@ -85,7 +85,7 @@ impl Error {
 }
 
 /// The system's text for an error code.
-fn text(errno: Errno) -> std::io::Error {
+pub(super) fn text(errno: Errno) -> std::io::Error {
     std::io::Error::from_raw_os_error(errno.raw_os_error())
 }
 

@@ -11,12 +11,10 @@
 //! restrict this further, by memory windows, are not common to all.)
 
 use core::mem::ManuallyDrop;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rdma_sys::ibv_sge;
 use rustix::fd::AsFd;
 use rustix::fs::MemfdFlags;
 
@@ -25,19 +23,11 @@ use super::device::Device;
 use super::error::Error;
 use super::guard::Owner;
 use super::mr::Mr;
+pub use super::region::{Region, RemoteAddress, RingRegion};
 use crate::mapping::Mapping;
 use crate::real::sys::{Errno, InternalFd};
 
 const PAGE: usize = 4096;
-
-/// Where a peer may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteAddress {
-    /// The address in the peer's process.
-    pub address: u64,
-    /// The key for it.
-    pub rkey: u32,
-}
 
 /// Sizes of a pool, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,13 +109,13 @@ struct Managed {
 
 /// One memory region.
 #[derive(Debug)]
-struct Chunk {
+pub(super) struct Chunk {
     // A forked child must leave them alone: neither is the mapping there, nor are the numbers its own.
-    mr: ManuallyDrop<Mr>,
-    mapping: ManuallyDrop<Mapping>,
-    memfd: ManuallyDrop<InternalFd>,
+    pub(super) mr: ManuallyDrop<Mr>,
+    pub(super) mapping: ManuallyDrop<Mapping>,
+    pub(super) memfd: ManuallyDrop<InternalFd>,
     len: usize,
-    owner: Owner,
+    pub(super) owner: Owner,
 }
 
 impl Chunk {
@@ -207,13 +197,8 @@ impl Pool {
             }
         };
         self.allocated.fetch_add(len as u64, Ordering::Relaxed);
-        Ok(Region {
-            pool: self.clone(),
-            chunk,
-            offset: first * self.sizes.unit,
-            order,
-            len,
-        })
+        let offset = first * self.sizes.unit;
+        Ok(Region::new(self.clone(), chunk, offset, len))
     }
 
     fn grow(&self, chunks: &[Managed], wanted: usize) -> Result<Managed, Error> {
@@ -233,17 +218,17 @@ impl Pool {
         })
     }
 
-    fn free(&self, region: &Region) {
+    /// Takes back a region of that place and length.
+    pub(super) fn free(&self, chunk: &Arc<Chunk>, offset: usize, len: usize) {
         let gone = {
             let mut chunks = self.chunks.lock();
             let at = chunks
                 .iter()
-                .position(|managed| Arc::ptr_eq(&managed.chunk, &region.chunk));
+                .position(|managed| Arc::ptr_eq(&managed.chunk, chunk));
             let Some(at) = at else { return };
-            let first = region.offset / self.sizes.unit;
-            chunks[at].buddy.free(first, region.order);
-            self.allocated
-                .fetch_sub(region.len as u64, Ordering::Relaxed);
+            let (first, units) = (offset / self.sizes.unit, len / self.sizes.unit);
+            chunks[at].buddy.free(first, units.ilog2());
+            self.allocated.fetch_sub(len as u64, Ordering::Relaxed);
             let is_spare = |managed: &Managed| {
                 managed.buddy.taken() == 0 && managed.chunk.len == self.sizes.min
             };
@@ -287,121 +272,6 @@ impl Pool {
     /// The device that the memory is registered with.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
-    }
-}
-
-/// Registered memory, given back to its pool when dropped.
-///
-/// The peer and the device write to it whenever they like, so it is only ever a pointer.
-#[derive(Debug)]
-pub struct Region {
-    pool: Arc<Pool>,
-    chunk: Arc<Chunk>,
-    offset: usize,
-    order: u32,
-    len: usize,
-}
-
-// SAFETY: plain shared memory behind a pointer, which is the caller's to use.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
-
-impl Region {
-    /// How many bytes there are: a power of two times the pool's unit.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Never: a region has a unit at least.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The first byte.
-    pub fn base(&self) -> NonNull<u8> {
-        // SAFETY: the region lies in its chunk's mapping.
-        unsafe { self.chunk.mapping.base().add(self.offset) }
-    }
-
-    /// Where a peer may write to it: its first byte, and the key.
-    pub fn remote(&self) -> RemoteAddress {
-        RemoteAddress {
-            address: self.base().as_ptr() as u64,
-            rkey: self.chunk.mr.rkey(),
-        }
-    }
-
-    /// The pool that it is of.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Some of its bytes, for a work request; `None` if they do not all lie in it.
-    pub(super) fn sge(&self, offset: usize, len: usize) -> Option<ibv_sge> {
-        if offset.checked_add(len)? > self.len {
-            return None;
-        }
-        Some(ibv_sge {
-            addr: self.base().as_ptr() as u64 + offset as u64,
-            length: u32::try_from(len).ok()?,
-            lkey: self.chunk.mr.lkey(),
-        })
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        if self.chunk.owner.is_here() {
-            self.pool.free(self);
-        }
-    }
-}
-
-/// A region that is mapped a second time, twice in a row, so that bytes that go over its end lie in one
-/// piece for this process. The device knows it once, at [`Region::remote`].
-#[derive(Debug)]
-pub struct RingRegion {
-    // A forked child must leave it alone.
-    mapping: ManuallyDrop<Mapping>,
-    region: Region,
-}
-
-impl RingRegion {
-    /// Maps `region`.
-    ///
-    /// # Errors
-    /// The kernel's, of mmap(2).
-    pub fn map(region: Region) -> Result<RingRegion, Error> {
-        let memfd = region.chunk.memfd.as_fd();
-        let mapping =
-            Mapping::ring(memfd, region.offset, region.len).map_err(|errno| Error::Call {
-                call: "mmap",
-                errno,
-            })?;
-        Ok(RingRegion {
-            mapping: ManuallyDrop::new(mapping),
-            region,
-        })
-    }
-
-    /// The first byte; twice [`Region::len`] bytes are mapped from here.
-    pub fn base(&self) -> NonNull<u8> {
-        self.mapping.base()
-    }
-
-    /// The region, as the device knows it.
-    pub fn region(&self) -> &Region {
-        &self.region
-    }
-}
-
-impl Drop for RingRegion {
-    fn drop(&mut self) {
-        if self.region.chunk.owner.is_here() {
-            // SAFETY: once, and nothing uses it afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.mapping) };
-        }
     }
 }
 

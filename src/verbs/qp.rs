@@ -5,19 +5,17 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 
 use rdma_sys::{
-    ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_state, ibv_recv_wr,
-    ibv_send_wr, ibv_sge,
+    ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_state, ibv_send_wr,
 };
 
 use super::cm::CmId;
 use super::cq::Cq;
 use super::device::Device;
-use super::error::{self, Error, check, code};
+use super::error::{self, Error, check};
 use super::guard::{Inside, Owner};
-use super::pool::Region;
 use super::probe;
-use super::wr;
-pub use super::wr::{Payload, SendOp, Verb};
+use super::wr::{self, NO_PIECE, NO_RECEIVE, outcome};
+pub use super::wr::{Payload, Refused, SendOp, Slots, Verb};
 use crate::real::sys::Errno;
 
 /// Requests that reach the device with one doorbell at most: a longer chain rings once for each so many.
@@ -33,18 +31,6 @@ pub struct QpSetup {
     /// Bytes that a request may carry in itself; no more than the device's
     /// [`max_inline`](super::device::Attributes).
     pub max_inline: u32,
-}
-
-/// Requests that were not posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("work request {index} was refused ({errno:?})")]
-pub struct Refused {
-    /// The first that was not posted; those before it were. When it is the number of all requests, they
-    /// are in the queue but the doorbell failed: the queue pair is of no further use.
-    pub index: usize,
-    /// Why: `ENOMEM` if the queue is full, `EINVAL` if the request does not lie in its memory or the
-    /// device does not do such a thing, `EIO` or others if the queue pair is in the error state.
-    pub errno: Errno,
 }
 
 /// The state of a queue pair.
@@ -345,104 +331,5 @@ impl core::fmt::Debug for QueuePair {
             .field("depths", &self.depths)
             .field("max_inline", &self.max_inline)
             .finish()
-    }
-}
-
-/// Memory for receives.
-#[derive(Debug, Clone, Copy)]
-pub enum Slots<'a> {
-    /// None: for writes with immediate data, and empty messages.
-    None,
-    /// The receive with index `i` gets `size` bytes of the region from `offset + i * size` on. They must
-    /// stay allocated until the receive has completed, or the queue pair is gone.
-    Region {
-        /// The memory.
-        region: &'a Region,
-        /// Where in it the first one begins.
-        offset: usize,
-        /// How long each is.
-        size: usize,
-    },
-}
-
-impl Slots<'_> {
-    /// The piece of the receive with that index, if it has one; `Some(None)` if that does not lie in
-    /// the region.
-    fn piece(&self, index: usize) -> Option<Option<ibv_sge>> {
-        match *self {
-            Slots::None => None,
-            Slots::Region {
-                region,
-                offset,
-                size,
-            } => {
-                let at = index
-                    .checked_mul(size)
-                    .and_then(|at| at.checked_add(offset));
-                Some(at.and_then(|at| region.sge(at, size)))
-            }
-        }
-    }
-}
-
-const NO_PIECE: ibv_sge = ibv_sge {
-    addr: 0,
-    length: 0,
-    lkey: 0,
-};
-
-const NO_RECEIVE: ibv_recv_wr = ibv_recv_wr {
-    wr_id: 0,
-    next: core::ptr::null_mut(),
-    sg_list: core::ptr::null_mut(),
-    num_sge: 0,
-};
-
-/// What a call that posts has done, of `count` requests that lie in a row from `first` on.
-///
-/// `refused` must be looked at whatever the result is: libsiw answers 0 if it has refused a request but
-/// then rung the doorbell for those before it.
-fn outcome<T>(result: i32, first: *mut T, refused: *mut T, count: usize) -> Result<(), Refused> {
-    let errno = match code(result) {
-        Ok(()) if refused.is_null() => return Ok(()),
-        Ok(()) => Errno::INVAL,
-        Err(errno) => errno,
-    };
-    let index = match refused.is_null() {
-        true => count,
-        false => (refused as usize).wrapping_sub(first as usize) / size_of::<T>(),
-    };
-    Err(Refused {
-        index: index.min(count),
-        errno,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_refused_is_told_in_all_the_ways_of_providers() {
-        let mut chain = [0u64; 4];
-        let first = chain.as_mut_ptr();
-        let third = first.wrapping_add(2);
-        let nothing = core::ptr::null_mut();
-        assert_eq!(outcome(0, first, nothing, 4), Ok(()));
-        let refused = |index, errno| Err(Refused { index, errno });
-        assert_eq!(
-            outcome(libc::ENOMEM, first, third, 4),
-            refused(2, Errno::NOMEM)
-        );
-        assert_eq!(
-            outcome(-libc::EINVAL, first, third, 4),
-            refused(2, Errno::INVAL)
-        );
-        assert_eq!(outcome(0, first, third, 4), refused(2, Errno::INVAL), "siw");
-        assert_eq!(
-            outcome(libc::EIO, first, nothing, 4),
-            refused(4, Errno::IO),
-            "doorbell"
-        );
     }
 }

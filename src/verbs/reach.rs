@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::cm::{CmId, EventChannel, OWN_TOKEN};
+use super::device::Device;
 use super::error::Error;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
@@ -14,8 +15,8 @@ use crate::socket::addr::Address;
 const REMEMBERED: usize = 64;
 
 /// What is known of local addresses. The connection manager decides (it knows of network namespaces,
-/// VLANs and bonds): an address that it binds to a device is a device's. That takes some system calls,
-/// so its answers are remembered until [`refresh`](Self::refresh).
+/// VLANs and bonds): an address that it binds to a device is a device's. That opens the device and takes
+/// some system calls, so its answers are remembered until [`refresh`](Self::refresh).
 pub struct LocalAddresses {
     channel: Arc<EventChannel>,
     known: Mutex<Vec<(Key, bool)>>,
@@ -50,7 +51,9 @@ impl LocalAddresses {
         }
         let id = CmId::create(&self.channel, OWN_TOKEN)?;
         let answer = match id.bind(&address.with_port(0)) {
-            Ok(()) => id.context().is_some(),
+            Ok(()) if id.context().is_none() => false,
+            // librdmacm has opened the device for this: from now on it is one that is looked after.
+            Ok(()) => Device::of(&id).map(|_| true)?,
             Err(error) => match error.errno() {
                 Some(Errno::NODEV | Errno::ADDRNOTAVAIL) => false,
                 _ => return Err(error),

@@ -1,9 +1,10 @@
 //! The lab itself: the machines are what the other tests believe them to be.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::guest::{Guest, port};
+use crate::guest::{Guest, Remote, port};
 use crate::net::{self, Kind};
 
 const BOTH: [Guest; 2] = [Guest::A, Guest::B];
@@ -22,16 +23,51 @@ fn each_guest_has_a_usable_device() {
     }
 }
 
-/// Can guest a connect to guest b on a wire within a second or so?
-fn reaches(port: u16, wire: u8) -> bool {
-    let at = (Guest::peer().address(wire), port).into();
+/// What the other tests take for granted of programs in the other guest.
+#[test]
+fn a_program_gets_its_environment_and_signals() {
+    let peer = Guest::peer();
+    let mut command = Command::new("bash");
+    command.args(["-c", "echo \"$MARK of $LAB_SELF\"; read; sleep 1000 & wait"]);
+    command.env("MARK", "spoor");
+    let program = peer.spawn(&command);
+    assert_eq!(
+        program.wait_for(|line| line.contains("spoor")),
+        "spoor of b"
+    );
+    assert_eq!(
+        program.ended(Duration::ZERO),
+        None,
+        "it waits for its input"
+    );
+    program.release();
+    let children = format!(
+        "until pgrep -P {} -x sleep; do sleep 0.02; done",
+        program.pid()
+    );
+    let sleeper = peer.must(&children);
+    program.kill(libc::SIGTERM);
+    assert_eq!(program.wait(), -i64::from(libc::SIGTERM));
+    let left = peer.run(&format!("cat /proc/{}/cmdline", sleeper.trim()));
+    assert!(!left.out.contains("sleep"), "what it started ended too");
+}
+
+/// Can guest a connect to `address` of guest b within a second or so?
+fn connects(address: IpAddr, port: u16) -> bool {
+    let at = (address, port).into();
     TcpStream::connect_timeout(&at, Duration::from_millis(1500)).is_ok()
 }
 
+/// Can guest a connect to guest b on a wire?
+fn reaches(port: u16, wire: u8) -> bool {
+    connects(Guest::peer().address(wire).into(), port)
+}
+
 /// A listener on guest b, for `reaches`.
-fn listener(port: u16) -> crate::guest::Remote {
-    let mut command = std::process::Command::new("python3");
-    command.args(["-m", "http.server", &port.to_string()]);
+fn listener(port: u16) -> Remote {
+    let mut command = Command::new("python3");
+    // Every address of both families.
+    command.args(["-m", "http.server", &port.to_string(), "--bind", "::"]);
     let server = Guest::peer().spawn(&command);
     Guest::peer().wait_listening(port);
     server
@@ -53,7 +89,7 @@ fn a_link_goes_down_and_comes_back_with_its_addresses() {
         assert!(guest.read(&device).contains("DOWN"), "the RDMA port");
         drop(down);
         assert!(reaches(port, 0), "after");
-        assert!(guest.must("ip -6 addr show dev vec0").contains("fd05::"));
+        assert!(connects(Guest::peer().address6(0).into(), port), "IPv6");
         assert!(guest.read(&device).contains("ACTIVE"), "the RDMA port");
     }
 }
@@ -90,7 +126,8 @@ fn guest_b_boots_anew() {
     let peer = Guest::peer();
     peer.must("echo here > /run/mark");
     peer.reboot();
-    assert_ne!(peer.run("cat /run/mark").code, 0, "it is another boot");
+    let mark = peer.run("cat /run/mark");
+    assert!(mark.err.contains("No such file"), "another boot: {mark:?}");
     let port = port();
     let _server = listener(port);
     for wire in 0..3 {

@@ -11,3 +11,4 @@ mod guest;
 mod machines;
 mod net;
 mod verbs;
+mod verbs_layer;

@@ -5,6 +5,7 @@
 # In:  $lab_dir/settings (LAB_DEVICE, LAB_MTU, PROJECT, ...), $lab_dir/command.sh (guest a)
 # Out: $lab_dir/out/$lab_guest/status, the command's exit code
 set -u
+: "${lab_dir:?}" "${lab_guest:?}"
 export HOME=/root TERM="${TERM:-dumb}"
 out=$lab_dir/out/$lab_guest
 mkdir -p "$out"
@@ -33,13 +34,23 @@ ulimit -n 65536
 
 case $lab_guest in a) me=1 ;; *) me=2 ;; esac
 hostname "lab-$lab_guest"
-ip link set lo up
-for wire in 0 1 2; do
-    net=$((5 + wire))
-    ip link set "vec$wire" up || fatal "no network device vec$wire"
-    ip addr add "10.$net.0.$me/24" dev "vec$wire"
-    ip -6 addr add "fd0$net::$me/64" dev "vec$wire" nodad
-done
+if [ "${lab_machine-}" = qemu ]; then
+    modprobe -a ib_uverbs rdma_ucm "$([ "$LAB_DEVICE" = siw ] || echo rdma_)$LAB_DEVICE" || fatal "no modules"
+    # The names that user-mode Linux gives.
+    for dev in /sys/class/net/e*; do
+        IFS=: read -r _ _ _ _ wire _ <"$dev/address"
+        ip link set "${dev##*/}" name "vec$((16#$wire))"
+    done
+fi
+{
+    echo link set lo up
+    for wire in 0 1 2; do
+        net=$((5 + wire))
+        echo "link set vec$wire up"
+        echo "addr add 10.$net.0.$me/24 dev vec$wire"
+        echo "addr add fd0$net::$me/64 dev vec$wire nodad"
+    done
+} | ip -batch - || fatal "no wires"
 rdma-device add "${LAB_DEVICE}0" "$LAB_DEVICE" vec0 || fatal "no RDMA device of kind $LAB_DEVICE"
 
 # The agent serves until the end, in a session of its own so that no signal from the console reaches it.
@@ -51,7 +62,8 @@ if [ "$lab_guest" = a ]; then
     cd "$PROJECT" || fatal "$PROJECT is not there"
     setsid -c -w /bin/bash "$lab_dir/command.sh"
     echo $? >"$out/status"
-    peer --power-off
+    # The command may have done so already.
+    peer --power-off 2>/dev/null
     sync
     power-off
 else

@@ -4,6 +4,7 @@
 #
 # The run's directory comes in the environment: the kernel hands lab_dir=... and lab_guest=... on.
 set -eu
+: "${lab_dir:?}"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
@@ -22,7 +23,15 @@ mount -t debugfs none $root/sys/kernel/debug 2>/dev/null || true
 
 # The run's own directory is the host's: results are written there.
 mkdir -p "$root$lab_dir"
-# The first form is for mount(8) before util-linux 2.39, the second for those since.
-mount -t hostfs -o "$lab_dir" none "$root$lab_dir" 2>/dev/null ||
-    mount -t hostfs -o "hostfs=$lab_dir" none "$root$lab_dir"
+if [ "${lab_machine-}" = qemu ]; then
+    : "${lab_modules:?}"
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 run "$root$lab_dir"
+    release=$(uname -r)
+    mkdir -p "$root/lib/modules/$release"
+    mount --bind "$root$lab_modules/lib/modules/$release" "$root/lib/modules/$release"
+else
+    # The first form is for mount(8) before util-linux 2.39, the second for those since.
+    mount -t hostfs -o "$lab_dir" none "$root$lab_dir" 2>/dev/null ||
+        mount -t hostfs -o "hostfs=$lab_dir" none "$root$lab_dir"
+fi
 exec chroot $root /bin/bash "$lab_dir/guest/guest.sh"

@@ -5,11 +5,12 @@
 //! are nobody's), and in the lower half the receive's slot, or how many places in the send queue the completion
 //! stands for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::event::epoll::{self, EventData};
+use rustix::fd::{AsFd, BorrowedFd, RawFd};
 
 use super::channel::Channel;
 use super::memory::Memory;
@@ -47,6 +48,8 @@ pub struct Engine {
     wanted: AtomicBool,
     armed: AtomicBool,
     failed: AtomicBool,
+    /// The epoll of the I/O thread that sleeps on its events, and under which data it is there.
+    home: OnceLock<(RawFd, u64)>,
 }
 
 impl Engine {
@@ -73,6 +76,7 @@ impl Engine {
             wanted: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            home: OnceLock::new(),
         }))
     }
 
@@ -149,6 +153,11 @@ impl Engine {
             .flatten()
     }
 
+    /// It is watched in `epfd` under `data` by an I/O thread.
+    pub fn is_at_home_in(&self, epfd: RawFd, data: u64) {
+        let _ = self.home.set((epfd, data));
+    }
+
     /// The descriptor has input: the queue is no longer armed.
     pub fn take_events(&self) {
         self.armed.store(false, Ordering::SeqCst);
@@ -187,6 +196,25 @@ impl Engine {
 }
 
 impl network::Engine for Engine {
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.cq.as_fd()
+    }
+
+    fn take_event(&self) {
+        if self.armed.load(Ordering::Relaxed) {
+            self.take_events();
+        }
+    }
+
+    fn queue_up(&self) {
+        if let Some((epfd, data)) = self.home.get() {
+            let epfd = crate::real::sys::borrow(*epfd);
+            let _ = epoll::delete(epfd, self.as_fd());
+            let data = EventData::new_u64(*data);
+            let _ = epoll::add(epfd, self.as_fd(), data, network::EVENTS);
+        }
+    }
+
     fn gather(&self, touched: &mut Vec<Arc<Remote>>) {
         if self.failed.load(Ordering::Relaxed) {
             return;

@@ -65,6 +65,10 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
+    /// What was posted when the last ping went out.
+    asked: AtomicU64,
+    /// The peer is known to have taken in all that was posted before.
+    confirmed: AtomicU64,
     /// Number of the last carrier.
     carriers: AtomicU64,
     receiving: Mutex<Receiving>,
@@ -96,6 +100,8 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
             sending: Mutex::new(Sending::new(source.ring(sizes.first)?)),
@@ -230,7 +236,11 @@ impl Remote {
                     self.flush();
                 }
             }
-            Message::Pong | Message::Broken | Message::Resume { .. } => {}
+            Message::Pong => {
+                let asked = self.asked.load(Ordering::Relaxed);
+                self.confirmed.fetch_max(asked, Ordering::Release);
+            }
+            Message::Broken | Message::Resume { .. } => {}
         }
         Ok(())
     }
@@ -376,13 +386,12 @@ impl Remote {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the peer still has to take in something that was sent.
-    pub fn is_waiting(&self) -> bool {
-        let sending = self.sending.lock();
-        sending.posted != sending.written || sending.carrier.as_ref().is_some_and(|c| !c.is_idle())
+    /// Whether the peer has answered since the last of what was written went out.
+    pub fn is_settled(&self) -> bool {
+        self.sending.lock().written == self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Whether all that was ever written was given back, and nothing waits.
+    /// Whether all that was ever written was given back.
     pub fn is_clean(&self) -> bool {
         self.sending.lock().written == self.freed.load(Ordering::Acquire)
     }
@@ -392,16 +401,34 @@ impl Remote {
         self.heard.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks the peer whether it is there.
+    /// Asks the peer whether it is there, after all that was written.
     pub fn ping(self: &Arc<Self>) {
-        {
+        let (id, outcome) = {
             let mut sending = self.sending.lock();
-            if !sending.resumed || sending.queue.contains(&Message::Ping) {
+            if !sending.resumed {
                 return;
             }
-            sending.queue.push_back(Message::Ping);
-        }
-        self.flush();
+            let freed = self.released.load(Ordering::Relaxed);
+            let mut outcome = sending.flush(freed);
+            if outcome == Posted::Done {
+                self.asked.store(sending.posted, Ordering::Relaxed);
+                sending.queue.push_back(Message::Ping);
+                outcome = sending.flush(freed);
+            }
+            (sending.id, outcome)
+        };
+        self.settle(id, outcome);
+    }
+
+    /// The number of the carrier in use, or of the last one.
+    pub fn carrier(&self) -> u32 {
+        self.sending.lock().id
+    }
+
+    /// The carrier in use is broken, as far as one can tell.
+    pub fn give_up_carrier(self: &Arc<Self>) {
+        let id = self.sending.lock().id;
+        self.lose(id);
     }
 
     /// Puts ring bytes that came on carrier `id` where they belong, for a progress to announce. From a

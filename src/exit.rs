@@ -1,0 +1,59 @@
+//! The end of the process: what it has written to links to other hosts is still in its own memory, or in its
+//! device's queues, which end with it. The kernel would deliver it all the same, so the process waits, for a
+//! short while, until its peers have everything.
+//!
+//! The thread that exits takes no lock (it may hold one: signal handlers exit, too): the control thread does
+//! the work.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::real::sys::now_ns;
+
+/// How long the end of a process is held up at most, in nanoseconds: a peer that does not answer is not
+/// waited for for ever.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Pauses between looks: short at first.
+const PAUSES_NS: (i64, i64) = (20_000, 1_000_000);
+
+static AWAITED: AtomicBool = AtomicBool::new(false);
+static SETTLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a thread waits for peers to have everything.
+pub fn is_awaited() -> bool {
+    AWAITED.load(Ordering::Acquire) && !SETTLED.load(Ordering::Relaxed)
+}
+
+/// They have.
+pub fn settled() {
+    SETTLED.store(true, Ordering::Release);
+}
+
+/// Waits until the peers of links to other hosts have what this process wrote.
+pub fn finish() {
+    if crate::fork::is_stranger() {
+        return;
+    }
+    let Some(runtime) = crate::runtime::started() else {
+        return;
+    };
+    if !runtime.network.was_used() || AWAITED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    runtime.ring_io();
+    let deadline = now_ns() + PATIENCE_NS;
+    let mut pause = PAUSES_NS.0;
+    while !SETTLED.load(Ordering::Acquire) && now_ns() < deadline {
+        let nap = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: pause,
+        };
+        let _ = rustix::event::poll(&mut [], Some(&nap));
+        pause = (2 * pause).min(PAUSES_NS.1);
+    }
+}
+
+/// A forked child has its own end.
+pub fn reset_after_fork() {
+    AWAITED.store(false, Ordering::Relaxed);
+    SETTLED.store(false, Ordering::Relaxed);
+}

@@ -1,0 +1,77 @@
+//! Waiting in the kernel.
+
+use libc::{epoll_event, sigset_t};
+use rustix::fd::RawFd;
+
+use crate::real::orig;
+use crate::real::sys::{self, Errno};
+
+/// The kernel's epoll_pwait, in the coarsest form that can express the timeout.
+///
+/// # Safety
+/// The contract of epoll_pwait(2) for `mask`.
+///
+/// # Errors
+/// As epoll_pwait(2).
+pub unsafe fn wait(
+    epfd: RawFd,
+    events: &mut [epoll_event],
+    timeout: Option<u64>,
+    mask: *const sigset_t,
+) -> Result<usize, Errno> {
+    let max = events.len() as i32;
+    let n = match timeout {
+        Some(ns) if ns % 1_000_000 != 0 => {
+            let time = libc::timespec {
+                tv_sec: (ns / 1_000_000_000) as libc::time_t,
+                tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+            };
+            // SAFETY: a valid buffer and timespec; `mask` by the caller's contract.
+            let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
+            if n < 0 && sys::last_error() == Errno::NOSYS {
+                // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
+                unsafe {
+                    orig::epoll_pwait(
+                        epfd,
+                        events.as_mut_ptr(),
+                        max,
+                        (ns / 1_000_000 + 1) as i32,
+                        mask,
+                    )
+                }
+            } else {
+                n
+            }
+        }
+        _ => {
+            let ms = timeout.map_or(-1, |ns| (ns / 1_000_000).min(i32::MAX as u64) as i32);
+            // SAFETY: as above.
+            unsafe { orig::epoll_pwait(epfd, events.as_mut_ptr(), max, ms, mask) }
+        }
+    };
+    if n < 0 {
+        Err(sys::last_error())
+    } else {
+        Ok(n as usize)
+    }
+}
+
+/// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
+/// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR.
+pub fn interrupted_calls_go_on() -> bool {
+    let mut handlers = 0;
+    for signal in 1..=libc::SIGRTMAX() {
+        let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: only asks; room for the answer.
+        let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
+        // SAFETY: zeroed, or written by the kernel.
+        let action = unsafe { action.assume_init() };
+        if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+            if action.sa_flags & libc::SA_RESTART == 0 {
+                return false;
+            }
+            handlers += 1;
+        }
+    }
+    handlers > 0
+}
