@@ -29,6 +29,7 @@ use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 use crate::verbs::cm::EventChannel;
 use crate::verbs::device::Device;
+use crate::verbs::removal::Removals;
 
 /// What the control thread can be asked to do.
 pub enum Command {
@@ -73,6 +74,8 @@ pub enum Source {
     Engine(Arc<Engine>),
     /// What happens to a device.
     Device(Arc<Device>),
+    /// Which devices are being removed.
+    Removals(Removals),
 }
 
 /// The control thread's state.
@@ -330,10 +333,9 @@ impl Control {
         self.sources.get(&key)
     }
 
-    /// `engine` has failed.
-    pub fn forget_engine(&mut self, engine: &Arc<Engine>) {
-        let is_it = |source: &Source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine));
-        for (_, source) in self.sources.extract_if(|_, source| is_it(source)) {
+    /// Looks no longer after what `is_over`.
+    pub fn forget(&mut self, is_over: impl Fn(&Source) -> bool) {
+        for (_, source) in self.sources.extract_if(|_, source| is_over(source)) {
             source.with_fd(|fd, _| {
                 let _ = epoll::delete(&self.epoll, fd);
             });
@@ -423,6 +425,7 @@ impl Source {
             Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
             Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
+            Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
         }
     }
 
@@ -436,6 +439,7 @@ impl Source {
                 | Source::RdmaEvents(_)
                 | Source::Engine(_)
                 | Source::Device(_)
+                | Source::Removals(_)
         )
     }
 
@@ -452,7 +456,8 @@ impl Source {
             | Source::Peer { .. }
             | Source::RdmaEvents(_)
             | Source::Engine(_)
-            | Source::Device(_) => None,
+            | Source::Device(_)
+            | Source::Removals(_) => None,
         }
     }
 
@@ -497,6 +502,10 @@ impl Source {
             Source::Device(device) => control
                 .device_events(&device)
                 .then_some(Source::Device(device)),
+            Source::Removals(removals) => {
+                control.removals(&removals);
+                Some(Source::Removals(removals))
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use crate::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use crate::verbs::device::{AsyncEvent, Device};
 use crate::verbs::pool::{Pool, PoolSizes};
 use crate::verbs::reach::LocalAddresses;
+use crate::verbs::removal::Removals;
 use crate::verbs::{Error, sysfs};
 
 /// How long librdmacm may look for an address or a route, in milliseconds.
@@ -218,6 +219,10 @@ impl Control {
         if self.rdma.is_none() && self.runtime.config.fabrics.contains(&FabricName::Verbs) {
             let rdma = Rdma::open()?;
             self.insert(Source::RdmaEvents(rdma.events.clone()))?;
+            match Removals::watch() {
+                Ok(removals) => drop(self.insert(Source::Removals(removals))),
+                Err(error) => complain(&error),
+            }
             self.rdma = Some(rdma);
         }
         self.rdma.as_mut()
@@ -317,10 +322,13 @@ impl Control {
                 let greeting = data.as_deref().and_then(Greeting::parse);
                 self.line_up(number, greeting);
             }
-            EventKind::Disconnected | EventKind::AddressChange | EventKind::TimewaitExit => {
+            EventKind::Disconnected
+            | EventKind::DeviceRemoval
+            | EventKind::AddressChange
+            | EventKind::TimewaitExit => {
                 self.line_down(number);
             }
-            EventKind::DeviceRemoval => self.device_removed(number),
+            EventKind::DeviceGone(device) => self.retire_device(&device),
             EventKind::AddressError(_)
             | EventKind::RouteError(_)
             | EventKind::ConnectError(_)
@@ -420,12 +428,9 @@ impl Control {
         });
     }
 
-    fn device_removed(&mut self, number: u64) {
-        let device = self
-            .line(number, |line| Device::of(&line.cm).ok())
-            .flatten();
-        self.line_down(number);
-        if let Some(device) = device {
+    /// Takes in which devices are being removed.
+    pub fn removals(&mut self, removals: &Removals) {
+        for device in removals.take() {
             self.retire_device(&device);
         }
     }
@@ -476,8 +481,9 @@ impl Control {
                 let mut engines = self.runtime.io(io).engines.lock();
                 engines.retain(|other| !Arc::ptr_eq(other, engine));
             }
-            self.forget_engine(engine);
+            self.forget(|source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine)));
         }
+        self.forget(|source| matches!(source, Source::Device(d) if Arc::ptr_eq(d, device)));
         if let Some(rdma) = &mut self.rdma {
             rdma.sweep();
         }

@@ -110,7 +110,7 @@ impl Socket {
         if let Role::Connected(conn) = &inner.role
             && conn.rx.len() < call.want.max(1)
             && !conn.rx_fin
-            && (conn.link.pending() || conn.rx.len() == 0 && conn.link.is_remote())
+            && (conn.link.pending() || conn.rx.is_empty() && conn.link.is_remote())
         {
             let source = conn.link.source();
             drop(inner);

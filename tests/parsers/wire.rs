@@ -1,7 +1,8 @@
 //! Frames of the control protocol.
 
 use netacc::control::wire::{
-    Answer, Frame, Hello, Host, MAX_FRAME, NotAFrame, PREFIX, Parsed, VERDICT_LEN, Verdict,
+    Answer, Door, Frame, Hello, Host, MAX_DOORS, MAX_FRAME, NotAFrame, PREFIX, Parsed, VERDICT_LEN,
+    Verdict,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

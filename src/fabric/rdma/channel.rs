@@ -457,7 +457,7 @@ impl Carrier for ChannelCarrier {
         self.channel.shut();
     }
 
-    fn rings(&self) -> Option<Arc<dyn RingSource>> {
-        Some(self.channel.engine.memory().clone())
+    fn rings(&self) -> Arc<dyn RingSource> {
+        self.channel.engine.memory().clone()
     }
 }

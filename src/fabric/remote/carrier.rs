@@ -87,6 +87,6 @@ pub trait Carrier: Send {
     fn is_idle(&self) -> bool;
     /// Closes it; nothing more comes of it.
     fn close(&mut self);
-    /// Where rings that it can move bytes from and to come from; `None`: any memory will do.
-    fn rings(&self) -> Option<Arc<dyn RingSource>>;
+    /// Where rings that it can move bytes from and to come from.
+    fn rings(&self) -> Arc<dyn RingSource>;
 }

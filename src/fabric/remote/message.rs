@@ -172,7 +172,7 @@ impl Immediate {
 
     /// The 32 bits.
     pub fn encode(&self) -> u32 {
-        self.produced / PRODUCED_UNIT << 16 | self.taken << 10 | self.freed / FREED_UNIT
+        (self.produced / PRODUCED_UNIT) << 16 | self.taken << 10 | (self.freed / FREED_UNIT)
     }
 
     /// What 32 bits say: any say something.

@@ -135,9 +135,7 @@ impl Remote {
             let got = self.produced.load(Ordering::Relaxed);
             // What was offered may be in use by the peer already.
             receiving.switch(got);
-            if let Some(source) = &source
-                && receiving.current().source != source.id()
-            {
+            if receiving.current().source != source.id() {
                 match source.ring(receiving.current().memory.size) {
                     Ok(ring) => {
                         receiving.add(got, Arc::new(ring));
@@ -308,7 +306,7 @@ impl Remote {
             }
             self.freed.store(freed, Ordering::Release);
             let mut memory = None;
-            let source = sending.carrier.as_ref().and_then(|c| c.rings());
+            let source = sending.carrier.as_ref().map(|c| c.rings());
             if let Some(source) = source
                 && sending.mirror().source != source.id()
             {
@@ -470,18 +468,17 @@ impl Remote {
     }
 
     /// The ring that receives is half full of what has come: a larger one may help.
-    fn consider_growth(&self, sending: &mut Sending, source: Option<Arc<dyn RingSource>>) {
+    fn consider_growth(&self, sending: &mut Sending) {
+        let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
+            return;
+        };
         let mut receiving = self.receiving.lock();
         let size = receiving.current().memory.size;
         if size >= self.sizes.most || !receiving.may_offer() {
             return;
         }
         let larger = (size * 4).min(self.sizes.most);
-        let ring = match source {
-            Some(source) => source.ring(larger),
-            None => super::plain::Plain.ring(larger),
-        };
-        if let Ok(ring) = ring {
+        if let Ok(ring) = source.ring(larger) {
             sending.queue.push_back(Message::Offer(ring.remote));
             receiving.offer(ring);
         }
@@ -537,14 +534,9 @@ impl Fabric for End {
             return None;
         }
         let offer = sending.offer.take()?;
-        let size = offer.size as usize;
-        let source = sending.carrier.as_ref().and_then(|c| c.rings());
-        let mirror = match source {
-            Some(source) => source.ring(size),
-            None => super::plain::Plain.ring(size),
-        };
+        let source = sending.carrier.as_ref().map(|c| c.rings())?;
         // Without memory for it: as before. The peer keeps its offer.
-        let mirror = mirror.ok()?;
+        let mirror = source.ring(offer.size as usize).ok()?;
         let memory = mirror.memory;
         sending.switch_to(written, mirror, offer);
         Some(memory)
@@ -570,8 +562,7 @@ impl Fabric for End {
                 return;
             }
             if held > size / 2 && (size as usize) < remote.sizes.most {
-                let source = sending.carrier.as_ref().and_then(|c| c.rings());
-                remote.consider_growth(&mut sending, source);
+                remote.consider_growth(&mut sending);
             }
             if to - sending.told_freed >= size / 4 {
                 // Ring bytes that are about to go tell it as well.
