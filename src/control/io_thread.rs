@@ -188,7 +188,9 @@ fn serve(runtime: &'static Runtime, index: usize) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&io.bell, &mut count);
         if !engines.is_empty() {
-            engines.iter().for_each(|engine| engine.take_events());
+            engines
+                .iter()
+                .for_each(|engine| engine.take_events(u32::MAX));
             crate::fabric::network::serve();
         }
     }
@@ -496,7 +498,7 @@ impl Source {
                 Some(Source::RdmaEvents(channel))
             }
             Source::Engine(engine) => {
-                engine.take_events();
+                engine.take_events(u32::MAX);
                 Some(Source::Engine(engine))
             }
             Source::Device(device) => control

@@ -68,7 +68,15 @@ struct Dialing {
     first: Option<Address>,
     /// When the present queue pair came to be.
     up_since: u64,
+    /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
+    /// waited for that, in nanoseconds.
+    nudge: Option<(u64, u64)>,
 }
+
+/// How long the peer has to answer on a new queue pair before it is spoken to again; doubled each time. Soft
+/// iWARP may leave the first message lying, if it comes as the queue pair is being connected, until another
+/// one comes.
+const NUDGE_NS: u64 = 10_000_000;
 
 /// Longest time for a connection to be made.
 const DIAL_NS: u64 = 4_000_000_000;
@@ -155,7 +163,11 @@ impl Session {
     /// See [`Source`].
     pub fn deadline(&self) -> Option<u64> {
         let given_up = self.dialing.line.map(|(_, at)| at);
-        given_up.into_iter().chain(self.dialing.again).min()
+        let nudge = self.dialing.nudge.map(|(at, _)| at);
+        [given_up, nudge, self.dialing.again]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// See [`Source`].
@@ -375,6 +387,11 @@ impl Session {
             }
             self.dialing.line = None;
             self.dial(control);
+        } else if let Some((at, pause)) = self.dialing.nudge
+            && at <= now
+        {
+            let waits = self.remote.nudge();
+            self.dialing.nudge = waits.then_some((now + 2 * pause, 2 * pause));
         } else if self.dialing.again.is_some_and(|at| at <= now) {
             self.dialing.next = 0;
             self.dial(control);
@@ -401,6 +418,7 @@ impl Session {
         }
         self.dialing.next = 0;
         self.dialing.up_since = now_ns();
+        self.dialing.nudge = Some((self.dialing.up_since + NUDGE_NS, NUDGE_NS));
         match self.dialing.first.take() {
             Some(address) => control.contact_made(&address, self.link.clone()),
             None => stats::add(&stats::global().carriers_resumed, 1),

@@ -22,7 +22,7 @@ use crate::poll::waiter::Waiter;
 
 /// How often an I/O thread looks while it keeps watch, in nanoseconds.
 pub const WATCH_NS: u64 = 200_000;
-/// Looks that find nothing before a watch ends.
+/// Looks that find no batch before a watch ends.
 const IDLE_LOOKS: u32 = 50;
 
 /// What raises events: the completion queues of a device.
@@ -259,12 +259,11 @@ impl Watch {
             // Nobody else has looked, or there was nothing.
             network.poll(None);
         }
-        let polls = network.polls.load(Ordering::Relaxed);
-        self.idle = match deferred || polls != self.polls {
+        self.polls = network.polls.load(Ordering::Relaxed);
+        self.idle = match deferred {
             true => 0,
             false => self.idle + 1,
         };
-        self.polls = polls;
         if self.idle < IDLE_LOOKS {
             return Some(WATCH_NS);
         }

@@ -62,6 +62,7 @@ impl Tx {
                 && let Some(ring) = link.fabric.grow(self.written)
             {
                 self.ring = ring;
+                link.stats.ring_size.store(ring.size as u64, Ordering::Relaxed);
             }
         }
         self.ring.size.saturating_sub(used as usize)

@@ -124,16 +124,19 @@ impl Cq {
         check("ibv_req_notify_cq", result)
     }
 
-    /// Takes the events in, so that the descriptor is no longer readable; returns how many there were.
-    /// An event disarms the queue.
+    /// Takes up to `most` events in; after the last one the descriptor is no longer readable. Returns how many
+    /// there were. An event disarms the queue.
     ///
     /// # Errors
     /// The kernel's, other than that there is none.
-    pub fn take_events(&self) -> Result<u32, Error> {
+    pub fn take_events(&self, most: u32) -> Result<u32, Error> {
         let _inside = Inside::enter();
         let api = self.device.api();
         let mut count = 0;
         let end = loop {
+            if count == most {
+                break Ok(count);
+            }
             let (mut cq, mut context) = (core::ptr::null_mut(), core::ptr::null_mut());
             // SAFETY: a channel that lives and is not blocking; the only queue on it is this one.
             let result = unsafe {

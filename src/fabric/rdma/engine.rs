@@ -158,10 +158,12 @@ impl Engine {
         let _ = self.home.set((epfd, data));
     }
 
-    /// The descriptor has input: the queue is no longer armed.
-    pub fn take_events(&self) {
+    /// The descriptor has input, up to `most` events of which are taken: the queue is no longer armed. The caller gathers, then has somebody arm it.
+    pub fn take_events(&self, most: u32) {
+        let taken = self.cq.take_events(most);
+        // Afterwards: an event that was taken here may be that of an arming by somebody else meanwhile.
         self.armed.store(false, Ordering::SeqCst);
-        if self.cq.take_events().is_err() {
+        if taken.is_err() {
             self.fail();
         }
     }
@@ -202,7 +204,8 @@ impl network::Engine for Engine {
 
     fn take_event(&self) {
         if self.armed.load(Ordering::Relaxed) {
-            self.take_events();
+            // There is one, as a rule; the I/O thread takes what is left.
+            self.take_events(1);
         }
     }
 

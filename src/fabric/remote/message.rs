@@ -62,6 +62,8 @@ pub enum Message {
     Pong,
     /// My carrier is broken: begin another one. (On the connection itself.)
     Broken,
+    /// I found your ring full: a larger one would help.
+    Full,
 }
 
 /// The bytes are no message.
@@ -87,6 +89,7 @@ impl Message {
             Message::Ping => (5, 0, 0, none),
             Message::Pong => (6, 0, 0, none),
             Message::Broken => (7, 0, 0, none),
+            Message::Full => (8, 0, 0, none),
         };
         let mut out = [0; MESSAGE];
         out[0] = kind;
@@ -130,6 +133,7 @@ impl Message {
             5 => Message::Ping,
             6 => Message::Pong,
             7 => Message::Broken,
+            8 => Message::Full,
             _ => return Err(NotAMessage),
         };
         if message.encode(word(4)) == *bytes {

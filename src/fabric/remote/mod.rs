@@ -65,7 +65,7 @@ pub struct Remote {
     broken: AtomicBool,
     /// Something came from the peer since this was last taken back.
     heard: AtomicBool,
-    /// What was posted when the last ping went out.
+    /// What was posted when the last ping went out; `u64::MAX`: none on this carrier.
     asked: AtomicU64,
     /// The peer is known to have taken in all that was posted before.
     confirmed: AtomicU64,
@@ -100,7 +100,7 @@ impl Remote {
             dirty: AtomicBool::new(false),
             broken: AtomicBool::new(true),
             heard: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
+            asked: AtomicU64::new(u64::MAX),
             confirmed: AtomicU64::new(0),
             carriers: AtomicU64::new(0),
             receiving: Mutex::new(Receiving::new(source.ring(sizes.first)?)),
@@ -236,7 +236,17 @@ impl Remote {
             }
             Message::Pong => {
                 let asked = self.asked.load(Ordering::Relaxed);
-                self.confirmed.fetch_max(asked, Ordering::Release);
+                if asked != u64::MAX {
+                    self.confirmed.fetch_max(asked, Ordering::Release);
+                }
+            }
+            Message::Full => {
+                let mut sending = self.sending.lock();
+                if sending.id == id && sending.resumed {
+                    self.grow_ring(&mut sending);
+                    drop(sending);
+                    self.flush();
+                }
             }
             Message::Broken | Message::Resume { .. } => {}
         }
@@ -319,6 +329,7 @@ impl Remote {
                 }
             }
             sending.go_on(got, ring);
+            self.asked.store(u64::MAX, Ordering::Relaxed);
             let outcome = sending.flush(self.released.load(Ordering::Relaxed));
             Ok((outcome, memory))
         })?;
@@ -408,7 +419,8 @@ impl Remote {
             }
             let freed = self.released.load(Ordering::Relaxed);
             let mut outcome = sending.flush(freed);
-            if outcome == Posted::Done {
+            let asked = self.asked.load(Ordering::Relaxed) == sending.posted;
+            if outcome == Posted::Done && !asked {
                 self.asked.store(sending.posted, Ordering::Relaxed);
                 sending.queue.push_back(Message::Ping);
                 outcome = sending.flush(freed);
@@ -416,6 +428,21 @@ impl Remote {
             (sending.id, outcome)
         };
         self.settle(id, outcome);
+    }
+
+    /// Says something on a carrier on which the peer has not answered yet. False if it has, or there is none.
+    pub fn nudge(self: &Arc<Self>) -> bool {
+        let (id, outcome) = {
+            let mut sending = self.sending.lock();
+            if sending.resumed || sending.carrier.is_none() {
+                return false;
+            }
+            sending.queue.push_back(Message::Ping);
+            let freed = self.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        self.settle(id, outcome);
+        true
     }
 
     /// The number of the carrier in use, or of the last one.
@@ -467,8 +494,8 @@ impl Remote {
         }
     }
 
-    /// The ring that receives is half full of what has come: a larger one may help.
-    fn consider_growth(&self, sending: &mut Sending) {
+    /// Offers the peer a larger ring.
+    fn grow_ring(&self, sending: &mut Sending) {
         let Some(source) = sending.carrier.as_ref().map(|c| c.rings()) else {
             return;
         };
@@ -542,14 +569,29 @@ impl Fabric for End {
         Some(memory)
     }
 
+    fn want_space(&self) {
+        let remote = &self.0;
+        let (id, outcome) = {
+            let mut sending = remote.sending.lock();
+            // Once for each ring.
+            let size = sending.mirror().memory.size;
+            if !sending.resumed || sending.asked_at == size || size >= remote.sizes.most {
+                return;
+            }
+            sending.asked_at = size;
+            sending.queue.push_back(Message::Full);
+            let freed = remote.released.load(Ordering::Relaxed);
+            (sending.id, sending.flush(freed))
+        };
+        remote.settle(id, outcome);
+    }
+
     fn produced(&self) -> u64 {
         self.0.produced.load(Ordering::Acquire)
     }
 
     fn release(&self, to: u64) {
         let remote = &self.0;
-        let held =
-            remote.produced.load(Ordering::Relaxed) - remote.released.load(Ordering::Relaxed);
         remote.released.store(to, Ordering::Release);
         let size = {
             let mut receiving = remote.receiving.lock();
@@ -560,9 +602,6 @@ impl Fabric for End {
             let mut sending = remote.sending.lock();
             if !sending.resumed {
                 return;
-            }
-            if held > size / 2 && (size as usize) < remote.sizes.most {
-                remote.consider_growth(&mut sending);
             }
             if to - sending.told_freed >= size / 4 {
                 // Ring bytes that are about to go tell it as well.

@@ -28,6 +28,8 @@ pub struct Sending {
     mirrors: VecDeque<(u64, Arc<Ring>)>,
     /// Where the posts go.
     peer_ring: RemoteRing,
+    /// Size of the ring for which the peer was told that it is full; 0: of none.
+    pub asked_at: usize,
     /// A ring that the peer offers.
     pub offer: Option<RemoteRing>,
     /// From this cursor on posts go to that ring.
@@ -48,6 +50,7 @@ impl Sending {
             queue: VecDeque::new(),
             peer_ring: mirror.remote,
             mirrors: VecDeque::from([(0, Arc::new(mirror))]),
+            asked_at: 0,
             offer: None,
             switch: None,
         }
@@ -86,6 +89,7 @@ impl Sending {
         self.switch = None;
         self.offer = None;
         self.resumed = true;
+        self.asked_at = 0;
     }
 
     /// Puts `mirror` in the place of all others, with the bytes from `from` on.

@@ -130,6 +130,29 @@ fn descriptors_are_high_and_hidden_from_the_application() {
     }
 }
 
+/// What this process holds: descriptors, mappings, and what the kernel counts on all devices.
+fn held() -> (usize, usize, String) {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let shared = maps.lines().filter(|line| line.contains("netacc-rdma"));
+    let resources = Guest::local().must("rdma resource show");
+    (fds, shared.count(), resources)
+}
+
+#[test]
+fn connections_leave_nothing_behind() {
+    drop(Pair::connect());
+    let before = held();
+    println!("{before:?}");
+    for round in 0..30 {
+        let pair = Pair::connect();
+        if round % 2 == 0 {
+            pair.connector.qp.id().disconnect().unwrap();
+        }
+    }
+    assert_eq!(held(), before);
+}
+
 #[test]
 fn a_port_that_goes_down_and_up_is_noticed() {
     let pair = Pair::connect();
