@@ -31,6 +31,7 @@ def arguments():
     options.add_argument("--rooms", default=",".join(ROOMS), help="of " + ",".join(ROOMS))
     options.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     options.add_argument("--verdict", action="store_true", help="fail when a figure is below what must hold")
+    options.add_argument("--mtu", type=int, default=1500, help="of the wires, e.g. 9000")
     options.add_argument("--time-limit", type=float, default=1500, metavar="S", help="for each device")
     args = options.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 3)
@@ -60,14 +61,14 @@ def compare(args, device, bin_dir, library):
              "--rounds", args.rounds, "--seconds", args.seconds, *(["--quick"] if args.quick else [])]
     command = " ".join(guests.quote(str(word)) for word in words)
     command = f'PYTHONPATH={guests.quote(str(SCRIPTS))} {command} --report "$LAB_DIR/out/a/report.json"'
-    run = guests.Run(uml, uml.prepare(), device, SCRIPTS.parent)
+    run = guests.Run(uml, uml.prepare(), device, SCRIPTS.parent, mtu=args.mtu)
     progress(f"{device}: booting two guests")
     begun = time.monotonic()
     code = guests.run_command(run, command, begun + args.time_limit, keep=logs)
     if code or not found.exists():
         raise Failure(f"the comparison in guest a ended with exit code {code}; logs are in {logs}")
     progress(f"{device}: done after {time.monotonic() - begun:.0f} s")
-    return json.loads(found.read_text())
+    return {"mtu": args.mtu, **json.loads(found.read_text())}
 
 
 def main():

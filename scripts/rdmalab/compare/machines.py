@@ -119,18 +119,29 @@ class Program:
             time.sleep(0.03)
 
     def finish(self, limit, during=None):
-        """Waits for its success: its output. `during` is called while it runs, unless it is done in no time."""
-        code = self.code(0.3)
-        if code is None and during:
-            during()
+        """Waits for its success: its output. `during` looks at it while it runs, again and again until it finds
+        nothing to complain of (Failed)."""
+        code, complaint = self.code(0.3), None
+        deadline = time.monotonic() + limit
+        while code is None and during:
+            try:
+                complaint = during()
+                break
+            except Failed as failure:
+                complaint = failure
+            if time.monotonic() > deadline:
+                break
+            code = self.code(0.2)
         if code is None:
-            code = self.code(limit)
+            code = self.code(max(0, deadline - time.monotonic()))
         if code is None:
             words = last_words(self.said())
             self.stop(signal.SIGKILL, 10)
             raise Failed(f"{self.name} did not end within {limit:g} s: {words}")
         if code:
             raise Failed(f"{self.name} {ending(code)}: {last_words(self.said())}")
+        if complaint:
+            raise complaint
         return self.output()
 
 

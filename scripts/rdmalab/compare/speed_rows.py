@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 from rdmalab.compare import turns
 from rdmalab.compare.carriers import PORTS
@@ -35,13 +34,13 @@ def peer_run(lab, carrier, options, seconds):
 
 def client_figures(lab, client, carrier, seconds):
     """What the client found, and, before it may end, what carried it."""
-    time.sleep(min(0.3, seconds / 2))
-    if observe := lab.observer(carrier):
-        observe()
+    # It holds its connection until it is released.
     client.wait_for("{", seconds + 15)
     verdict = json.loads(client.output())
     if not verdict["ok"]:
         raise Failed(f"speed-client: {verdict.get('error', 'the end of the stream was lost')}")
+    if observe := lab.observer(carrier):
+        observe()
     if carrier == "netacc" and not lab.a.counters(lab, client.pid).get("connected_rdma"):
         raise Failed("the connection was not on RDMA")
     rate = verdict.get("mb_per_second", verdict["per_second"])

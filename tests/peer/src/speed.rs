@@ -97,12 +97,11 @@ pub fn client(args: &Args) -> ! {
         let fd = socket(addr)?;
         sys::connect(fd, addr)?;
         let time = Duration::from_millis(time).as_nanos() as u64;
-        let report = match args.has("sink") {
+        // The connection ends with the process, so that it can be looked at while the process holds.
+        match args.has("sink") {
             true => stream(fd, size, time),
             false => ping_pong(fd, size, time),
-        }?;
-        sys::close(fd)?;
-        Ok(report)
+        }
     };
     let report = measure().unwrap_or_else(|e| json!({"ok": false, "error": e.to_string()}));
     verdict::finish(report, args.has("hold"))
