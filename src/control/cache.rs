@@ -22,7 +22,8 @@ pub fn key(address: &Address) -> Key {
 const FIRST_TTL_NS: u64 = 1_000_000_000;
 
 enum Known {
-    Linked(Vec<Arc<Link>>),
+    /// By these links; `enough`: a further one could not be made.
+    Linked { links: Vec<Arc<Link>>, enough: bool },
     NotUs {
         until_ns: u64,
         ttl_ns: u64,
@@ -32,8 +33,9 @@ enum Known {
 
 /// Answer of [`Cache::look`].
 pub enum Look {
-    /// Links to the process that listens there.
-    Linked(Vec<Arc<Link>>),
+    /// Links to the process that listens there, and whether there will be no more of them: they are to carry
+    /// what comes, however much they carry already.
+    Linked(Vec<Arc<Link>>, bool),
     /// It was found not to be NetACC, for this reason.
     NotUs(Reason),
     /// Not known, or no longer.
@@ -50,12 +52,14 @@ impl Cache {
     /// What is known of `key`.
     pub fn look(&mut self, key: &Key) -> Look {
         match self.known.get_mut(key) {
-            Some(Known::Linked(links)) => {
+            Some(Known::Linked { links, enough }) => {
+                let before = links.len();
                 links.retain(|l| !l.is_dead());
+                *enough &= links.len() == before;
                 if links.is_empty() {
                     Look::Unknown
                 } else {
-                    Look::Linked(links.clone())
+                    Look::Linked(links.clone(), *enough)
                 }
             }
             Some(Known::NotUs {
@@ -68,16 +72,18 @@ impl Cache {
     /// A link to `key` was made.
     pub fn linked(&mut self, key: Key, link: Arc<Link>) {
         match self.known.get_mut(&key) {
-            Some(Known::Linked(links)) => links.push(link),
+            Some(Known::Linked { links, .. }) => links.push(link),
             _ => {
-                self.known.insert(key, Known::Linked(vec![link]));
+                let links = vec![link];
+                let enough = false;
+                self.known.insert(key, Known::Linked { links, enough });
             }
         }
     }
 
     /// The process that listens at `key` does not know `link`: it is not the one that was linked.
     pub fn unlinked(&mut self, key: &Key, link: &Arc<Link>) {
-        if let Some(Known::Linked(links)) = self.known.get_mut(key) {
+        if let Some(Known::Linked { links, .. }) = self.known.get_mut(key) {
             links.retain(|l| !Arc::ptr_eq(l, link));
         }
     }
@@ -86,17 +92,24 @@ impl Cache {
     pub fn dead(&mut self) -> Vec<Arc<Link>> {
         let mut dead = Vec::new();
         for known in self.known.values_mut() {
-            if let Known::Linked(links) = known {
+            if let Known::Linked { links, .. } = known {
                 dead.extend(links.extract_if(.., |l| l.is_dead()));
             }
         }
         self.known
-            .retain(|_, known| !matches!(known, Known::Linked(links) if links.is_empty()));
+            .retain(|_, known| !matches!(known, Known::Linked { links, .. } if links.is_empty()));
         dead
     }
 
-    /// `key` was found not to be NetACC; remembered for at most `max_ttl_ns`.
+    /// No link to `key` could be made; remembered for at most `max_ttl_ns`. If there are links to it already, these
+    /// have to do.
     pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
+        if let Some(Known::Linked { links, enough }) = self.known.get_mut(&key)
+            && links.iter().any(|link| !link.is_dead())
+        {
+            *enough = true;
+            return;
+        }
         let ttl_ns = match self.known.get(&key) {
             Some(Known::NotUs { ttl_ns, .. }) => ttl_ns.saturating_mul(2),
             _ => FIRST_TTL_NS,
@@ -119,12 +132,12 @@ impl Cache {
         if self.known.len() > MOST {
             let now = now_ns();
             self.known.retain(|_, known| match known {
-                Known::Linked(links) => links.iter().any(|l| !l.is_dead()),
+                Known::Linked { links, .. } => links.iter().any(|l| !l.is_dead()),
                 Known::NotUs { until_ns, .. } => *until_ns > now,
             });
             if self.known.len() > MOST {
                 self.known
-                    .retain(|_, known| matches!(known, Known::Linked(_)));
+                    .retain(|_, known| matches!(known, Known::Linked { .. }));
             }
         }
     }

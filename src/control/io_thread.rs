@@ -325,9 +325,12 @@ impl Control {
         Some(EXIT_LOOK)
     }
 
-    /// All that is looked after.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.values()
+    /// All sessions.
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.sources.values_mut().filter_map(|source| match source {
+            Source::Session(session) => Some(&mut **session),
+            _ => None,
+        })
     }
 
     /// What is looked after under `key`.

@@ -21,7 +21,7 @@ use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
 use crate::fabric::remote::carrier::Posted;
 use crate::fabric::remote::message::Message;
-use crate::fabric::remote::{End, Hub, Remote, RingSizes};
+use crate::fabric::remote::{End, Hub, MOST_PAYLOAD, Remote, RingSizes};
 use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token};
 use crate::real::sys::{Errno, InternalFd, now_ns};
@@ -59,13 +59,16 @@ struct Dialing {
     doors: Vec<Door>,
     /// The next one to try.
     next: usize,
+    /// How often all of them were tried in vain.
+    rounds: u32,
     /// The line that is being made, and when it is given up.
     line: Option<(u64, u64)>,
     /// When to try again, and how long was waited for that, in nanoseconds.
     again: Option<u64>,
     pause: u64,
-    /// The destination whose first contact waits for the outcome.
+    /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
     first: Option<Address>,
+    first_until: u64,
     /// When the present queue pair came to be.
     up_since: u64,
     /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
@@ -78,8 +81,13 @@ struct Dialing {
 /// one comes.
 const NUDGE_NS: u64 = 10_000_000;
 
-/// Longest time for a connection to be made.
+/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
+/// iWARP chooses a local port that may be taken).
+const ROUNDS: u32 = 3;
+/// Longest time for a connection to be made, and for a first contact to be held up by that: the application's
+/// connect waits for it.
 const DIAL_NS: u64 = 4_000_000_000;
+const FIRST_NS: u64 = 3_000_000_000;
 /// Shortest and longest pause before another try.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
 /// A queue pair that held for so long was a good one.
@@ -138,7 +146,8 @@ impl Session {
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let sizes = ring_sizes(&runtime.config);
         let remote = Remote::new(runtime, kind, sizes, &Plain)?;
-        let terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        let mut terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        terms.msg_size = terms.msg_size.min(MOST_PAYLOAD);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
         runtime.network.join();
@@ -329,6 +338,7 @@ impl Session {
     pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
         self.dialing.doors = doors;
         self.dialing.first = Some(first);
+        self.dialing.first_until = now_ns() + FIRST_NS;
         self.dial(control);
     }
 
@@ -336,12 +346,27 @@ impl Session {
     fn dial(&mut self, control: &mut Control) {
         self.dialing.again = None;
         let (token, scope) = (*self.link.token(), self.scope());
+        if self.dialing.next >= self.dialing.doors.len() {
+            self.dialing.rounds += 1;
+            let waits = self.dialing.first.is_some() && now_ns() < self.dialing.first_until;
+            if waits && self.dialing.rounds < ROUNDS {
+                self.dialing.next = 0;
+            }
+        }
         while let Some(door) = self.dialing.doors.get(self.dialing.next) {
+            if self.dialing.first.is_some() && now_ns() >= self.dialing.first_until {
+                break;
+            }
             self.dialing.next += 1;
             let Some(rdma) = control.rdma() else { break };
             match rdma.dial(door, scope, token) {
                 Ok(line) => {
-                    self.dialing.line = Some((line, now_ns() + DIAL_NS));
+                    let until = now_ns() + DIAL_NS;
+                    let until = match self.dialing.first {
+                        Some(_) => until.min(self.dialing.first_until),
+                        None => until,
+                    };
+                    self.dialing.line = Some((line, until));
                     return;
                 }
                 Err(error) => {
@@ -471,12 +496,14 @@ impl Control {
         };
         if now >= self.next_beat {
             self.next_beat = now + pace;
-            for key in self.sessions.values().copied().collect::<Vec<_>>() {
-                self.with_session(key, |session, control| {
-                    if !session.beat(control.runtime) {
-                        session.link.retire(Errno::CONNRESET, false);
-                    }
-                });
+            let runtime = self.runtime;
+            let over: Vec<Token> = self
+                .sessions_mut()
+                .filter_map(|session| (!session.beat(runtime)).then(|| *session.link.token()))
+                .collect();
+            for link in over {
+                // Its turn finds the link dead.
+                self.with_session_of(&link, |_, _| {});
             }
         }
         Some(Duration::from_nanos(self.next_beat.saturating_sub(now)))
@@ -485,10 +512,8 @@ impl Control {
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
         let mut settled = true;
-        for source in self.sources() {
-            if let Source::Session(session) = source
-                && !session.remote.is_settled()
-            {
+        for session in self.sessions_mut() {
+            if !session.remote.is_settled() {
                 session.remote.ping();
                 settled = false;
             }

@@ -20,10 +20,13 @@ use rustix::fd::BorrowedFd;
 use super::remote::Remote;
 use crate::poll::waiter::Waiter;
 
-/// How often an I/O thread looks while it keeps watch, in nanoseconds.
-pub const WATCH_NS: u64 = 200_000;
+/// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found a batch that
+/// the application had left lying, doubling up to the second while the application sends what it collects.
+const WATCH_NS: (u64, u64) = (200_000, 8_000_000);
 /// Looks that find no batch before a watch ends.
-const IDLE_LOOKS: u32 = 50;
+const IDLE_LOOKS: u32 = 8;
+/// How many turns of an event loop a batch is held back while there is more to do.
+const HOLD_TURNS: u32 = 3;
 
 /// What raises events: the completion queues of a device.
 pub trait Engine: Send + Sync {
@@ -56,6 +59,10 @@ pub struct Network {
     /// Ends with bytes that wait for a flush.
     deferred: Mutex<Vec<Arc<Remote>>>,
     has_deferred: AtomicBool,
+    /// Turns for which what is deferred was held back.
+    held: AtomicU32,
+    /// Flushes by threads of the application.
+    flushes: AtomicU64,
     watched: AtomicBool,
     polls: AtomicU64,
     /// All ends that ever were.
@@ -138,7 +145,20 @@ pub fn flush() {
     if let Some(network) = network()
         && network.has_deferred.load(Ordering::Relaxed)
     {
+        network.flushes.fetch_add(1, Ordering::Relaxed);
         network.flush();
+    }
+}
+
+/// The application comes back, and there is more for it to do at once: what was collected may be joined by what
+/// comes of that, for a few turns.
+#[inline]
+pub fn flush_or_hold() {
+    if let Some(network) = network()
+        && network.has_deferred.load(Ordering::Relaxed)
+        && network.held.fetch_add(1, Ordering::Relaxed) >= HOLD_TURNS
+    {
+        flush();
     }
 }
 
@@ -226,6 +246,7 @@ impl Network {
 
     #[cold]
     fn flush(&self) {
+        self.held.store(0, Ordering::Relaxed);
         self.has_deferred.store(false, Ordering::SeqCst);
         let deferred = core::mem::take(&mut *self.deferred.lock());
         for remote in deferred {
@@ -238,7 +259,9 @@ impl Network {
 #[derive(Default)]
 pub struct Watch {
     polls: u64,
+    flushes: u64,
     idle: u32,
+    pause: u64,
 }
 
 impl Watch {
@@ -250,22 +273,29 @@ impl Watch {
             network.poll(None);
             network.arm();
             network.poll(None);
+            self.pause = WATCH_NS.0;
             return None;
         }
-        if deferred {
+        let flushes = network.flushes.load(Ordering::Relaxed);
+        let flushed = flushes != core::mem::replace(&mut self.flushes, flushes);
+        if deferred && !flushed {
+            // The application has not come back since the last look.
             network.flush();
+            self.pause = WATCH_NS.0;
+        } else {
+            self.pause = (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1);
         }
         if network.polls.load(Ordering::Relaxed) == self.polls {
             // Nobody else has looked, or there was nothing.
             network.poll(None);
         }
         self.polls = network.polls.load(Ordering::Relaxed);
-        self.idle = match deferred {
+        self.idle = match deferred || flushed {
             true => 0,
             false => self.idle + 1,
         };
         if self.idle < IDLE_LOOKS {
-            return Some(WATCH_NS);
+            return Some(self.pause);
         }
         self.idle = 0;
         network.watched.store(false, Ordering::SeqCst);
@@ -274,7 +304,7 @@ impl Watch {
         if network.has_deferred.load(Ordering::SeqCst) {
             // Whoever deferred it may have relied on the watch.
             network.watched.store(true, Ordering::SeqCst);
-            return Some(WATCH_NS);
+            return Some(WATCH_NS.0);
         }
         None
     }

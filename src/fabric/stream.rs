@@ -16,6 +16,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::plain::Plain;
+use super::remote::MOST_PAYLOAD;
 use super::remote::carrier::{Batch, Carrier, Posted, RingSource};
 use super::remote::message::{MESSAGE, Message, Progress};
 use crate::conn::Violation;
@@ -24,6 +25,7 @@ use crate::real::sys::{Errno, InternalFd};
 const HEAD: usize = 8 + MESSAGE;
 /// The most ring bytes in one frame.
 const MOST: u64 = 256 << 10;
+const _: () = assert!(MOST > MOST_PAYLOAD as u64);
 
 /// What is still to be written.
 enum Part {

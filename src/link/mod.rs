@@ -292,14 +292,20 @@ impl Link {
         }
     }
 
-    /// Opens a connection under an id of our choice (the connecting end). `None`: it is full or dead.
-    pub fn open(self: &Arc<Self>, socket: &'static Socket) -> Option<u32> {
+    /// Opens a connection under an id of our choice (the connecting end), `beyond` the number that was agreed on if
+    /// need be. `None`: it is full or dead.
+    pub fn open(self: &Arc<Self>, socket: &'static Socket, beyond: bool) -> Option<u32> {
         let mut rx = self.rx.lock();
         // Under the lock: a link that is retired later tells this connection too.
         if self.is_dead() {
             return None;
         }
-        let id = rx.conns.open(socket, self.terms.max_conns)?;
+        let most = if beyond {
+            u32::MAX
+        } else {
+            self.terms.max_conns
+        };
+        let id = rx.conns.open(socket, most)?;
         self.count(&rx, 1);
         drop(rx);
         // The caller holds the socket's lock: what was missed meanwhile is for the I/O thread.

@@ -102,6 +102,11 @@ impl Header {
     pub fn span(&self) -> usize {
         span(self.len as usize)
     }
+
+    /// Ring bytes that the record takes which begins with such a header, one of our own.
+    pub fn span_of(header: &[u8; HEADER]) -> usize {
+        span(u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize)
+    }
 }
 
 /// Ring bytes that a record with `payload` bytes takes.

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Slots in a list: how many records may be referenced at a time.
+/// Slots in a list: how many records may be referenced at a time. Memory for them is touched as it is used.
 pub const COUNT: u32 = 8192;
 
 /// The done marks, shared between readers and the demultiplexer.
@@ -19,7 +19,7 @@ impl Slots {
     /// All free.
     pub fn new() -> Self {
         Slots {
-            done: (0..COUNT).map(|_| AtomicU32::new(0)).collect(),
+            done: bytemuck::zeroed_slice_box(COUNT as usize),
         }
     }
 
@@ -48,7 +48,7 @@ impl Default for Slots {
     }
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, bytemuck::Zeroable)]
 struct Open {
     end: u64,
     conn: u32,
@@ -66,7 +66,7 @@ impl OpenRecords {
     /// None open.
     pub fn new() -> Self {
         OpenRecords {
-            records: vec![Open::default(); COUNT as usize].into(),
+            records: bytemuck::zeroed_slice_box(COUNT as usize),
             first: 0,
             next: 0,
             freed: 0,

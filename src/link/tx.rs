@@ -11,8 +11,11 @@ use crate::fabric::RingMemory;
 use crate::socket::Socket;
 use crate::stats;
 
-/// Ring bytes that data never takes, so that window grants and closes get through a full ring.
-const RESERVE: usize = 4096;
+/// Ring bytes that data never takes, so that window grants and closes get through a full ring of `size`
+/// bytes: less in small ones, for what a peer keeps of a ring leaves no more than a quarter of it for sure.
+fn reserve(size: usize) -> usize {
+    (size / 16).min(4096)
+}
 
 /// A record without stream bytes that found no room.
 struct Owed {
@@ -62,7 +65,9 @@ impl Tx {
                 && let Some(ring) = link.fabric.grow(self.written)
             {
                 self.ring = ring;
-                link.stats.ring_size.store(ring.size as u64, Ordering::Relaxed);
+                link.stats
+                    .ring_size
+                    .store(ring.size as u64, Ordering::Relaxed);
             }
         }
         self.ring.size.saturating_sub(used as usize)
@@ -101,8 +106,9 @@ impl Tx {
         let mut sent = 0;
         while sent < max {
             let want = (max - sent).min(largest);
-            let free = self.free(link, span(want) + RESERVE);
-            let room = free.saturating_sub(RESERVE + HEADER) & !(super::record::ALIGN - 1);
+            let free = self.free(link, span(want) + reserve(self.ring.size));
+            let room =
+                free.saturating_sub(reserve(self.ring.size) + HEADER) & !(super::record::ALIGN - 1);
             // A shred of a large write is not worth a record of its own.
             if room < want.min(512) {
                 break;
@@ -166,7 +172,7 @@ impl Tx {
 
     /// Whether there is room for data and nothing is owed that cannot go.
     pub fn has_room(&mut self, link: &Link) -> bool {
-        let enough = 2 * RESERVE.max(self.ring.size / 8);
+        let enough = 2 * reserve(self.ring.size).max(self.ring.size / 8);
         self.free(link, enough) >= enough
     }
 

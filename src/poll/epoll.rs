@@ -26,7 +26,7 @@ use crate::stats;
 
 /// The kernel's descriptors get a look this often while accelerated ones keep a set busy: the first
 /// figure while looks find something, doubling up to the second while they do not.
-const KERNEL_LOOK_NS: (u64, u64) = (50_000, 400_000);
+const KERNEL_LOOK_NS: (u64, u64) = (50_000, 1_600_000);
 
 /// The data under which the bell is registered in the kernel's epoll: an address of ours, which
 /// the application has no reason to use.
@@ -371,11 +371,15 @@ impl EpollSet {
         mask: *const sigset_t,
     ) -> Result<usize, Errno> {
         stats::add(&stats::global().epoll_waits, 1);
-        network::flush();
         let spin_max = crate::runtime::spin_ns();
         loop {
             self.take_in(waiter);
             let found = self.ready.collect(events);
+            if found > 0 {
+                network::flush_or_hold();
+            } else {
+                network::flush();
+            }
             if found > 0 || only_look {
                 return Ok(found + self.look_at_kernel(epfd, events, found, only_look));
             }

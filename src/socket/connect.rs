@@ -30,7 +30,7 @@ use crate::runtime::{self, Runtime};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
 /// First contacts that one connect waits for: each may find the links full that it made.
-const TRIES: usize = 4;
+const TRIES: usize = 64;
 
 /// What became of a connect.
 pub enum Outcome {
@@ -154,11 +154,16 @@ impl Socket {
         match look {
             Look::NotUs(reason) => Road::Kernel(reason),
             Look::Unknown => Road::Contact,
-            Look::Linked(links) => {
-                let opened = links
-                    .into_iter()
-                    .find_map(|link| link.open(self).map(|id| (link, id)));
-                opened.map_or(Road::Contact, |(link, id)| Road::Link(link, id))
+            Look::Linked(links, enough) => {
+                let open = |beyond| {
+                    let open = |link: &Arc<Link>| Some((link.clone(), link.open(self, beyond)?));
+                    links.iter().find_map(open)
+                };
+                match open(false).or_else(|| enough.then(|| open(true)).flatten()) {
+                    Some((link, id)) => Road::Link(link, id),
+                    None if enough => Road::Kernel(Reason::LinkLimit),
+                    None => Road::Contact,
+                }
             }
         }
     }

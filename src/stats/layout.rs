@@ -15,7 +15,7 @@ pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
 pub const LAYOUT: u32 = 3;
 /// Links that a page can show.
-pub const LINK_SLOTS: usize = 64;
+pub const LINK_SLOTS: usize = 2048;
 /// Connections that a page can show; more are counted in [`Global`] only.
 pub const CONN_SLOTS: usize = 4096;
 

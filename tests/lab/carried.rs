@@ -9,7 +9,7 @@ use crate::guest::{Guest, Remote, port};
 use crate::net;
 
 /// What carries a preloaded program's connections to another machine, as its counters call it.
-const CARRIER: &str = "tcp";
+const CARRIER: &str = "rdma";
 
 /// Asserts that the library counted at least `count` connections of `kind` with the expected carrier.
 fn assert_carried(program: &Remote, kind: &str, count: u64) {

@@ -25,7 +25,6 @@ struct Record {
     kind: u8,
     conn: u32,
     len: u32,
-    reserved: u8,
     fill: u8,
 }
 
@@ -35,7 +34,6 @@ impl Record {
             kind: kind as u8,
             conn: conn as u32,
             len: len as u32,
-            reserved: 0,
             fill,
         }
     }
@@ -47,7 +45,6 @@ impl Record {
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.conn.to_le_bytes());
         bytes[8] = self.kind;
-        bytes[12] = self.reserved;
         bytes[HEADER..HEADER + payload].fill(self.fill);
         bytes
     }
@@ -283,24 +280,22 @@ enum Crime {
 }
 
 fn crime() -> impl Strategy<Value = Crime> {
-    let record = |kind: u8, len: u32, reserved: u8| {
+    let record = |kind: u8, len: u32| {
         Crime::Record(Record {
             kind,
             conn: 0,
             len,
-            reserved,
             fill: 1,
         })
     };
     prop_oneof![
-        (6..=u8::MAX).prop_map(move |kind| record(kind, 0, 0)),
-        Just(record(0, 0, 0)),
-        (1..=5u8, 1..=u8::MAX).prop_map(move |(kind, reserved)| record(kind, 8, reserved)),
-        Just(record(Kind::Data as u8, 0, 0)),
-        (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len, 0)),
+        (6..=u8::MAX).prop_map(move |kind| record(kind, 0)),
+        Just(record(0, 0)),
+        Just(record(Kind::Data as u8, 0)),
+        (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len)),
         (prop::sample::select(vec![2u8, 3, 5]), 1..=u32::MAX)
-            .prop_map(move |(kind, len)| record(kind, len, 0)),
-        prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len, 0)),
+            .prop_map(move |(kind, len)| record(kind, len)),
+        prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len)),
         (0..CONNS).prop_map(|conn| Crime::Beyond { conn }),
         (0..CONNS, any::<bool>()).prop_map(|(conn, close)| Crime::AfterEnd { conn, close }),
         (0..CONNS, 1..64u64).prop_map(|(conn, missing)| Crime::Torn { conn, missing }),

@@ -35,7 +35,8 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         Just(Verdict::Plain),
         Just(Verdict::Version),
         Just(Verdict::Fabric),
-        Just(Verdict::Resources)
+        Just(Verdict::Resources),
+        Just(Verdict::Route)
     ]
 }
 

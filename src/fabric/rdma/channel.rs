@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use super::engine::Engine;
 use super::memory::region_of;
-use crate::fabric::remote::Remote;
 use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
+use crate::fabric::remote::{MOST_PAYLOAD, Remote};
 use crate::stats;
 use crate::verbs::Error;
 use crate::verbs::cm::CmId;
@@ -23,7 +23,7 @@ const RESERVE: u32 = 2;
 
 /// Most ring bytes of one batch: the peer works on it while the next one is being collected.
 const BATCH: u64 = 256 << 10;
-const _: () = assert!(BATCH <= Immediate::MOST_PRODUCED);
+const _: () = assert!(BATCH <= Immediate::MOST_PRODUCED && BATCH > MOST_PAYLOAD as u64);
 
 /// What both ends told each other when they connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use crate::verbs::device::Device;
 /// Completions taken out at a time.
 const AT_A_TIME: usize = 32;
 /// Completions that a queue should have room for.
-const CAPACITY: u32 = 8192;
+const CAPACITY: u32 = 4096;
 
 const SLOT_BITS: u32 = 16;
 const RECEIVE: u64 = 1 << 63;

@@ -76,7 +76,8 @@ pub enum Posted {
 
 /// See the module. Used under the lock of the link's sending half.
 pub trait Carrier: Send {
-    /// The most ring bytes of one batch, and the most pieces.
+    /// The most ring bytes of one batch (at least [`MOST_PAYLOAD`](super::MOST_PAYLOAD) and a header), and the
+    /// most pieces (at least three: the ends of two rings may cut a record).
     fn limits(&self) -> (u64, usize);
     /// Sends ring bytes and news. On `Done`, `batch.progress` is what the peer will know: no more than it
     /// was, perhaps less of what was freed.

@@ -56,10 +56,11 @@ pub enum Message {
     Offer(RemoteRing),
     /// The bytes from this cursor on go into the ring that was offered last.
     Switch(u64),
-    /// Asks for a [`Pong`](Message::Pong): is anybody there?
-    Ping,
-    /// Yes.
-    Pong,
+    /// Asks for a [`Pong`](Message::Pong) with the same cursor, before which everything was sent: is anybody
+    /// there?
+    Ping(u64),
+    /// Yes, and what was sent before that cursor is in its ring.
+    Pong(u64),
     /// My carrier is broken: begin another one. (On the connection itself.)
     Broken,
     /// I found your ring full: a larger one would help.
@@ -86,8 +87,8 @@ impl Message {
             Message::Progress(p) => (2, p.produced, p.freed, none),
             Message::Offer(ring) => (3, 0, 0, ring),
             Message::Switch(at) => (4, at, 0, none),
-            Message::Ping => (5, 0, 0, none),
-            Message::Pong => (6, 0, 0, none),
+            Message::Ping(at) => (5, at, 0, none),
+            Message::Pong(at) => (6, at, 0, none),
             Message::Broken => (7, 0, 0, none),
             Message::Full => (8, 0, 0, none),
         };
@@ -130,8 +131,8 @@ impl Message {
             }),
             3 if sane() => Message::Offer(ring),
             4 => Message::Switch(a),
-            5 => Message::Ping,
-            6 => Message::Pong,
+            5 => Message::Ping(a),
+            6 => Message::Pong(a),
             7 => Message::Broken,
             8 => Message::Full,
             _ => return Err(NotAMessage),

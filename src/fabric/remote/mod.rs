@@ -44,6 +44,9 @@ pub struct RingSizes {
     pub most: usize,
 }
 
+/// The largest payload of a record, in bytes: every carrier moves it in one batch.
+pub const MOST_PAYLOAD: usize = 128 << 10;
+
 /// A batch of this many bytes goes out although the link is not idle.
 const FULL_BATCH: u64 = 64 << 10;
 
@@ -67,7 +70,7 @@ pub struct Remote {
     heard: AtomicBool,
     /// What was posted when the last ping went out; `u64::MAX`: none on this carrier.
     asked: AtomicU64,
-    /// The peer is known to have taken in all that was posted before.
+    /// The peer is known to have the bytes before this in its ring.
     confirmed: AtomicU64,
     /// Number of the last carrier.
     carriers: AtomicU64,
@@ -126,45 +129,35 @@ impl Remote {
     /// Speaks first on `carrier`. From here on nothing is taken from the one before.
     ///
     /// # Errors
-    /// No memory that the carrier can reach; the carrier is closed.
+    /// No memory that the carrier can reach: it is closed, and the one before goes on.
     pub fn begin(self: &Arc<Self>, id: u32, mut carrier: Box<dyn Carrier>) -> Result<(), Errno> {
         let source = carrier.rings();
-        let ring = {
-            let mut receiving = self.receiving.lock();
-            receiving.carrier = id;
-            let got = self.produced.load(Ordering::Relaxed);
-            // What was offered may be in use by the peer already.
-            receiving.switch(got);
-            if receiving.current().source != source.id() {
-                match source.ring(receiving.current().memory.size) {
-                    Ok(ring) => {
-                        receiving.add(got, Arc::new(ring));
-                        receiving.freed(self.released.load(Ordering::Relaxed));
-                    }
-                    Err(error) => {
-                        carrier.close();
-                        return Err(error);
-                    }
-                }
-            }
-            receiving.current().remote
-        };
         let outcome = {
             let mut sending = self.sending.lock();
-            let old = sending.carrier.replace(carrier);
-            if let Some(mut old) = old {
+            let mut receiving = self.receiving.lock();
+            let fresh = match receiving.ring_for(&*source) {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    carrier.close();
+                    return Err(error);
+                }
+            };
+            // First of all: it may still write to the rings.
+            if let Some(mut old) = sending.carrier.replace(carrier) {
                 old.close();
             }
+            let got = self.produced.load(Ordering::Relaxed);
+            let freed = self.released.load(Ordering::Relaxed);
+            let ring = receiving.begin(id, got, fresh);
+            receiving.freed(freed);
+            drop(receiving);
             sending.id = id;
             sending.resumed = false;
             sending.queue.clear();
-            let freed = self.released.load(Ordering::Relaxed);
             sending.told_freed = freed;
-            sending.queue.push_back(Message::Resume {
-                got: self.produced.load(Ordering::Relaxed),
-                freed,
-                ring,
-            });
+            sending
+                .queue
+                .push_back(Message::Resume { got, freed, ring });
             self.broken.store(false, Ordering::Relaxed);
             sending.flush(freed)
         };
@@ -226,19 +219,18 @@ impl Remote {
                     sending.offer = Some(ring);
                 }
             }
-            Message::Ping => {
+            Message::Ping(at) => {
                 let mut sending = self.sending.lock();
-                if sending.id == id && !sending.queue.contains(&Message::Pong) {
-                    sending.queue.push_back(Message::Pong);
+                if sending.id == id {
+                    sending.queue.retain(|m| !matches!(m, Message::Pong(_)));
+                    sending.queue.push_back(Message::Pong(at));
                     drop(sending);
                     self.flush();
                 }
             }
-            Message::Pong => {
-                let asked = self.asked.load(Ordering::Relaxed);
-                if asked != u64::MAX {
-                    self.confirmed.fetch_max(asked, Ordering::Release);
-                }
+            // It may come late, after more was sent, or on a carrier that is given up: it says what it says.
+            Message::Pong(at) => {
+                self.confirmed.fetch_max(at, Ordering::Release);
             }
             Message::Full => {
                 let mut sending = self.sending.lock();
@@ -315,12 +307,13 @@ impl Remote {
                 return Err(Violation);
             }
             self.freed.store(freed, Ordering::Release);
+            // As large as the ring: the peer counts on it when it decides how much to keep.
+            let size = sending.mirror().memory.size.max(ring.size as usize);
             let mut memory = None;
-            let source = sending.carrier.as_ref().map(|c| c.rings());
-            if let Some(source) = source
-                && sending.mirror().source != source.id()
+            if let Some(source) = sending.carrier.as_ref().map(|c| c.rings())
+                && (sending.mirror().source != source.id() || sending.mirror().memory.size < size)
             {
-                match source.ring(sending.mirror().memory.size) {
+                match source.ring(size) {
                     Ok(mirror) => {
                         memory = Some(mirror.memory);
                         sending.replace_mirrors(got, mirror);
@@ -395,9 +388,9 @@ impl Remote {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the peer has answered since the last of what was written went out.
+    /// Whether the peer is known to have all that was written.
     pub fn is_settled(&self) -> bool {
-        self.sending.lock().written == self.confirmed.load(Ordering::Acquire)
+        self.sending.lock().written <= self.confirmed.load(Ordering::Acquire)
     }
 
     /// Whether all that was ever written was given back.
@@ -419,10 +412,9 @@ impl Remote {
             }
             let freed = self.released.load(Ordering::Relaxed);
             let mut outcome = sending.flush(freed);
-            let asked = self.asked.load(Ordering::Relaxed) == sending.posted;
-            if outcome == Posted::Done && !asked {
-                self.asked.store(sending.posted, Ordering::Relaxed);
-                sending.queue.push_back(Message::Ping);
+            let at = sending.posted;
+            if outcome == Posted::Done && self.asked.swap(at, Ordering::Relaxed) != at {
+                sending.queue.push_back(Message::Ping(at));
                 outcome = sending.flush(freed);
             }
             (sending.id, outcome)
@@ -437,7 +429,8 @@ impl Remote {
             if sending.resumed || sending.carrier.is_none() {
                 return false;
             }
-            sending.queue.push_back(Message::Ping);
+            // Of nothing in particular.
+            sending.queue.push_back(Message::Ping(0));
             let freed = self.released.load(Ordering::Relaxed);
             (sending.id, sending.flush(freed))
         };

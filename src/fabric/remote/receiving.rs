@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::carrier::Ring;
+use super::carrier::{Ring, RingSource};
+use super::message::RemoteRing;
 use crate::fabric::RingMemory;
+use crate::real::sys::Errno;
 
 /// Under a lock of its own.
 pub struct Receiving {
@@ -43,9 +45,29 @@ impl Receiving {
         (ring.memory, end)
     }
 
-    /// Bytes from `cursor` on go into `ring`.
-    pub fn add(&mut self, cursor: u64, ring: Arc<Ring>) {
-        self.rings.push_back((cursor, ring));
+    /// The ring that a carrier needs whose rings come from `source`; `None`: that which is there will do.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn ring_for(&self, source: &dyn RingSource) -> Result<Option<Ring>, Errno> {
+        let last = self.offered.as_ref().unwrap_or(self.current());
+        match last.source == source.id() {
+            true => Ok(None),
+            false => source.ring(last.memory.size).map(Some),
+        }
+    }
+
+    /// Carrier `id` is listened to; it brings the bytes from `got` on, into the ring that is returned.
+    pub fn begin(&mut self, id: u32, got: u64, fresh: Option<Ring>) -> RemoteRing {
+        self.carrier = id;
+        // What was offered may be in use by the peer already: its mirror may be as large.
+        let offered = self.offered.take();
+        if let Some(next) = fresh.map(Arc::new).or(offered) {
+            // Carriers that brought nothing leave no rings behind.
+            self.rings.pop_back_if(|(start, _)| *start == got);
+            self.rings.push_back((got, next));
+        }
+        self.current().remote
     }
 
     /// Whether another ring can be offered.

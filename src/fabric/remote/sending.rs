@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::carrier::{Batch, Carrier, MOST_PIECES, Piece, Posted, Ring};
 use super::message::{Message, Progress, RemoteRing};
+use crate::link::record::{HEADER, Header};
 
 /// Under a lock of its own.
 pub struct Sending {
@@ -147,6 +148,22 @@ impl Sending {
         (pieces, at)
     }
 
+    /// Where the last record ends that does not go beyond `end`. What was posted always ends with a record: the
+    /// peer may go on in another ring there.
+    fn record_end(&self, end: u64) -> u64 {
+        let mut at = self.posted;
+        loop {
+            let (mirror, _, _) = self.local(at, self.written);
+            // SAFETY: a header that was written, and lies in one piece in the mirror.
+            let header = unsafe { mirror.memory.at(at).cast::<[u8; HEADER]>().read() };
+            let next = at + Header::span_of(&header) as u64;
+            if next > end {
+                return at;
+            }
+            at = next;
+        }
+    }
+
     /// Hands the carrier whatever it takes. `freed`: what we gave back.
     pub fn flush(&mut self, freed: u64) -> Posted {
         let Some(mut carrier) = self.carrier.take() else {
@@ -171,7 +188,14 @@ impl Sending {
             let end = self.switch.map_or(self.written, |(at, _)| at);
             if self.posted < end {
                 let (bytes, most) = carrier.limits();
-                let (pieces, to) = self.pieces(end.min(self.posted + bytes), most);
+                let (mut pieces, mut to) = self.pieces(end.min(self.posted + bytes), most);
+                if to < end {
+                    (pieces, to) = self.pieces(self.record_end(to), most);
+                }
+                if to == self.posted {
+                    debug_assert!(false, "a record that no carrier takes");
+                    return Posted::Failed;
+                }
                 let mut batch = Batch {
                     pieces: &pieces,
                     progress: Progress {

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use netacc::real::sys::Errno;
 use netacc::socket::addr::Address;
 use netacc::verbs::api::{self, Api, Scope};
 use netacc::verbs::cm::{CmId, Event, EventChannel, EventKind};
@@ -271,9 +272,17 @@ impl Pair {
         let mut events = Events::new();
         let listener = CmId::listen(&events.channel, LISTENER, address, 8).unwrap();
         let port = listener.local_address().unwrap().port();
-        let id = resolve(&mut events, &address.with_port(port));
-        let connector = End::new(id);
-        connector.qp.id().connect(&connector.invitation()).unwrap();
+        let connector = loop {
+            let id = resolve(&mut events, &address.with_port(port));
+            let connector = End::new(id);
+            match connector.qp.id().connect(&connector.invitation()) {
+                Ok(()) => break connector,
+                // Soft iWARP connects by TCP from a port that librdmacm has chosen without asking TCP, which may
+                // remember it from the last connection.
+                Err(error) if error.errno() == Some(Errno::ADDRINUSE) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
         let (id, back) = events.expect(
             LISTENER,
             event!(EventKind::ConnectRequest { id, data } => (id, data)),
