@@ -386,3 +386,43 @@ fn signals_are_inherited_as_they_were() {
     assert_eq!(inherited(libc::SIG_DFL), (0, 1));
     assert_eq!(inherited(libc::SIG_IGN), (1, 1));
 }
+
+/// The soft and the hard limit on locked memory, in KiB, of a program that `netacc_run` starts with 64 and
+/// 128 KiB; `wrapper` starts `netacc_run`.
+fn locked_memory(wrapper: &[&str]) -> String {
+    let limited = ["--memlock=65536:131072", "--"];
+    let shell = ["sh", "-c", "echo $(ulimit -S -l) $(ulimit -H -l)"];
+    let run = bare("prlimit")
+        .env("NACC_PRELOAD_LIB", harmless_library())
+        .env("NACC_CONF", "/dev/null")
+        .args(limited)
+        .args(wrapper)
+        .arg(NETACC_RUN)
+        .args(shell)
+        .assert()
+        .code(0);
+    assert_eq!(stderr(&run), "");
+    stdout(&run).trim().to_owned()
+}
+
+#[test]
+fn locked_memory_is_limited_no_more_than_need_be() {
+    let raise = [
+        "--memlock=65536:131072",
+        "--",
+        "prlimit",
+        "--memlock=unlimited",
+    ];
+    let may_raise = bare("prlimit").args(raise).arg("true").ok().is_ok();
+    let wanted = if may_raise {
+        "unlimited unlimited"
+    } else {
+        "128 128"
+    };
+    assert_eq!(locked_memory(&[]), wanted);
+    if may_raise {
+        // The same without the privilege, which a program of root's has unless it is out of its bounds.
+        let without = ["setpriv", "--bounding-set=-sys_resource", "--"];
+        assert_eq!(locked_memory(&without), "128 128");
+    }
+}

@@ -10,8 +10,16 @@ use serde_json::Value;
 
 const CONNECTIONS: u64 = 200;
 
-fn start(role: &str, seed: u64, more: &[String]) -> Proc {
+/// What links are made of, and how its connections are counted.
+type Fabric = (&'static str, &'static str);
+
+const SHM: Fabric = ("shm", "shm");
+/// What carries links to other hosts while they have no queue pair. (Counted as what it stands in for.)
+const TCP: Fabric = ("tcp", "rdma");
+
+fn start(role: &str, seed: u64, fabric: Fabric, more: &[String]) -> Proc {
     let mut command = peer_command(role, With::Library);
+    command.env("NACC_FABRICS", fabric.0);
     // All of them on one link: that is what is tested.
     command.env("NACC_SOR_CONN_PER_QP", "1000");
     command
@@ -26,16 +34,16 @@ fn assert_clean(verdict: &Value, seed: u64) {
     assert_eq!(verdict["connections"], CONNECTIONS, "seed {seed}");
 }
 
-fn one_run(host: &str, seed: u64, bytes: &[&str]) {
+fn one_run(host: &str, seed: u64, fabric: Fabric, bytes: &[&str]) {
     let at = format!("{host}:{}", ports::pair());
     let more = |way: &str| {
         let mut words = vec![way.to_string(), at.clone()];
         words.extend(bytes.iter().map(|word| word.to_string()));
         words
     };
-    let mut server = start("stream-server", seed, &more("--listen"));
+    let mut server = start("stream-server", seed, fabric, &more("--listen"));
     server.wait_listening();
-    let mut client = start("stream-client", seed, &more("--connect"));
+    let mut client = start("stream-client", seed, fabric, &more("--connect"));
     let (from_client, from_server) = (client.verdict(), server.verdict());
     assert_clean(&from_client, seed);
     assert_clean(&from_server, seed);
@@ -43,9 +51,10 @@ fn one_run(host: &str, seed: u64, bytes: &[&str]) {
         assert_eq!(from_client[sent], from_server[received], "seed {seed}");
         assert_eq!(from_server[sent], from_client[received], "seed {seed}");
     }
-    for (proc, opened) in [(&client, "connected_shm"), (&server, "accepted_shm")] {
+    for (proc, opened) in [(&client, "connected"), (&server, "accepted")] {
         if let Some(counters) = Counters::of(proc.pid()) {
-            assert_eq!(counters.get(opened), CONNECTIONS, "{counters:#?}");
+            let opened = counters.get(&format!("{opened}_{}", fabric.1));
+            assert_eq!(opened, CONNECTIONS, "{counters:#?}");
             assert_eq!(counters.get("links_opened"), 1, "{counters:#?}");
             let moved = counters.get("tx_bytes") + counters.get("rx_bytes");
             let sum =
@@ -61,7 +70,14 @@ fn one_run(host: &str, seed: u64, bytes: &[&str]) {
 #[test]
 fn many_connections_on_one_link() {
     for seed in 1..=20 {
-        one_run("127.0.0.1", seed, &["--total", "50000000"]);
+        one_run("127.0.0.1", seed, SHM, &["--total", "50000000"]);
+    }
+}
+
+#[test]
+fn many_connections_on_one_kernel_stream() {
+    for seed in 301..=305 {
+        one_run("127.0.0.1", seed, TCP, &["--total", "50000000"]);
     }
 }
 
@@ -72,12 +88,19 @@ fn one_large_stream_among_many() {
         one_run(
             "127.0.0.1",
             seed,
+            SHM,
             &["--total", "5000000", "--big", "50000000"],
         );
     }
 }
 
 #[test]
+fn one_large_stream_on_one_kernel_stream() {
+    let bytes = ["--total", "5000000", "--big", "50000000"];
+    one_run("127.0.0.1", 401, TCP, &bytes);
+}
+
+#[test]
 fn over_ipv6() {
-    one_run("[::1]", 201, &["--total", "20000000"]);
+    one_run("[::1]", 201, SHM, &["--total", "20000000"]);
 }

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod contact;
+mod dialing;
 pub mod identity;
 mod interfaces;
 pub mod io_thread;

@@ -19,7 +19,7 @@ use crate::fabric::rdma::memory::Memory;
 use crate::fabric::remote::Remote;
 use crate::link::Token;
 use crate::socket::addr::Address;
-use crate::verbs::api::{self, Scope};
+use crate::verbs::api;
 use crate::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use crate::verbs::device::{AsyncEvent, Device};
 use crate::verbs::pool::{Pool, PoolSizes};
@@ -74,7 +74,7 @@ impl Rdma {
         if !sysfs::devices_present() {
             return None;
         }
-        let opened = api::open(Scope::Applications).and_then(EventChannel::create);
+        let opened = api::open().and_then(EventChannel::create);
         let events = match opened {
             Ok(events) => events,
             Err(error) => {

@@ -13,9 +13,8 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::sockopt;
 
 use super::contact::terms;
+use super::dialing::Dialing;
 use super::io_thread::{Command, Control, Source};
-use super::rdma::Outcome;
-use super::wire::Door;
 use crate::config::Config;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
@@ -26,7 +25,6 @@ use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token};
 use crate::real::sys::{Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
-use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 
 /// See the module.
@@ -36,11 +34,11 @@ pub struct Session {
     /// The link.
     pub link: Arc<Link>,
     active: bool,
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     reader: Reader,
     /// The stream's present life as a carrier: its number on the stream, and for the link's end.
     life: (u32, u32),
-    dialing: Dialing,
+    pub(super) dialing: Dialing,
     /// Beats in a row without a word from the peer, which owed one.
     silent: u32,
     /// Since when the link carries nothing, and what it had written by then.
@@ -51,47 +49,6 @@ pub struct Session {
 pub const BEAT_NS: u64 = 1_000_000_000;
 /// So many beats without an answer, and the carrier is given up.
 const PATIENCE: u32 = 4;
-
-/// How the active side looks for a queue pair.
-#[derive(Default)]
-struct Dialing {
-    /// Where the peer listens, the preferred first.
-    doors: Vec<Door>,
-    /// The next one to try.
-    next: usize,
-    /// How often all of them were tried in vain.
-    rounds: u32,
-    /// The line that is being made, and when it is given up.
-    line: Option<(u64, u64)>,
-    /// When to try again, and how long was waited for that, in nanoseconds.
-    again: Option<u64>,
-    pause: u64,
-    /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
-    first: Option<Address>,
-    first_until: u64,
-    /// When the present queue pair came to be.
-    up_since: u64,
-    /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
-    /// waited for that, in nanoseconds.
-    nudge: Option<(u64, u64)>,
-}
-
-/// How long the peer has to answer on a new queue pair before it is spoken to again; doubled each time. Soft
-/// iWARP may leave the first message lying, if it comes as the queue pair is being connected, until another
-/// one comes.
-const NUDGE_NS: u64 = 10_000_000;
-
-/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
-/// iWARP chooses a local port that may be taken).
-const ROUNDS: u32 = 3;
-/// Longest time for a connection to be made, and for a first contact to be held up by that: the application's
-/// connect waits for it.
-const DIAL_NS: u64 = 4_000_000_000;
-const FIRST_NS: u64 = 3_000_000_000;
-/// Shortest and longest pause before another try.
-const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
-/// A queue pair that held for so long was a good one.
-const GOOD_NS: u64 = 10_000_000_000;
 
 /// Who the peer is, from the hello or the answer.
 pub struct Peer {
@@ -171,12 +128,7 @@ impl Session {
 
     /// See [`Source`].
     pub fn deadline(&self) -> Option<u64> {
-        let given_up = self.dialing.line.map(|(_, at)| at);
-        let nudge = self.dialing.nudge.map(|(at, _)| at);
-        [given_up, nudge, self.dialing.again]
-            .into_iter()
-            .flatten()
-            .min()
+        self.dialing.deadline()
     }
 
     /// See [`Source`].
@@ -329,124 +281,8 @@ impl Session {
             return;
         }
         self.carry(control.runtime);
-        if !self.dialing.doors.is_empty() && self.dialing.line.is_none() {
+        if self.dialing.is_due() {
             self.dial_later();
-        }
-    }
-
-    /// Looks for a queue pair to one of `doors`, for the first contact with `first`.
-    pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
-        self.dialing.doors = doors;
-        self.dialing.first = Some(first);
-        self.dialing.first_until = now_ns() + FIRST_NS;
-        self.dial(control);
-    }
-
-    /// Tries the next door, and those after it until one begins to open.
-    fn dial(&mut self, control: &mut Control) {
-        self.dialing.again = None;
-        let (token, scope) = (*self.link.token(), self.scope());
-        if self.dialing.next >= self.dialing.doors.len() {
-            self.dialing.rounds += 1;
-            let waits = self.dialing.first.is_some() && now_ns() < self.dialing.first_until;
-            if waits && self.dialing.rounds < ROUNDS {
-                self.dialing.next = 0;
-            }
-        }
-        while let Some(door) = self.dialing.doors.get(self.dialing.next) {
-            if self.dialing.first.is_some() && now_ns() >= self.dialing.first_until {
-                break;
-            }
-            self.dialing.next += 1;
-            let Some(rdma) = control.rdma() else { break };
-            match rdma.dial(door, scope, token) {
-                Ok(line) => {
-                    let until = now_ns() + DIAL_NS;
-                    let until = match self.dialing.first {
-                        Some(_) => until.min(self.dialing.first_until),
-                        None => until,
-                    };
-                    self.dialing.line = Some((line, until));
-                    return;
-                }
-                Err(error) => {
-                    tracing::info!(target: "netacc::rdma", "no connection: {error}");
-                }
-            }
-        }
-        self.dialing.next = 0;
-        match self.dialing.first.take() {
-            Some(address) => {
-                control.contact_failed(&address, Reason::RdmaUnreachable);
-                self.link.retire(Errno::CONNRESET, false);
-            }
-            None => self.dial_later(),
-        }
-    }
-
-    /// The interface by which the peer is reached, for addresses that mean something on it only.
-    fn scope(&self) -> u32 {
-        use rustix::fd::AsRawFd;
-        let peer = Address::peer_of(self.stream.as_fd().as_raw_fd());
-        peer.map_or(0, |peer| peer.scope())
-    }
-
-    fn dial_later(&mut self) {
-        let now = now_ns();
-        let was_good = self.dialing.up_since != 0 && now - self.dialing.up_since > GOOD_NS;
-        let pause = match was_good {
-            true => PAUSE_NS.0,
-            false => (2 * self.dialing.pause).clamp(PAUSE_NS.0, PAUSE_NS.1),
-        };
-        self.dialing.pause = pause;
-        self.dialing.again = Some(now + pause);
-    }
-
-    fn dial_on_time(&mut self, control: &mut Control) {
-        let now = now_ns();
-        if let Some((line, at)) = self.dialing.line
-            && at <= now
-        {
-            if let Some(rdma) = control.rdma() {
-                rdma.hang_up(line);
-            }
-            self.dialing.line = None;
-            self.dial(control);
-        } else if let Some((at, pause)) = self.dialing.nudge
-            && at <= now
-        {
-            let waits = self.remote.nudge();
-            self.dialing.nudge = waits.then_some((now + 2 * pause, 2 * pause));
-        } else if self.dialing.again.is_some_and(|at| at <= now) {
-            self.dialing.next = 0;
-            self.dial(control);
-        }
-    }
-
-    /// A line that we made has come up, or ended.
-    pub fn dialed(&mut self, control: &mut Control, line: u64, outcome: Outcome) {
-        if self.dialing.line.is_none_or(|(own, _)| own != line) {
-            return;
-        }
-        self.dialing.line = None;
-        let Outcome::Up(channel) = outcome else {
-            return self.dial(control);
-        };
-        if self.remote.begin(channel.id, channel.carrier()).is_err() {
-            if let Some(address) = self.dialing.first.take() {
-                control.contact_failed(&address, Reason::LockedMemory);
-                self.link.retire(Errno::CONNRESET, false);
-            } else {
-                self.replace_carrier(control);
-            }
-            return;
-        }
-        self.dialing.next = 0;
-        self.dialing.up_since = now_ns();
-        self.dialing.nudge = Some((self.dialing.up_since + NUDGE_NS, NUDGE_NS));
-        match self.dialing.first.take() {
-            Some(address) => control.contact_made(&address, self.link.clone()),
-            None => stats::add(&stats::global().carriers_resumed, 1),
         }
     }
 }

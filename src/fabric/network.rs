@@ -25,6 +25,10 @@ use crate::poll::waiter::Waiter;
 const WATCH_NS: (u64, u64) = (200_000, 8_000_000);
 /// Looks that find no batch before a watch ends.
 const IDLE_LOOKS: u32 = 8;
+/// After so many sleeps that ended without a watch it is tried whether one pays.
+const MANY_WAKES: u64 = 64;
+/// A watch goes on while so much is taken in between two looks.
+const BUSY_POLLS: u64 = 4;
 /// How many turns of an event loop a batch is held back while there is more to do.
 const HOLD_TURNS: u32 = 3;
 
@@ -65,6 +69,7 @@ pub struct Network {
     flushes: AtomicU64,
     watched: AtomicBool,
     polls: AtomicU64,
+    wakes: AtomicU64,
     /// All ends that ever were.
     ends: AtomicU64,
 }
@@ -93,12 +98,20 @@ pub fn arm() {
     }
 }
 
-/// A thread that slept goes back to the application: somebody has to hear what comes meanwhile.
+/// A thread that slept goes back to the application: somebody has to hear what comes meanwhile. That is whoever
+/// sleeps on the engines' events, or, when threads come and go all the time, an I/O thread's watch: an event
+/// for each message that comes between two sleeps would wake a thread for nothing.
 pub fn woken() {
     if let Some(network) = network()
         && !network.watched.load(Ordering::Relaxed)
     {
         network.arm();
+        if network.wakes.fetch_add(1, Ordering::Relaxed) % MANY_WAKES == MANY_WAKES - 1
+            && !network.watched.swap(true, Ordering::SeqCst)
+            && let Some(runtime) = crate::runtime::started()
+        {
+            runtime.ring_io();
+        }
     }
 }
 
@@ -285,12 +298,14 @@ impl Watch {
         } else {
             self.pause = (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1);
         }
-        if network.polls.load(Ordering::Relaxed) == self.polls {
+        let polls = network.polls.load(Ordering::Relaxed);
+        let taken_in = polls.wrapping_sub(self.polls);
+        if taken_in == 0 {
             // Nobody else has looked, or there was nothing.
             network.poll(None);
         }
         self.polls = network.polls.load(Ordering::Relaxed);
-        self.idle = match deferred || flushed {
+        self.idle = match deferred || flushed || taken_in >= BUSY_POLLS {
             true => 0,
             false => self.idle + 1,
         };

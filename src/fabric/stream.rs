@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::FabricKind;
 use super::plain::Plain;
 use super::remote::MOST_PAYLOAD;
 use super::remote::carrier::{Batch, Carrier, Posted, RingSource};
@@ -159,6 +160,10 @@ impl StreamCarrier {
 }
 
 impl Carrier for StreamCarrier {
+    fn kind(&self) -> FabricKind {
+        FabricKind::Tcp
+    }
+
     fn limits(&self) -> (u64, usize) {
         (MOST, 4)
     }

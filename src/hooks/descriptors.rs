@@ -8,6 +8,7 @@ use crate::fork;
 use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::{Role, lifecycle};
+use crate::verbs;
 
 /// The largest descriptor number there can be.
 const LAST: c_uint = c_int::MAX as c_uint;
@@ -16,7 +17,7 @@ pub unsafe fn close(fd: c_int) -> c_int {
     if let Some(entry) = fdtable::get(fd)
         && !fork::is_stranger()
     {
-        if let Entry::Internal = entry {
+        if matches!(entry, Entry::Internal) && !verbs::is_inside() {
             return fail::<c_int>(Errno::BADF);
         }
         forget(fd);
@@ -125,8 +126,9 @@ pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     note(fd, unsafe { orig::dup3(fd, to, flags) })
 }
 
+/// Whether the application may not know of `fd`.
 fn is_internal(fd: c_int) -> bool {
-    matches!(fdtable::get(fd), Some(Entry::Internal)) && !fork::is_stranger()
+    matches!(fdtable::get(fd), Some(Entry::Internal)) && !fork::is_stranger() && !verbs::is_inside()
 }
 
 pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
@@ -191,9 +193,11 @@ unsafe fn control(
 }
 
 pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
-    let Found::Socket(_, mut inner) = find(fd) else {
+    let mut inner = match find(fd) {
+        Found::Socket(_, inner) => inner,
+        Found::Refused(Errno::BADF) => return fail::<c_int>(Errno::BADF),
         // SAFETY: the caller's contract is that of the original.
-        return unsafe { orig::ioctl(fd, request, arg) };
+        _ => return unsafe { orig::ioctl(fd, request, arg) },
     };
     const SIOCATMARK: c_ulong = 0x8905;
     let number = arg as *mut c_int;

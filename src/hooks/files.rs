@@ -4,30 +4,37 @@ use core::ffi::{CStr, c_char};
 
 use libc::{FILE, c_int, c_uint, c_void, off_t, size_t, ssize_t};
 
-use super::{Found, fail, find, recv, send};
+use super::{Found, fail, find, give, recv, send};
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
 use crate::socket::Role;
+use crate::verbs;
 
 /// Bytes that go through a buffer of ours at a time.
 const PIECE: usize = 64 << 10;
 
 /// Whether `fd` is a connection on a link.
-fn is_accelerated(fd: c_int) -> bool {
-    matches!(find(fd), Found::Socket(_, inner) if matches!(inner.role, Role::Connected(_)))
+///
+/// # Errors
+/// Why the application may not use it.
+fn is_accelerated(fd: c_int) -> Result<bool, Errno> {
+    match find(fd) {
+        Found::Socket(_, inner) => Ok(matches!(inner.role, Role::Connected(_))),
+        Found::Kernel => Ok(false),
+        Found::Refused(error) => Err(error),
+    }
 }
 
 pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    if !is_accelerated(out) {
+    let result = match is_accelerated(out) {
         // SAFETY: the caller's contract is that of the original.
-        return unsafe { orig::sendfile(out, input, offset, count) };
-    }
-    // SAFETY: `offset` is null or valid by the caller's contract.
-    match unsafe { copy_file(out, input, offset, count) } {
-        Ok(n) => n,
-        Err(error) => fail::<ssize_t>(error),
-    }
+        Ok(false) => return unsafe { orig::sendfile(out, input, offset, count) },
+        // SAFETY: `offset` is null or valid by the caller's contract.
+        Ok(true) => unsafe { copy_file(out, input, offset, count) },
+        Err(error) => Err(error),
+    };
+    give(result)
 }
 
 pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
@@ -97,13 +104,16 @@ pub unsafe fn splice(
     flags: c_uint,
 ) -> ssize_t {
     let result = match (is_accelerated(input), is_accelerated(out)) {
-        // SAFETY: the caller's contract is that of the original.
-        (false, false) => return unsafe { orig::splice(input, off_in, out, off_out, len, flags) },
+        (Ok(false), Ok(false)) => {
+            // SAFETY: the caller's contract is that of the original.
+            return unsafe { orig::splice(input, off_in, out, off_out, len, flags) };
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
         // One end must be a pipe, and neither end here has positions.
-        (true, true) => Err(Errno::INVAL),
+        (Ok(true), Ok(true)) => Err(Errno::INVAL),
         _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::SPIPE),
-        (true, false) => from_stream(input, out, len, flags),
-        (false, true) => to_stream(input, out, len, flags),
+        (Ok(true), Ok(false)) => from_stream(input, out, len, flags),
+        (Ok(false), Ok(true)) => to_stream(input, out, len, flags),
     };
     match result {
         Ok(n) => n as ssize_t,
@@ -241,9 +251,14 @@ unsafe extern "C" fn cookie_close(cookie: *mut c_void) -> c_int {
 /// fdopen(3). The C library reads and writes a stream's descriptor inside, unseen: the stream of a
 /// TCP socket gets our functions instead.
 pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
-    if !matches!(fdtable::get(fd), Some(Entry::Socket(_))) || mode.is_null() {
+    match fdtable::get(fd) {
+        Some(Entry::Socket(_)) if !mode.is_null() => {}
+        Some(Entry::Internal) if !verbs::is_inside() => {
+            sys::set_errno(libc::EBADF);
+            return core::ptr::null_mut();
+        }
         // SAFETY: the caller's contract is that of the original.
-        return unsafe { orig::fdopen(fd, mode) };
+        _ => return unsafe { orig::fdopen(fd, mode) },
     }
     // SAFETY: a string by the caller's contract.
     let known = unsafe { CStr::from_ptr(mode) }

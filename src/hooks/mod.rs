@@ -28,6 +28,7 @@ use rustix::fd::RawFd;
 use crate::fdtable::{self, Entry};
 use crate::real::sys::{self, Errno};
 use crate::socket::{Inner, Socket};
+use crate::verbs;
 
 /// A descriptor as a data call finds it.
 enum Found {
@@ -56,8 +57,18 @@ fn find(fd: RawFd) -> Found {
                 crate::fork::tell_parent();
                 return Found::Refused(Errno::CONNRESET);
             }
-            Some(Entry::Internal) => return Found::Refused(Errno::BADF),
+            Some(Entry::Internal) => return internal(),
         }
+    }
+}
+
+/// A descriptor of the library's own, for a call on it: the RDMA libraries may make theirs.
+#[cold]
+fn internal() -> Found {
+    if verbs::is_inside() {
+        Found::Kernel
+    } else {
+        Found::Refused(Errno::BADF)
     }
 }
 

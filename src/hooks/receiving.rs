@@ -122,9 +122,11 @@ pub unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    if !matches!(find(fd), Found::Socket(..)) {
+    match find(fd) {
+        Found::Socket(..) => {}
+        Found::Refused(error) => return fail::<c_int>(error),
         // SAFETY: as in `read`.
-        return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) };
+        Found::Kernel => return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) },
     }
     let mut done = 0;
     while done < count {

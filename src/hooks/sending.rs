@@ -73,9 +73,11 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
 }
 
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-    if !matches!(find(fd), Found::Socket(..)) {
+    match find(fd) {
+        Found::Socket(..) => {}
+        Found::Refused(error) => return fail::<c_int>(error),
         // SAFETY: as in `write`.
-        return unsafe { orig::sendmmsg(fd, msgs, count, flags) };
+        Found::Kernel => return unsafe { orig::sendmmsg(fd, msgs, count, flags) },
     }
     let mut done = 0;
     while done < count {

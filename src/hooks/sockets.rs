@@ -9,7 +9,7 @@ use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
 use crate::socket::{Inner, Role, lifecycle};
-use crate::{fork, stats};
+use crate::{fork, stats, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: no pointers.
@@ -20,7 +20,8 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
         && kind & 0xf == libc::SOCK_STREAM
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
-    if tcp {
+    // A connection that librdmacm makes itself (to a daemon that resolves routes) is the kernel's.
+    if tcp && !verbs::is_inside() {
         fork::claim();
         lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0);
     } else if let Some(stale) = fdtable::take(fd) {

@@ -10,7 +10,7 @@ use crate::poll::select::{self, Sets};
 use crate::real::orig;
 use crate::real::sys::{Errno, now_ns};
 use crate::socket::lifecycle;
-use crate::{fork, runtime};
+use crate::{fork, runtime, verbs};
 
 fn created(epfd: c_int) -> c_int {
     if epfd >= 0 && fdtable::fits(epfd) && !fork::is_stranger() {
@@ -30,22 +30,31 @@ pub unsafe fn epoll_create1(flags: c_int) -> c_int {
     created(unsafe { orig::epoll_create1(flags) })
 }
 
-fn set_of(epfd: c_int) -> Option<&'static EpollSet> {
+/// The set that `epfd` is; `None`: the kernel's affair.
+///
+/// # Errors
+/// `EBADF` if the application may not know of it.
+fn set_of(epfd: c_int) -> Result<Option<&'static EpollSet>, Errno> {
     match fdtable::get(epfd) {
-        Some(Entry::Epoll(set)) => Some(set),
-        _ => None,
+        Some(Entry::Epoll(set)) => Ok(Some(set)),
+        Some(Entry::Internal) if !verbs::is_inside() => Err(Errno::BADF),
+        _ => Ok(None),
     }
 }
 
 pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
-    if let Some(set) = set_of(epfd) {
-        if let Some(Entry::Internal) = fdtable::get(fd) {
-            return fail::<c_int>(Errno::BADF);
-        }
-        // SAFETY: null or valid, by the caller's contract.
-        let event = unsafe { event.as_ref() };
-        if let Some(result) = interest::control(set, epfd, op, fd, event) {
-            return give(result.map(|()| 0));
+    match set_of(epfd) {
+        Err(error) => return fail::<c_int>(error),
+        Ok(None) => {}
+        Ok(Some(set)) => {
+            if matches!(fdtable::get(fd), Some(Entry::Internal)) && !verbs::is_inside() {
+                return fail::<c_int>(Errno::BADF);
+            }
+            // SAFETY: null or valid, by the caller's contract.
+            let event = unsafe { event.as_ref() };
+            if let Some(result) = interest::control(set, epfd, op, fd, event) {
+                return give(result.map(|()| 0));
+            }
         }
     }
     // SAFETY: the caller's contract is that of the original.
@@ -60,7 +69,10 @@ unsafe fn wait(
     timeout: Option<u64>,
     mask: *const sigset_t,
 ) -> Option<c_int> {
-    let set = set_of(epfd)?;
+    let set = match set_of(epfd) {
+        Ok(set) => set?,
+        Err(error) => return Some(fail::<c_int>(error)),
+    };
     if max <= 0 || events.is_null() {
         return None;
     }

@@ -157,12 +157,18 @@ impl ReadyList {
         self.queue.lock().is_empty()
     }
 
-    /// Whether a collection would find anything now.
+    /// Whether a collection would find anything now. What it would not report is no longer queued: the next
+    /// that happens to it is news again.
     pub fn has_news(&self) -> bool {
         let queued: Vec<Ready> = self.queue.lock().iter().copied().collect();
-        queued
-            .iter()
-            .any(|ready| ready.socket.lock().would_report(ready.token))
+        queued.iter().any(|ready| {
+            let mut inner = ready.socket.lock();
+            let news = inner.would_report(ready.token);
+            if !news {
+                self.queue.lock().retain(|r| r.token != ready.token);
+            }
+            news
+        })
     }
 
     /// Forgets everything.
@@ -222,9 +228,11 @@ impl ReadyList {
 impl Inner {
     fn would_report(&mut self, token: u64) -> bool {
         let mask = self.poll_mask();
-        self.watches
-            .iter()
-            .any(|w| w.token == token && !w.spent && mask & (w.interest | ALWAYS) != 0)
+        let Some(watch) = self.watches.iter_mut().find(|w| w.token == token) else {
+            return false;
+        };
+        watch.queued = !watch.spent && mask & (watch.interest | ALWAYS) != 0;
+        watch.queued
     }
 
     fn report(&mut self, token: u64) -> (Option<epoll_event>, bool) {

@@ -50,10 +50,9 @@ impl InternalFd {
         InternalFd(raw)
     }
 
-    /// Gives the descriptor up, still open, at its present number.
-    pub fn release(self) -> RawFd {
+    /// Leaves the descriptor, open and listed as the library's own, to whoever will close it.
+    pub fn leave(self) -> RawFd {
         let raw = self.0;
-        crate::fdtable::clear_internal(raw);
         core::mem::forget(self);
         raw
     }

@@ -4,16 +4,15 @@
 //! Functions that are inline in C (posting, polling, arming) go through the device context's own table
 //! and are used as rdma-sys has them.
 //!
-//! **Scope.** The libraries are opened with `RTLD_DEEPBIND`, so that their own calls of `socket`,
-//! `read`, `close` and `malloc` go to the C library and not to our hooks, nor to an allocator that the
-//! application brought. libibverbs loads its providers without that flag, therefore they are opened here
-//! before it does: it then finds them already loaded. Where that cannot be (a sanitizer refuses the
-//! flag, or the application itself uses libibverbs) everything works too, only the libraries'
-//! descriptors are not protected from the application: see [`Api::hides`].
+//! **Scope.** The libraries' own calls of `read`, `write`, `ioctl`, `close` and the like come to our hooks, as
+//! those of any library do, and every call of theirs is surrounded by
+//! [`Inside`](super::guard::Inside), so that the hooks know them. Opening the libraries with `RTLD_DEEPBIND`
+//! would keep these calls from the hooks, but it takes the program's own `malloc` and `free` away from
+//! them too: in a program that brings an allocator (redis does), the C library allocates from that one
+//! what they would then give back to the C library's.
 
-use core::ffi::{CStr, c_int, c_uint, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
-use std::ffi::CString;
 
 use libc::sockaddr;
 use libloading::os::unix::Library;
@@ -148,41 +147,28 @@ impl Libraries {
     }
 }
 
-/// How the libraries are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Their own calls go to the C library.
-    Own,
-    /// Their own calls go where the application's do. For sanitizers, which refuse anything else.
-    Applications,
-}
-
 /// The opened libraries.
 pub struct Api {
     functions: Functions,
-    /// Whether the libraries' own calls go to the C library.
-    deep: bool,
-    /// The files of the providers of which the same is true.
-    deep_providers: Vec<CString>,
     owner: Owner,
 }
 
 impl core::fmt::Debug for Api {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Api").field("deep", &self.deep).finish()
+        f.debug_struct("Api").finish_non_exhaustive()
     }
 }
 
 static OPENED: AtomicPtr<Api> = AtomicPtr::new(core::ptr::null_mut());
 
-/// The libraries, opened at the first call. Later calls ignore `scope`.
+/// The libraries, opened at the first call.
 ///
 /// It loads files and may take milliseconds: not for a thread of the application's.
 ///
 /// # Errors
 /// [`Error::Library`] and [`Error::TooOld`] when they cannot be used; [`Error::Forked`] in a process that
 /// was forked from one that had them open: they keep their devices in static variables.
-pub fn open(scope: Scope) -> Result<&'static Api, Error> {
+pub fn open() -> Result<&'static Api, Error> {
     // No lock: a child that is forked while another thread opens them must not hang here.
     // SAFETY: null or a leaked box.
     if let Some(api) = unsafe { OPENED.load(Ordering::Acquire).as_ref() } {
@@ -193,7 +179,7 @@ pub fn open(scope: Scope) -> Result<&'static Api, Error> {
         };
     }
     let _inside = Inside::enter();
-    let made = Box::into_raw(Box::new(load(scope)?));
+    let made = Box::into_raw(Box::new(load()?));
     match OPENED.compare_exchange(
         core::ptr::null_mut(),
         made,
@@ -211,16 +197,8 @@ pub fn open(scope: Scope) -> Result<&'static Api, Error> {
     }
 }
 
-fn load(scope: Scope) -> Result<Api, Error> {
-    let mut flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
-    // Once the application has loaded them their scope is settled.
-    let fresh = [&VERBS, &CM]
-        .iter()
-        .all(|source| !is_loaded(source.library));
-    let deep = scope == Scope::Own && fresh;
-    if deep {
-        flags |= libc::RTLD_DEEPBIND;
-    }
+fn load() -> Result<Api, Error> {
+    let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
     let get = |source: &Source| {
         // SAFETY: rdma-core's libraries do nothing when they are loaded, and are never unloaded.
         unsafe { Library::open(Some(source.library), flags) }.map_err(|error| Error::Library {
@@ -235,24 +213,12 @@ fn load(scope: Scope) -> Result<Api, Error> {
     };
     let functions = Functions::find(&libraries)?;
     make_fork_safe(&libraries, &functions);
-    let deep_providers = if deep {
-        load_providers(functions.ibv_reg_mr as *const c_void, flags)
-    } else {
-        Vec::new()
-    };
     // The table's functions live as long as the process.
     core::mem::forget(libraries);
     Ok(Api {
         functions,
-        deep,
-        deep_providers,
         owner: Owner::this_process(),
     })
-}
-
-fn is_loaded(library: &str) -> bool {
-    // SAFETY: loads nothing.
-    unsafe { Library::open(Some(library), libc::RTLD_LAZY | libc::RTLD_NOLOAD) }.is_ok()
 }
 
 /// Kernels from 5.12 on give a forked child copies of pinned pages; before that the parent's pages
@@ -274,64 +240,5 @@ fn make_fork_safe(libraries: &Libraries, functions: &Functions) {
                 "ibv_fork_init failed: a fork may break RDMA connections on this kernel"
             );
         }
-    }
-}
-
-/// Opens libibverbs' providers, which lie in a folder beside the library that `function` is in.
-/// Those of which that folder is not true are loaded by libibverbs itself.
-fn load_providers(function: *const c_void, flags: c_int) -> Vec<CString> {
-    let Some(library) = file_of(function) else {
-        return Vec::new();
-    };
-    let library = library.to_bytes();
-    let folder = match library.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => [&library[..slash], b"/libibverbs"].concat(),
-        None => return Vec::new(),
-    };
-    let mut loaded = Vec::new();
-    for name in super::sysfs::entries(&folder) {
-        let path = [&folder[..], b"/", name.as_bytes()].concat();
-        let Ok(path) = CString::new(path) else {
-            continue;
-        };
-        if !name.as_bytes().ends_with(b".so") {
-            continue;
-        }
-        let Ok(text) = path.to_str() else { continue };
-        // SAFETY: a provider of libibverbs registers itself when it is loaded, and is never unloaded.
-        if let Ok(provider) = unsafe { Library::open(Some(text), flags) } {
-            core::mem::forget(provider);
-            loaded.push(path);
-        }
-    }
-    loaded
-}
-
-/// The file that a function's code is in, as the dynamic linker opened it.
-fn file_of(function: *const c_void) -> Option<&'static CStr> {
-    // SAFETY: an all-zero Dl_info is one of null pointers.
-    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
-    // SAFETY: any address may be asked for.
-    let found = unsafe { libc::dladdr(function, &raw mut info) };
-    if found == 0 || info.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: the dynamic linker's own string for an object that is never unloaded.
-    Some(unsafe { CStr::from_ptr(info.dli_fname) })
-}
-
-impl Api {
-    /// Whether librdmacm's descriptors can be hidden from the application.
-    pub(super) fn hides_cm(&self) -> bool {
-        self.deep
-    }
-
-    /// Whether the descriptors of a device can be hidden from the application. The hooks refuse a
-    /// hidden descriptor to whoever comes through them, which must not be the device's own provider:
-    /// the soft devices' ring their doorbell with write(2).
-    pub(super) fn hides(&self, provider_function: *const c_void) -> bool {
-        self.deep
-            && file_of(provider_function)
-                .is_some_and(|file| self.deep_providers.iter().any(|known| **known == *file))
     }
 }

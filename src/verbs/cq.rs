@@ -54,7 +54,7 @@ impl Cq {
         // least one completion vector.
         let raw = unsafe {
             let fd = &raw mut (*channel.as_ptr()).fd;
-            *fd = guard::raise(*fd, device.hides());
+            *fd = guard::raise(*fd);
             let vectors = (*context).num_comp_vectors.max(1);
             let vector = (vector % vectors as u32) as i32;
             let entries = i32::try_from(capacity).unwrap_or(i32::MAX);
@@ -66,10 +66,7 @@ impl Cq {
             Ok(raw) => raw,
             Err(error) => {
                 // SAFETY: the channel has no queue.
-                unsafe {
-                    guard::expose((*channel.as_ptr()).fd);
-                    api.ibv_destroy_comp_channel(channel.as_ptr());
-                }
+                unsafe { api.ibv_destroy_comp_channel(channel.as_ptr()) };
                 let bytes = capacity as usize * size_of::<ibv_wc>();
                 return Err(error::pinning("a completion queue", bytes, error));
             }
@@ -89,8 +86,9 @@ impl Cq {
         unsafe { (*self.raw.as_ptr()).cqe as u32 }
     }
 
-    /// Takes completions out, in the order in which they happened; returns how many. Never waits and
-    /// makes no system call on any known device.
+    /// Takes completions out, in the order in which they happened; returns how many. Never waits, and
+    /// makes no system call as long as nothing fails. (hns takes the queue pair of a failed request down
+    /// here.)
     ///
     /// # Errors
     /// The provider's; the queue is then of no further use.
@@ -98,8 +96,9 @@ impl Cq {
     pub fn poll(&self, into: &mut [Completion]) -> Result<usize, Error> {
         let room = i32::try_from(into.len()).unwrap_or(i32::MAX);
         // SAFETY: a queue that lives, and room for as many completions: `Completion` is an `ibv_wc`.
-        let count =
-            unsafe { rdma_sys::ibv_poll_cq(self.raw.as_ptr(), room, into.as_mut_ptr().cast()) };
+        let count = guard::inside(|| unsafe {
+            rdma_sys::ibv_poll_cq(self.raw.as_ptr(), room, into.as_mut_ptr().cast())
+        });
         usize::try_from(count).map_err(|_| Error::Call {
             call: "ibv_poll_cq",
             errno: error::errno(count),
@@ -200,7 +199,6 @@ impl Drop for Cq {
         // SAFETY: the last user; queue pairs hold the queue, so none is left.
         unsafe {
             api.ibv_destroy_cq(self.raw.as_ptr());
-            guard::expose((*self.channel.as_ptr()).fd);
             api.ibv_destroy_comp_channel(self.channel.as_ptr());
         }
     }

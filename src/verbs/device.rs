@@ -102,17 +102,6 @@ impl Device {
             return Err(Error::OtherDevice);
         }
         let _inside = Inside::enter();
-        let hidden = hides(api, context);
-        // SAFETY: a context that `pin` keeps open. libibverbs and its providers take both numbers from
-        // these fields at each use, and no other thread uses a context that is new to this process.
-        unsafe {
-            let context = context.as_ptr();
-            for fd in [&raw mut (*context).cmd_fd, &raw mut (*context).async_fd] {
-                if *fd >= 0 {
-                    *fd = guard::raise(*fd, hidden);
-                }
-            }
-        }
         // SAFETY: a context that lives.
         let pd = made("ibv_alloc_pd", unsafe {
             api.ibv_alloc_pd(context.as_ptr())
@@ -250,11 +239,6 @@ impl Device {
         self.pin.channel().api()
     }
 
-    /// Whether its descriptors can be hidden from the application.
-    pub(super) fn hides(&self) -> bool {
-        hides(self.api(), self.context)
-    }
-
     pub(super) fn context(&self) -> *mut ibv_context {
         self.context.as_ptr()
     }
@@ -274,16 +258,10 @@ impl Drop for Device {
         // librdmacm's, which may close it as soon as the pin is gone.
         unsafe {
             self.api().ibv_dealloc_pd(self.pd.as_ptr());
-            let context = self.context.as_ptr();
-            for fd in [&raw mut (*context).cmd_fd, &raw mut (*context).async_fd] {
-                guard::expose(*fd);
-                if *self.removed.get_mut() && *fd >= 0 {
-                    // The soft devices' drivers wait with the removal until nobody has the device open,
-                    // and librdmacm closes it late (when it next misses a device) or never (when none is
-                    // left). What it does with the context then no longer reaches the kernel.
-                    sys::close(*fd);
-                    *fd = -1;
-                }
+            if *self.removed.get_mut() {
+                // The soft devices' drivers wait with the removal until nobody has the device open, and
+                // librdmacm closes it late (when it next misses a device) or never (when none is left).
+                guard::close_context(self.context);
             }
         }
     }
@@ -304,12 +282,6 @@ impl core::fmt::Debug for Device {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_tuple("Device").field(&self.attributes).finish()
     }
-}
-
-fn hides(api: &Api, context: NonNull<ibv_context>) -> bool {
-    // SAFETY: a context that lives; its table is filled when it is opened.
-    let post = unsafe { (*context.as_ptr()).ops.post_send };
-    post.is_some_and(|post| api.hides(post as *const _))
 }
 
 fn query(api: &Api, context: NonNull<ibv_context>, found: Found) -> Result<Attributes, Error> {

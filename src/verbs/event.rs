@@ -105,7 +105,7 @@ impl EventChannel {
         // SAFETY: just made; librdmacm takes the number from this field at each use.
         unsafe {
             let fd = &raw mut (*raw.as_ptr()).fd;
-            *fd = guard::raise(*fd, api.hides_cm());
+            *fd = guard::raise(*fd);
         }
         Ok(Arc::new(EventChannel {
             api,
@@ -262,10 +262,7 @@ impl Drop for EventChannel {
         }
         let _inside = Inside::enter();
         // SAFETY: all ids of the channel hold a reference to it, so none is left.
-        unsafe {
-            guard::expose((*self.raw.as_ptr()).fd);
-            self.api.rdma_destroy_event_channel(self.raw.as_ptr());
-        }
+        unsafe { self.api.rdma_destroy_event_channel(self.raw.as_ptr()) };
     }
 }
 

@@ -12,7 +12,7 @@ use super::api::Api;
 use super::cm::OWN_TOKEN;
 use super::error::{Error, check};
 use super::event::EventChannel;
-use super::guard::{Inside, Owner};
+use super::guard::{self, Inside, Owner};
 use super::private_data::Packed;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
@@ -265,11 +265,16 @@ impl CmId {
         &self.channel
     }
 
-    /// The device, once there is one.
+    /// The device, once there is one. librdmacm has opened it with the call or the event that told which
+    /// one it is; who asks first takes its descriptors out of the application's way.
     pub(super) fn context(&self) -> Option<NonNull<ibv_context>> {
         let _lock = self.channel.lock();
         // SAFETY: an id that lives.
-        NonNull::new(unsafe { (*self.raw.as_ptr()).verbs })
+        let context = NonNull::new(unsafe { (*self.raw.as_ptr()).verbs })?;
+        // SAFETY: the id keeps the device open. One thread opens devices, and does it here before it
+        // makes anything on a device that others could use.
+        unsafe { guard::raise_context(context) };
+        Some(context)
     }
 
     /// For calls that this file does not make itself, under the channel's lock.

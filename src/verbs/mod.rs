@@ -71,3 +71,4 @@ pub mod sysfs;
 mod wr;
 
 pub use error::Error;
+pub(crate) use guard::is_inside;

@@ -7,7 +7,7 @@ use rustix::fd::IntoRawFd;
 use rustix::fs::{Mode, OFlags, RawDir};
 
 /// The names in a folder, without `.` and `..`; none if it cannot be read.
-pub(super) fn entries(folder: &[u8]) -> Vec<CString> {
+fn entries(folder: &[u8]) -> Vec<CString> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(fd) = rustix::fs::open(folder, flags, Mode::empty()) else {
         return Vec::new();

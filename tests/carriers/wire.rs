@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use netacc::fabric::FabricKind;
 use netacc::fabric::plain::Plain;
 use netacc::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use netacc::fabric::remote::message::{Immediate, Message, Progress};
@@ -132,6 +133,10 @@ impl Plug {
 }
 
 impl Carrier for Plug {
+    fn kind(&self) -> FabricKind {
+        FabricKind::Tcp
+    }
+
     fn limits(&self) -> (u64, usize) {
         (8 << 10, MOST_PIECES)
     }

@@ -12,7 +12,7 @@ use crate::net;
 const CARRIER: &str = "rdma";
 
 /// Asserts that the library counted at least `count` connections of `kind` with the expected carrier.
-fn assert_carried(program: &Remote, kind: &str, count: u64) {
+pub fn assert_carried(program: &Remote, kind: &str, count: u64) {
     if let Some(counters) = program.counters() {
         let carried = counters.get(&format!("{kind}_{CARRIER}"));
         assert!(
@@ -22,7 +22,8 @@ fn assert_carried(program: &Remote, kind: &str, count: u64) {
     }
 }
 
-fn redis_server(guest: Guest, port: u16, with: With) -> Remote {
+/// A redis-server, listening.
+pub fn redis_server(guest: Guest, port: u16, with: With) -> Remote {
     let mut server = command("redis-server", with);
     let at = guest.address(0).to_string();
     server.args([
@@ -40,7 +41,8 @@ fn redis_server(guest: Guest, port: u16, with: With) -> Remote {
     server
 }
 
-fn redis_client(program: &str, guest: Guest, port: u16, with: With) -> Command {
+/// One of redis' clients, with where the server is.
+pub fn redis_client(program: &str, guest: Guest, port: u16, with: With) -> Command {
     let mut client = command(program, with);
     client.args(["-h", &guest.address(0).to_string(), "-p", &port.to_string()]);
     client

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod applications;
 mod carried;
 mod guest;
 mod machines;

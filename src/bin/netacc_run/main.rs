@@ -4,6 +4,7 @@
 //! log of the application, sets the environment and becomes the program.
 
 mod library;
+mod limits;
 mod program;
 mod start;
 
@@ -113,6 +114,7 @@ fn main() {
     let mut variables = vec![("LD_PRELOAD", preload)];
     variables.extend(flags.iter().map(|flag| (flag.key, flag.value.into())));
     variables.extend(path.map(|path| ("NACC_CONF", path)));
+    limits::raise_locked_memory();
     let failure = start::replace_self(&program, &arguments.command, &variables);
     fail(failure.code, failure.message);
 }

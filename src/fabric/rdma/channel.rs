@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use super::engine::Engine;
 use super::memory::region_of;
+use crate::fabric::FabricKind;
 use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
 use crate::fabric::remote::{MOST_PAYLOAD, Remote};
@@ -333,11 +334,10 @@ impl ChannelCarrier {
         let page = stats::global();
         stats::add(&page.work_requests, u64::from(count));
         stats::add(&page.doorbells, 1);
+        // Before the peer can answer: what it takes in beyond what was sent is not believed.
+        channel.sent.fetch_add(1, Ordering::SeqCst);
         match channel.qp.post(ops) {
-            Ok(()) => {
-                channel.sent.fetch_add(1, Ordering::SeqCst);
-                Posted::Done
-            }
+            Ok(()) => Posted::Done,
             Err(refused) => {
                 tracing::info!(target: "netacc::rdma", "a queue pair fails: {refused}");
                 Posted::Failed
@@ -381,6 +381,10 @@ impl Channel {
 type Chain<'a> = arrayvec::ArrayVec<SendOp<'a>, { MOST_PIECES + 1 }>;
 
 impl Carrier for ChannelCarrier {
+    fn kind(&self) -> FabricKind {
+        FabricKind::Verbs
+    }
+
     fn limits(&self) -> (u64, usize) {
         (BATCH, MOST_PIECES)
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::message::{Message, Progress, RemoteRing};
-use crate::fabric::RingMemory;
+use crate::fabric::{FabricKind, RingMemory};
 use crate::real::sys::Errno;
 
 /// Memory for one direction of a link, as its owner sees it: the receiver's ring, or the sender's mirror
@@ -76,6 +76,8 @@ pub enum Posted {
 
 /// See the module. Used under the lock of the link's sending half.
 pub trait Carrier: Send {
+    /// What it is made of.
+    fn kind(&self) -> FabricKind;
     /// The most ring bytes of one batch (at least [`MOST_PAYLOAD`](super::MOST_PAYLOAD) and a header), and the
     /// most pieces (at least three: the ends of two rings may cut a record).
     fn limits(&self) -> (u64, usize);

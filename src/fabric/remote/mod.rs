@@ -132,6 +132,10 @@ impl Remote {
     /// No memory that the carrier can reach: it is closed, and the one before goes on.
     pub fn begin(self: &Arc<Self>, id: u32, mut carrier: Box<dyn Carrier>) -> Result<(), Errno> {
         let source = carrier.rings();
+        if let Some(link) = self.link() {
+            let kind = carrier.kind().stats() as u32;
+            link.stats.fabric.store(kind, Ordering::Relaxed);
+        }
         let outcome = {
             let mut sending = self.sending.lock();
             let mut receiving = self.receiving.lock();

@@ -80,7 +80,7 @@ fn addresses_of_devices_are_known() {
 }
 
 /// The descriptors of this process that lead to an RDMA device.
-fn device_descriptors() -> Vec<(RawFd, String)> {
+pub fn device_descriptors() -> Vec<(RawFd, String)> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     entries
         .filter_map(|entry| {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use netacc::real::sys::Errno;
 use netacc::socket::addr::Address;
-use netacc::verbs::api::{self, Api, Scope};
+use netacc::verbs::api::{self, Api};
 use netacc::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use netacc::verbs::cq::{Completion, Cq};
 use netacc::verbs::device::Device;
@@ -48,7 +48,7 @@ const RESOLVE_MS: i32 = 5_000;
 
 /// The RDMA libraries.
 pub fn libraries() -> &'static Api {
-    api::open(Scope::Own).unwrap_or_else(|error| panic!("{error}"))
+    api::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An address of the standard library's as the layer takes it.

@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use netacc::verbs::Error;
-use netacc::verbs::api::{self, Scope};
+use netacc::verbs::api;
 use netacc::verbs::cm::{CmId, EventKind};
 use netacc::verbs::device::Device;
 use netacc::verbs::qp::{Payload, SendOp, State, Verb};
 
+use super::device::device_descriptors;
 use super::ends::{
     ACCEPTOR, CONNECTOR, End, Events, LISTENER, Pair, SecondDevice, address, own_address, resolve,
     wait_readable,
@@ -90,13 +91,18 @@ pub fn exchange(pair: &Pair, payload: &[u8]) {
 fn a_forked_child_leaves_everything_alone() {
     let pair = Pair::connect();
     exchange(&pair, b"before");
+    let held = device_descriptors();
+    assert!(!held.is_empty());
     // SAFETY: the child calls nothing that another thread could hold a lock of, and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let forked = matches!(api::open(Scope::Own), Err(Error::Forked));
+        let forked = matches!(api::open(), Err(Error::Forked));
+        // SAFETY: any number may be asked for.
+        let is_open = |fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+        let closed = !held.iter().any(|(fd, _)| is_open(*fd));
         drop(pair);
         // SAFETY: ends the child without running the test program's own exit.
-        unsafe { libc::_exit(if forked { 7 } else { 8 }) };
+        unsafe { libc::_exit(if forked && closed { 7 } else { 8 }) };
     }
     let mut status = 0;
     // SAFETY: our own child, and room for its status.

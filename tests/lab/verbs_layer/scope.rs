@@ -1,97 +1,138 @@
-//! Calls that the RDMA libraries make themselves: they are not the application's, and must not come to
-//! the hooks. This program shadows some, and counts.
+//! The RDMA libraries' descriptors and the application. This program has the preload library's hooks in the
+//! place of the C library's functions, so that both the application's calls, which the tests make, and the
+//! libraries' own come to them.
 
-use std::cell::Cell;
-use std::ffi::{c_int, c_ulong, c_void};
-use std::process::Command;
+use std::os::fd::{AsRawFd, RawFd};
 
-use netacc::fdtable;
-use netacc::verbs::api::{self, Scope};
-use std::os::fd::{AsFd, AsRawFd};
+use libc::{c_int, c_uint, c_ulong, c_void, epoll_event, size_t, ssize_t};
+use netacc::fdtable::{self, Entry};
 
-use super::ends::{Events, Pair};
+use super::device::device_descriptors;
+use super::ends::Pair;
 use super::processes::exchange;
 
-thread_local! {
-    static CALLS: Cell<u32> = const { Cell::new(0) };
-}
+macro_rules! hooked {
+    ($(fn $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
+                // SAFETY: as promised by the caller.
+                unsafe { netacc::hooks::$name($($argument),*) }
+            }
+        )*
 
-/// Defines a libc function that counts its calls and makes the system call of that number.
-macro_rules! count {
-    ($name:ident, $number:ident, ($($argument:ident: $kind:ty),*) -> $result:ty) => {
-        // SAFETY: the same signature as libc's on this platform, where variadic arguments are passed
-        // like fixed ones; the system call takes the same arguments.
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
-            let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-            // SAFETY: as promised by the caller.
-            unsafe { libc::syscall(libc::$number, $($argument),*) as $result }
-        }
+        /// Names and addresses of what is above.
+        const HOOKED: &[(&str, *const c_void)] = &[
+            $((concat!(stringify!($name), "\0"), $name as *const c_void)),*
+        ];
     };
 }
 
-count!(write, SYS_write, (fd: c_int, buffer: *const c_void, length: usize) -> isize);
-count!(read, SYS_read, (fd: c_int, buffer: *mut c_void, length: usize) -> isize);
-count!(close, SYS_close, (fd: c_int) -> c_int);
-count!(ioctl, SYS_ioctl, (fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int);
-count!(socket, SYS_socket, (domain: c_int, kind: c_int, protocol: c_int) -> c_int);
-
-/// How many of these calls this thread makes in `body`.
-fn calls(body: impl FnOnce()) -> u32 {
-    let before = CALLS.get();
-    body();
-    CALLS.get() - before
+hooked! {
+    fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t;
+    fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t;
+    fn close(fd: c_int) -> c_int;
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn dup(fd: c_int) -> c_int;
+    fn dup2(fd: c_int, to: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int;
+    fn epoll_create1(flags: c_int) -> c_int;
+    fn epoll_ctl(set: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
 }
 
-/// A connection's whole life.
-fn live() {
-    let pair = Pair::connect();
-    exchange(&pair, b"a message");
-    pair.connector.cq.arm(false).unwrap();
-    pair.connector.qp.id().disconnect().unwrap();
-}
-
-/// What this program runs again for.
-const SCOPE: &str = "NACC_TEST_SCOPE";
-
-/// What a process counts that begins with `scope`.
-fn begin(scope: &str) -> u32 {
-    let out = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "verbs_layer::scope::calls_of_the_libraries_do_not_come_to_the_hooks",
-        ])
-        .arg("--nocapture")
-        .env(SCOPE, scope)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{out:?}");
-    let mut counts = text.lines().filter_map(|line| line.rsplit_once("calls: "));
-    let (_, count) = counts.next().unwrap_or_else(|| panic!("{text}"));
-    count.parse().unwrap()
-}
-
-/// From the very first call on: in a process of its own.
 #[test]
-fn calls_of_the_libraries_do_not_come_to_the_hooks() {
-    let Ok(scope) = std::env::var(SCOPE) else {
-        assert_eq!(begin("own"), 0);
-        assert!(begin("application's") > 10);
-        return;
-    };
-    let counted = if scope == "own" {
-        calls(live)
-    } else {
-        let counted = calls(|| {
-            api::open(Scope::Applications).unwrap();
-            live();
-        });
-        // It works too; only the hooks must not refuse the libraries their own descriptors.
-        let events = Events::new();
-        let fd = events.channel.as_fd().as_raw_fd();
-        assert!(fd >= 512 && fdtable::get(fd).is_none());
-        counted
-    };
-    println!("calls: {counted}");
+fn the_libraries_calls_come_to_the_hooks() {
+    for (name, address) in HOOKED {
+        // SAFETY: a name with its end; what is found first in the program's scope is what the libraries
+        // get.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr().cast()) };
+        assert_eq!(found.cast_const(), *address, "{name}");
+    }
+}
+
+/// Makes calls on `fd` as an application would that has got the number wrong, and asserts that each says
+/// that there is no such descriptor.
+fn is_not_there(fd: RawFd) {
+    let mut bytes = [0u8; 8];
+    let at = bytes.as_mut_ptr();
+    let mut event = epoll_event { events: 0, u64: 0 };
+    // SAFETY: eight bytes to read from and to write to, and an event.
+    unsafe {
+        let set = epoll_create1(libc::EPOLL_CLOEXEC);
+        assert!(set >= 0);
+        let calls: [(&str, &mut dyn FnMut() -> isize); 9] = [
+            ("read", &mut || read(fd, at.cast(), 8)),
+            ("write", &mut || write(fd, at.cast(), 8)),
+            ("close", &mut || close(fd) as isize),
+            ("dup", &mut || dup(fd) as isize),
+            ("dup2", &mut || dup2(fd, 99) as isize),
+            ("dup2 onto it", &mut || dup2(set, fd) as isize),
+            ("fcntl", &mut || fcntl(fd, libc::F_GETFL, 0) as isize),
+            ("ioctl", &mut || {
+                ioctl(fd, libc::FIONREAD, at as usize) as isize
+            }),
+            ("epoll_ctl", &mut || {
+                epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) as isize
+            }),
+        ];
+        for (name, call) in calls {
+            *libc::__errno_location() = 0;
+            assert_eq!(call(), -1, "{name} of {fd}");
+            assert_eq!(*libc::__errno_location(), libc::EBADF, "{name} of {fd}");
+        }
+        assert_eq!(close(set), 0);
+    }
+}
+
+/// Everything that a connection needs still works: one that stands, and the making of another.
+fn goes_on(pair: &Pair) {
+    exchange(pair, b"on the one that was there");
+    pair.connector.cq.arm(false).unwrap();
+    exchange(&Pair::connect(), b"on a new one");
+}
+
+#[test]
+fn the_application_cannot_touch_the_libraries_descriptors() {
+    let pair = Pair::connect();
+    let all = device_descriptors();
+    // The channels of events and of both ends' completions, the device's two, and memory.
+    assert!(all.len() >= 6, "{all:?}");
+    for (fd, _) in &all {
+        is_not_there(*fd);
+    }
+    assert_eq!(device_descriptors(), all);
+    goes_on(&pair);
+}
+
+/// As a program does that becomes a daemon, in two ways.
+#[test]
+fn an_application_that_closes_everything_leaves_them_open() {
+    let pair = Pair::connect();
+    let all = device_descriptors();
+    let closing: [fn(); 2] = [
+        || {
+            // SAFETY: nothing else of this program is open but what is its own at this moment.
+            assert_eq!(unsafe { close_range(3, c_uint::MAX, 0) }, 0);
+        },
+        || {
+            for fd in 3..1 << 15 {
+                // SAFETY: as above.
+                unsafe { close(fd) };
+            }
+        },
+    ];
+    for close_all in closing {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let own = file.as_raw_fd();
+        std::mem::forget(file);
+        close_all();
+        assert!(!std::path::Path::new(&format!("/proc/self/fd/{own}")).exists());
+        assert_eq!(device_descriptors(), all);
+        goes_on(&pair);
+    }
+    for (fd, target) in all {
+        let entry = fdtable::get(fd);
+        assert!(matches!(entry, Some(Entry::Internal)), "{fd}: {target}");
+    }
 }
