@@ -64,7 +64,7 @@ def compare(args, device, bin_dir, library):
     run = guests.Run(uml, uml.prepare(), device, SCRIPTS.parent, mtu=args.mtu)
     progress(f"{device}: booting two guests")
     begun = time.monotonic()
-    code = guests.run_command(run, command, begun + args.time_limit, keep=logs)
+    code = guests.run_command(run, command, begun + args.time_limit, keep=logs, to=sys.stderr)
     if code or not found.exists():
         raise Failure(f"the comparison in guest a ended with exit code {code}; logs are in {logs}")
     progress(f"{device}: done after {time.monotonic() - begun:.0f} s")
@@ -79,16 +79,17 @@ def main():
     with tempfile.TemporaryDirectory(prefix="netacc-show-") as work:
         library = smc_library(work)
         for device in DEVICES if args.device == "both" else (args.device,):
-            reports[device] = compare(args, device, bin_dir, library)
+            found = compare(args, device, bin_dir, library)
+            found["verdicts"] = [{"what": what, "holds": holds} for what, holds in report.verdicts(found)]
+            reports[device] = found
             if args.json:
                 args.json.write_text(json.dumps(reports, indent=1))
-            print("\n".join(report.text(reports[device])), flush=True)
-    if args.verdict:
-        for device, found in reports.items():
-            print(f"\n{device}:")
-            for what, holds in report.verdicts(found):
-                print(f"{'pass' if holds else 'FAIL'}  {what}")
-                passes = passes and holds
+            print("\n".join(report.text(found)), flush=True)
+    for device, found in reports.items() if args.verdict else ():
+        print(f"\n{device}:")
+        for verdict in found["verdicts"]:
+            print(f"{'pass' if verdict['holds'] else 'FAIL'}  {verdict['what']}")
+            passes = passes and verdict["holds"]
     return 0 if passes else 1
 
 

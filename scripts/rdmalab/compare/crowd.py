@@ -28,7 +28,7 @@ def run(lab, title, seconds):
     with Server(lab, carrier, options) as server:
         words = ["python3", CLIENT, lab.b.address, server.port, CONNECTIONS, max(seconds, LEAST)]
         with lab.spawn(lab.a, carrier, words, options) as client:
-            client.wait_for("}", LIMIT)
+            client.wait_for("}", LIMIT, 0.5)
             ends = {"client": (lab.a, client.pid), "server": (lab.b, server.program.pid)}
             counters = {end: guest.counters(lab, pid) for end, (guest, pid) in ends.items()}
             held = {end: {name: found[name] for name in HELD if name in found} for end, found in counters.items()}

@@ -108,41 +108,54 @@ class Program:
         """Ends its standard input."""
         self.guest.ask(op="release", pid=self.pid)
 
-    def wait_for(self, text, limit=10):
-        """Waits until its output has `text`. Failed if it ends before, or takes longer."""
-        deadline = time.monotonic() + limit
+    def wait_for(self, text, limit=10, pause=0.03, during=None):
+        """Waits until its output has `text`, looking every `pause` seconds, with `during` as for `finish`. Failed if
+        it ends before, or takes longer."""
+        look, deadline = Look(during), time.monotonic() + limit
         while text not in self.said():
-            if (code := self.code()) is not None:
+            if (code := self.code(pause)) is not None:
                 raise Failed(f"{self.name} {ending(code)}: {last_words(self.said())}")
             if time.monotonic() > deadline:
                 raise Failed(f"{self.name} did not say '{text}' within {limit:g} s: {last_words(self.said())}")
-            time.sleep(0.03)
+            look.again()
+        look.complain()
 
     def finish(self, limit, during=None):
         """Waits for its success: its output. `during` looks at it while it runs, again and again until it finds
         nothing to complain of (Failed)."""
-        code, complaint = self.code(0.3), None
-        deadline = time.monotonic() + limit
-        while code is None and during:
-            try:
-                complaint = during()
-                break
-            except Failed as failure:
-                complaint = failure
+        look, deadline = Look(during), time.monotonic() + limit
+        while (code := self.code(0.25 if look.wanted else max(0, deadline - time.monotonic()))) is None:
             if time.monotonic() > deadline:
-                break
-            code = self.code(0.2)
-        if code is None:
-            code = self.code(max(0, deadline - time.monotonic()))
-        if code is None:
-            words = last_words(self.said())
-            self.stop(signal.SIGKILL, 10)
-            raise Failed(f"{self.name} did not end within {limit:g} s: {words}")
+                words = last_words(self.said())
+                self.stop(signal.SIGKILL, 10)
+                raise Failed(f"{self.name} did not end within {limit:g} s: {words}")
+            look.again()
         if code:
             raise Failed(f"{self.name} {ending(code)}: {last_words(self.said())}")
-        if complaint:
-            raise complaint
+        look.complain()
         return self.output()
+
+
+class Look:
+    """Looks at a running program with a function until that finds nothing to complain of."""
+
+    def __init__(self, function):
+        self.function, self.complaint = function, None
+        self.wanted = function is not None
+
+    def again(self):
+        """Once more, if need be."""
+        if self.wanted:
+            try:
+                self.function()
+                self.wanted, self.complaint = False, None
+            except Failed as failure:
+                self.complaint = failure
+
+    def complain(self):
+        """Raises what it found to the end."""
+        if self.complaint:
+            raise self.complaint
 
 
 def ending(code):

@@ -44,6 +44,8 @@ def times(value, width):
 
 def comparison(rows):
     """The table of rows with all carriers."""
+    if not rows:
+        return
     yield f"{'':28}" + "".join(f"{title:>25}" for title in TITLES.values()) + f"{'NetACC to':>25}"
     yield f"{'':28}" + f"{'rate':>11}{'p50 ms':>7}{'p99 ms':>7}" * len(TITLES) + "     TCP librsp.   SMC-R"
     for row in rows:
@@ -79,20 +81,21 @@ def packets(rows):
 def failures(report, rows):
     """What did not run, and how it ended."""
     told = [f"{TITLES[carrier]}: {text}" for carrier, text in report["cannot"].items()]
-    told += [f"librspreload, {program}: {text}" for program, text in report.get("programs", {}).items()
-             if "rsocket" not in report["cannot"]]
+    programs = report.get("programs", {}) if "rsocket" not in report["cannot"] else {}
+    told += [f"librspreload, redis: {text}" for text in programs.values()]
     where = {}
     for row in rows:
         for carrier, texts in row["failed"].items():
             ran = sum(carrier in r for r in row["rounds"])
             for text in dict.fromkeys(texts):
-                often = "" if not ran else f" ({texts.count(text)} of {ran + len(texts)} runs)"
+                often = f" ({texts.count(text)} of {ran + len(texts)} runs)" if ran else ""
                 where.setdefault((carrier, text), []).append(row["title"] + often)
-    told += [f"{TITLES[carrier]}: {text} [{', '.join(titles)}]" for (carrier, text), titles in where.items()]
+    told += [f"{TITLES[carrier]}, {'; '.join(titles)}: {text}" for (carrier, text), titles in where.items()
+             if text not in programs.values()]
     told += [f"{room}: could not be measured: {text}" for room, text in report.get("broken", {}).items()]
     if told:
         yield "\nwhat did not run:"
-        yield from (f"  {line}" for line in dict.fromkeys(told))
+        yield from (f"  {line}" for line in told)
 
 
 def cost(report):
