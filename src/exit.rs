@@ -50,10 +50,16 @@ pub fn finish() {
         let _ = rustix::event::poll(&mut [], Some(&nap));
         pause = (2 * pause).min(PAUSES_NS.1);
     }
+    // More may be written: exit handlers of the application's come after ours.
+    reset();
+}
+
+fn reset() {
+    AWAITED.store(false, Ordering::Release);
+    SETTLED.store(false, Ordering::Release);
 }
 
 /// A forked child has its own end.
 pub fn reset_after_fork() {
-    AWAITED.store(false, Ordering::Relaxed);
-    SETTLED.store(false, Ordering::Relaxed);
+    reset();
 }

@@ -92,10 +92,22 @@ fn watch() {
     unsafe {
         libc::pthread_atfork(Some(prepare), None, Some(child));
         libc::atexit(at_exit);
+        at_quick_exit(at_quick);
     }
 }
 
+unsafe extern "C" {
+    fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
+}
+
+extern "C" fn at_quick() {
+    crate::exit::finish();
+}
+
 extern "C" fn at_exit() {
+    // What streams still hold would be written after all handlers, too late to wait for.
+    // SAFETY: null stands for all streams.
+    unsafe { libc::fflush(core::ptr::null_mut()) };
     crate::exit::finish();
     stats::remove_at_exit();
 }

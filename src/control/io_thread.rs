@@ -502,6 +502,7 @@ impl Source {
             }
             Source::Engine(engine) => {
                 engine.take_events(u32::MAX);
+                network::serve();
                 Some(Source::Engine(engine))
             }
             Source::Device(device) => control

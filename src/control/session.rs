@@ -332,6 +332,7 @@ impl Control {
         };
         if now >= self.next_beat {
             self.next_beat = now + pace;
+            self.runtime.network.make_sure();
             let runtime = self.runtime;
             let over: Vec<Token> = self
                 .sessions_mut()

@@ -22,9 +22,9 @@ use crate::poll::waiter::Waiter;
 
 /// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found a batch that
 /// the application had left lying, doubling up to the second while the application sends what it collects.
-const WATCH_NS: (u64, u64) = (200_000, 8_000_000);
+const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
 /// Looks that find no batch before a watch ends.
-const IDLE_LOOKS: u32 = 8;
+const IDLE_LOOKS: u32 = 16;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
 const MANY_WAKES: u64 = 64;
 /// A watch goes on while so much is taken in between two looks.
@@ -38,6 +38,8 @@ pub trait Engine: Send + Sync {
     fn event_fd(&self) -> BorrowedFd<'_>;
     /// An event woke the caller.
     fn take_event(&self);
+    /// Takes all events, of whoever did not: it is not armed afterwards.
+    fn take_all(&self);
     /// The I/O thread that sleeps on the event queues up behind all others who do.
     fn queue_up(&self);
     /// Takes in what has completed. Adds the ends for which there is news to `touched`.
@@ -112,6 +114,8 @@ pub fn woken() {
         {
             runtime.ring_io();
         }
+        // What came before it was armed has raised no event.
+        network.poll(None);
     }
 }
 
@@ -119,7 +123,6 @@ pub fn woken() {
 pub fn serve() {
     poll(None);
     woken();
-    poll(None);
 }
 
 /// The data under which engines are registered in epolls: an address of ours, which an application has no
@@ -143,13 +146,15 @@ pub fn watch(epfd: BorrowedFd<'_>, seen: &AtomicU32) {
     }
 }
 
-/// An event of an engine woke the caller.
-pub fn take_event() {
-    if let Some(network) = network() {
-        for engine in network.engines.read().iter() {
-            engine.take_event();
-        }
+/// An event of an engine came to the caller, and to nobody else: takes it, takes in what it was about, and has
+/// the next one raised. `me` is the caller's own waiter.
+pub fn hear(me: Option<&'static Waiter>) {
+    let Some(network) = network() else { return };
+    for engine in network.engines.read().iter() {
+        engine.take_event();
     }
+    network.poll(me);
+    woken();
 }
 
 /// Sends what was collected: the application comes back to wait.
@@ -198,6 +203,16 @@ impl Network {
     /// Whether there ever was an end.
     pub fn was_used(&self) -> bool {
         self.ends.load(Ordering::Relaxed) > 0
+    }
+
+    /// Once in a while: an event that got lost with the thread that was to hear it is made up for.
+    pub fn make_sure(&self) {
+        for engine in self.engines.read().iter() {
+            engine.take_all();
+        }
+        self.poll(None);
+        self.arm();
+        self.poll(None);
     }
 
     /// There is news for `remote`.

@@ -276,9 +276,11 @@ impl EpollSet {
         if self.ready.has_news() || self.has_kernel.load(Ordering::Relaxed) {
             return true;
         }
-        let mut bell = [epoll_event { events: 0, u64: 0 }; 1];
-        // SAFETY: room for one event, no mask.
-        let _ = unsafe { kernel::wait(epfd, &mut bell, Some(0), core::ptr::null()) };
+        // The bell, and what engines have to tell.
+        let mut ours = [epoll_event { events: 0, u64: 0 }; 8];
+        // SAFETY: room for the events, no mask.
+        let got = unsafe { kernel::wait(epfd, &mut ours, Some(0), core::ptr::null()) };
+        without_ours(&mut ours, got.unwrap_or(0), Some(waiter));
         self.stay_armed();
         false
     }
@@ -317,7 +319,7 @@ impl EpollSet {
         while !self.watches_ours() {
             // SAFETY: by the contract.
             let got = unsafe { self.wait_plainly(epfd, events, left, mask) }?;
-            let kept = without_bell(events, got);
+            let kept = without_ours(events, got, None);
             let kept = self.nested.without_idle(events, kept);
             left = deadline.map(|d| d.saturating_sub(now_ns()));
             if kept > 0 || left == Some(0) {
@@ -403,19 +405,15 @@ impl EpollSet {
             let start = now_ns();
             let left = deadline.map(|d| d.saturating_sub(start));
             // SAFETY: by the contract.
-            let got = unsafe { kernel::wait(epfd, events, left, mask) };
+            let waited = unsafe { kernel::wait(epfd, events, left, mask) };
+            // Before it counts as awake: whoever heard an engine's event has it armed again.
+            let waited = waited.map(|got| (got, without_ours(events, got, Some(waiter))));
             drop(asleep);
             let end = now_ns();
             self.last_kernel_look.store(end, Ordering::Relaxed);
-            let got = got?;
-            let mut kept = without_bell(events, got);
+            let (got, mut kept) = waited?;
             if kept < got {
                 stats::add(&stats::global().wakes_received, 1);
-            }
-            let got = kept;
-            kept = without(events, kept, network::mark());
-            if kept < got {
-                network::take_event();
             }
             kept = self.nested.without_idle(events, kept);
             if kept > 0 {
@@ -453,9 +451,7 @@ impl EpollSet {
         let rest = &mut events[found..];
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel::wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
-        let kept = without_bell(rest, got);
-        // What engines have is looked for anyhow; their event stays for whoever sleeps next.
-        let kept = without(rest, kept, network::mark());
+        let kept = without_ours(rest, got, self.waiter());
         let next = if kept > 0 {
             KERNEL_LOOK_NS.0
         } else {
@@ -473,19 +469,21 @@ impl EpollSet {
     }
 }
 
-/// Removes the bell from the first `count` events; returns how many are left.
-fn without_bell(events: &mut [epoll_event], count: usize) -> usize {
-    without(events, count, bell_mark())
-}
-
-/// Removes what is marked with `mark` from the first `count` events; returns how many are left.
-fn without(events: &mut [epoll_event], count: usize, mark: u64) -> usize {
-    let mut kept = 0;
+/// Removes the bell and the engines' events from the first `count`, and hears the latter; returns how many are
+/// left. `me` is the waiter of the calling thread.
+fn without_ours(events: &mut [epoll_event], count: usize, me: Option<&'static Waiter>) -> usize {
+    let (bell, engine) = (bell_mark(), network::mark());
+    let (mut kept, mut heard) = (0, false);
     for at in 0..count {
-        if events[at].u64 != mark {
+        let mark = events[at].u64;
+        heard |= mark == engine;
+        if mark != bell && mark != engine {
             events[kept] = events[at];
             kept += 1;
         }
+    }
+    if heard {
+        network::hear(me);
     }
     kept
 }

@@ -28,8 +28,8 @@ pub unsafe fn wait(
             };
             // SAFETY: a valid buffer and timespec; `mask` by the caller's contract.
             let n = unsafe { orig::epoll_pwait2(epfd, events.as_mut_ptr(), max, &time, mask) };
-            if n < 0 && sys::last_error() == Errno::NOSYS {
-                // SAFETY: as above. Kernels before 5.11: rounded up to a millisecond.
+            if n < 0 && [Errno::NOSYS, Errno::PERM].contains(&sys::last_error()) {
+                // SAFETY: as above. Kernels before 5.11, and filters that do not know it: rounded up to a millisecond.
                 unsafe {
                     orig::epoll_pwait(
                         epfd,
@@ -67,19 +67,17 @@ pub fn interrupted_calls_go_on() -> bool {
         libc::SIGFPE,
         libc::SIGTRAP,
     ];
-    let mut handlers = 0;
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: only asks; room for the answer.
         let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
         // SAFETY: zeroed, or written by the kernel.
         let action = unsafe { action.assume_init() };
-        if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
-            if action.sa_flags & libc::SA_RESTART == 0 {
-                return false;
-            }
-            handlers += 1;
+        let handled = asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
+        if handled && action.sa_flags & libc::SA_RESTART == 0 {
+            return false;
         }
     }
-    handlers > 0
+    // With no handler at all it was a stop and a continuation, or the C library's own affair.
+    true
 }

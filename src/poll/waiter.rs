@@ -185,7 +185,7 @@ impl Waiter {
     ///
     /// # Errors
     /// As of [`sleep`](Self::sleep).
-    pub fn sleep_with_network(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+    pub fn sleep_with_network(&'static self, timeout: Option<Duration>) -> Result<(), Errno> {
         let Some(epoll) = self.own_epoll() else {
             return self.sleep(timeout, None);
         };
@@ -211,7 +211,7 @@ impl Waiter {
         };
         for event in &events[..got] {
             if event.u64 == network::mark() {
-                network::take_event();
+                network::hear(Some(self));
             } else {
                 self.hush();
             }

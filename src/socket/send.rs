@@ -5,6 +5,7 @@ use parking_lot::MutexGuard;
 use super::recv::Outcome;
 use super::{Inner, Role, Socket};
 use crate::conn::user_buf::UserBuf;
+use crate::fabric::network;
 use crate::poll::waiter::Wakes;
 use crate::real::sys::{self, Errno};
 use crate::stats;
@@ -108,7 +109,18 @@ impl Socket {
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
         let mut call = Call { buf, sent: 0 };
-        let result = match call.attempt(self, &mut inner, nonblocking) {
+        let mut attempt = call.attempt(self, &mut inner, nonblocking);
+        if let Some(Err(Errno::AGAIN)) = attempt
+            && let Some(link) = inner.link().filter(|link| link.is_remote())
+        {
+            // News of room lies with the device until somebody looks.
+            drop(inner);
+            network::flush();
+            link.source().poll(None);
+            inner = self.lock();
+            attempt = call.attempt(self, &mut inner, nonblocking);
+        }
+        let result = match attempt {
             Some(result) => {
                 drop(inner);
                 result

@@ -254,7 +254,8 @@ impl Channel {
             .taken
             .load(Ordering::Relaxed)
             .wrapping_sub(self.told_taken.load(Ordering::Relaxed));
-        untold >= self.depth / 2
+        // The peer has no more of them under way than this.
+        untold >= (self.peer_depth.load(Ordering::Relaxed) / 2).max(1)
     }
 
     /// Whether a post found no room, and may find some now.

@@ -5,7 +5,7 @@
 //! are nobody's), and in the lower half the receive's slot, or how many places in the send queue the completion
 //! stands for.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -27,6 +27,13 @@ const AT_A_TIME: usize = 32;
 /// Completions that a queue should have room for.
 const CAPACITY: u32 = 4096;
 
+/// The next completion raises no event.
+const IDLE: u8 = 0;
+/// Somebody is about to ask for one.
+const ARMING: u8 = 1;
+/// It does.
+const ARMED: u8 = 2;
+
 const SLOT_BITS: u32 = 16;
 const RECEIVE: u64 = 1 << 63;
 
@@ -46,7 +53,8 @@ pub struct Engine {
     polling: Mutex<[Completion; AT_A_TIME]>,
     /// Somebody found the lock taken, and relies on its holder to look once more.
     wanted: AtomicBool,
-    armed: AtomicBool,
+    /// [`IDLE`], [`ARMING`] or [`ARMED`].
+    armed: AtomicU8,
     failed: AtomicBool,
     /// The epoll of the I/O thread that sleeps on its events, and under which data it is there.
     home: OnceLock<(RawFd, u64)>,
@@ -74,7 +82,7 @@ impl Engine {
             }),
             polling: Mutex::new([const { Completion::EMPTY }; AT_A_TIME]),
             wanted: AtomicBool::new(false),
-            armed: AtomicBool::new(false),
+            armed: AtomicU8::new(IDLE),
             failed: AtomicBool::new(false),
             home: OnceLock::new(),
         }))
@@ -162,7 +170,7 @@ impl Engine {
     pub fn take_events(&self, most: u32) {
         let taken = self.cq.take_events(most);
         // Afterwards: an event that was taken here may be that of an arming by somebody else meanwhile.
-        self.armed.store(false, Ordering::SeqCst);
+        self.armed.store(IDLE, Ordering::SeqCst);
         if taken.is_err() {
             self.fail();
         }
@@ -203,10 +211,14 @@ impl network::Engine for Engine {
     }
 
     fn take_event(&self) {
-        if self.armed.load(Ordering::Relaxed) {
+        if self.armed.load(Ordering::Relaxed) != IDLE {
             // There is one, as a rule; the I/O thread takes what is left.
             self.take_events(1);
         }
+    }
+
+    fn take_all(&self) {
+        self.take_events(u32::MAX);
     }
 
     fn queue_up(&self) {
@@ -238,12 +250,17 @@ impl network::Engine for Engine {
     }
 
     fn arm(&self) {
-        if !self.failed.load(Ordering::Relaxed)
-            && !self.armed.swap(true, Ordering::SeqCst)
-            && self.cq.arm(false).is_err()
-        {
-            self.fail();
+        if self.failed.load(Ordering::Relaxed) || self.armed.load(Ordering::SeqCst) == ARMED {
+            return;
         }
+        // Whoever comes meanwhile arms as well: it may rely on it only once the device knows.
+        self.armed.store(ARMING, Ordering::SeqCst);
+        if self.cq.arm(false).is_err() {
+            return self.fail();
+        }
+        let _ = self
+            .armed
+            .compare_exchange(ARMING, ARMED, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
