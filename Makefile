@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab rdma-lab lint clean setup bench-redis bench-callgrind cargo
+.PHONY: help build demo test test-loom test-redis test-lab rdma-lab rdma-show lint clean setup bench-redis bench-callgrind cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,11 @@ rdma-lab: ## tests between two guests with soft RDMA devices (LAB=qemu: several 
 	@scripts/setup.sh lab
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/rdma_lab.py --bin $(RELEASE) --lab $(LAB) $(ARGS)
+
+rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librspreload, SMC-R, NetACC
+	@scripts/setup.sh lab show
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/rdma_show.py --bin $(RELEASE) $(ARGS)
 
 # For CI: it must not take a whole run's time when something hangs.
 test-lab: ## the same, time-boxed

@@ -6,10 +6,8 @@ whatever else this machine does, it does to both. Each figure is the median of t
 the median of the ratios of each pair."""
 
 import argparse
-import csv
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -18,7 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab import Failure, Session, accepted, accelerated, binaries, counters, free_port, interruptible, need, progress
+from lab import (
+    Failure, Session, accelerated, accepted, benchmark_figures, binaries, count_calls, counters, free_port,
+    interruptible, need, progress,
+)
 
 # Rows of the table: what they are called, the client's options, the least ratio of SET to accept, and
 # how much longer than others its runs are: with --threads, redis-benchmark looks whether it is done
@@ -85,11 +86,7 @@ class Server:
             said = out.read()
         if status != 0:
             raise Failure(f"{' '.join(map(str, argv))} failed ({status}):\n{said}")
-        figures = {}
-        for row in csv.DictReader(line for line in said.splitlines() if line.startswith('"')):
-            test = row.pop("test")
-            figures[test] = {name: float(value) for name, value in row.items()}
-        return figures
+        return benchmark_figures(said)
 
 
 def measure(servers, row, pairs, seconds):
@@ -123,14 +120,6 @@ def summarise(pairs):
     return summary
 
 
-def count_calls(path):
-    """The total number of calls in what `strace -c` wrote."""
-    for line in path.read_text().splitlines():
-        if re.search(r"\btotal$", line):
-            return int(line.split()[3])
-    raise Failure(f"strace wrote no total:\n{path.read_text()}")
-
-
 def calls_per_request(side, bin_dir, work, many):
     """System calls per SET of server and client: what a long run makes more than a short one, so that
     start and end cancel. Each traced call costs dear, so only a side that makes few gets `many` requests."""
@@ -144,7 +133,7 @@ def calls_per_request(side, bin_dir, work, many):
 
         with Server(side, bin_dir, work, trace("server")) as server:
             server.benchmark(["-c", "100"], requests, "set", trace("client"), limit=30)
-        totals[requests] = {end: count_calls(path) for end, path in files.items()}
+        totals[requests] = {end: count_calls(path.read_text()) for end, path in files.items()}
     return {end: (totals[long][end] - totals[short][end]) / (long - short) for end in totals[long]}
 
 

@@ -1,7 +1,9 @@
-"""What demo.py and redis_suite.py share: sessions of processes that are always stopped, ports whose
-side port is free too, and NetACC's counters read from outside a process."""
+"""What the scripts share: sessions of processes that are always stopped, ports whose side port is free too,
+NetACC's counters read from outside a process, and what redis-benchmark and strace have to say."""
 
+import csv
 import os
+import re
 import shutil
 import signal
 import socket
@@ -138,8 +140,13 @@ def counters(bin_dir):
     shown = subprocess.run(
         [bin_dir / "netacc_ss", "--counters"], capture_output=True, text=True, timeout=10, check=False,
     )
+    return parse_counters(shown.stdout)
+
+
+def parse_counters(text):
+    """What `netacc_ss --counters` printed: {pid: {name: value}}."""
     values, current = {}, {}
-    for line in shown.stdout.splitlines():
+    for line in text.splitlines():
         name, _, value = line.partition(" ")
         if name == "pid":
             current = values.setdefault(int(value), {})
@@ -156,3 +163,20 @@ def accepted(values):
 def accelerated(values):
     """Connections that a process accepted and that are not plain kernel TCP."""
     return sum(n for carrier, n in accepted(values).items() if carrier != "tcp")
+
+
+def benchmark_figures(text):
+    """What `redis-benchmark --csv` printed: {"SET": {"rps": .., "p50_latency_ms": .., ...}, "GET": ...}."""
+    figures = {}
+    for row in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
+        test = row.pop("test")
+        figures[test] = {name: float(value) for name, value in row.items()}
+    return figures
+
+
+def count_calls(text):
+    """The total number of calls in what `strace -c` wrote."""
+    for line in text.splitlines():
+        if re.search(r"\btotal$", line):
+            return int(line.split()[3])
+    raise Failure(f"strace wrote no total:\n{text}")

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs, and only those that are missing.
 #
-#   scripts/setup.sh GROUP...      GROUP: build, demo, test, lab, lab_kernel, lab_qemu
+#   scripts/setup.sh GROUP...      GROUP: build, demo, test, lab, show, lab_kernel, lab_qemu
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is.
 set -euo pipefail
@@ -12,6 +12,7 @@ demo="redis-server redis-tools strace python3"
 test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
       tcl dpkg-dev xz-utils procps"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
+show="gcc libc6-dev redis-server redis-tools sockperf strace python3"
 lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
 lab_qemu="qemu-system-x86 busybox-static cpio kmod xz-utils gcc make libc6-dev libelf-dev"
 
@@ -20,8 +21,8 @@ say() { echo "setup: $*" >&2; }
 missing=()
 for group in "$@"; do
     case $group in
-        build | demo | test | lab | lab_kernel | lab_qemu) ;;
-        *) say "no package group '$group'; the groups are: build demo test lab lab_kernel lab_qemu"; exit 2 ;;
+        build | demo | test | lab | show | lab_kernel | lab_qemu) ;;
+        *) say "no package group '$group'; the groups are: build demo test lab show lab_kernel lab_qemu"; exit 2 ;;
     esac
     for package in ${!group}; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

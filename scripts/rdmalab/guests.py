@@ -104,8 +104,8 @@ class Keeper(threading.Thread):
                     return
 
 
-def relay(process, log, deadline):
-    """Shows guest a's console as it comes and keeps it in the file `log`."""
+def relay(process, log, deadline, to):
+    """Shows guest a's console as it comes, on the stream `to`, and keeps it in the file `log`."""
     selector = selectors.DefaultSelector()
     selector.register(process.stdout, selectors.EVENT_READ)
     with log.open("wb") as console:
@@ -120,15 +120,15 @@ def relay(process, log, deadline):
                 return
             console.write(piece)
             console.flush()
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            to.buffer.write(piece)
+            to.buffer.flush()
 
 
-def run_command(run, command, deadline, interactive=False, keep=None):
+def run_command(run, command, deadline, interactive=False, keep=None, to=sys.stdout):
     """Boots both guests, runs a shell command in guest a, powers off; the command's exit code.
 
     `deadline` is a time of the monotonic clock. `interactive` joins the command to this terminal. `keep` is the
-    directory that all logs go to, in place of what is there.
+    directory that all logs go to, in place of what is there. What the command writes appears on the stream `to`.
     """
     with tempfile.TemporaryDirectory(prefix="netacc-lab-") as directory:
         run.directory = Path(directory)
@@ -144,7 +144,7 @@ def run_command(run, command, deadline, interactive=False, keep=None):
                 a.session.process.wait()
             else:
                 a.boot(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-                relay(a.session.process, log, deadline)
+                relay(a.session.process, log, deadline, to)
             # Guest a told b to power off before it did.
             keeper.join(5)
             return status(a, keeper)

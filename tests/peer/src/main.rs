@@ -5,6 +5,7 @@ mod args;
 mod kill;
 mod oracle;
 mod pattern;
+mod speed;
 mod stream;
 mod sys;
 mod verdict;
@@ -22,11 +23,13 @@ fn main() {
         "kill-client" => kill::client(&args),
         "semantics" => oracle::run(&args, oracle::SEMANTICS),
         "readiness" => oracle::run(&args, oracle::READINESS),
+        "speed-server" => speed::server(&args),
+        "speed-client" => speed::client(&args),
         "puppet" => oracle::puppet::serve(),
         _ => {
             eprintln!(
                 "'{role}': no such role; there are stream-server, stream-client, selftalk, kill-server, \
-                 kill-client, semantics, readiness, puppet"
+                 kill-client, semantics, readiness, speed-server, speed-client, puppet"
             );
             std::process::exit(2);
         }
