@@ -170,8 +170,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_RING_SIZE",
-        doc: "Bytes that a link can hold in each direction, a process's link with itself included. \
-              Where the two sides differ, the accepting side's value counts.",
+        doc: "Bytes that a link can hold in each direction, a process's link with itself included. Shared \
+              memory has this size at once (where the two sides differ, the accepting side's value \
+              counts); rings between hosts begin with 16K and grow with use, to the smaller of the two \
+              values.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::PowerOfTwoBytes,
