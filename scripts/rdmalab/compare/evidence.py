@@ -4,7 +4,7 @@ kernel's, and strace's."""
 import signal
 from contextlib import contextmanager
 
-from lab import Failure, count_calls, progress
+from lab import Failure, calls_by_name, progress
 from rdmalab.compare.machines import Failed
 from rdmalab.compare.redis_rows import Server
 
@@ -72,8 +72,9 @@ def run_watched(lab, server, requests):
 
 
 def calls_per_request(lab, carrier, short, long):
-    """System calls per SET of both ends: what a long run makes more than a short one, so that start and end cancel."""
-    totals = {}
+    """System calls per SET of both ends by name: what a long run makes more than a short one, so that start and end
+    cancel."""
+    found = {}
     for requests in (short, long):
         tracer = [*TRACER, f"/tmp/calls-{carrier}-{requests}"]
         with Server(lab, carrier, tracer=tracer) as server, server.client(CLIENTS, requests, "set", tracer) as client:
@@ -81,9 +82,10 @@ def calls_per_request(lab, carrier, short, long):
             # strace ignores what would end it; the server does not, and its end is strace's.
             if not server.program.stop(signal.SIGTERM, 20):
                 raise Failed("the traced redis-server does not end")
-        totals[requests] = {end: count_calls(guest.read(tracer[-1])) for end, guest in
-                            (("server", lab.b), ("client", lab.a))}
-    return {end: (totals[long][end] - totals[short][end]) / (long - short) for end in ("server", "client")}
+        found[requests] = {end: calls_by_name(guest.read(tracer[-1])) for end, guest in
+                           (("server", lab.b), ("client", lab.a))}
+    return {end: {name: (calls - found[short][end].get(name, 0)) / (long - short) for name, calls in counted.items()}
+            for end, counted in found[long].items()}
 
 
 def measure(lab, report, quick):

@@ -129,8 +129,11 @@ def carried(report):
     for carrier, calls in costs["calls"].items():
         if isinstance(calls, str):
             yield f"  system calls, {TITLES[carrier]}: {calls}"
-        else:
-            yield f"  system calls per SET, {TITLES[carrier]}: server {calls['server']:.4f}, client {calls['client']:.4f}"
+            continue
+        for end in ("server", "client"):
+            most = sorted((n, name) for name, n in calls[end].items() if name != "total")[:-7:-1]
+            yield (f"  system calls per SET, {TITLES[carrier]}, {end}: {calls[end]['total']:.4f}: "
+                   + ", ".join(f"{name} {n:.3f}" for n, name in most if n >= 0.001))
 
 
 def crowd(report):
@@ -214,7 +217,8 @@ def evidence_verdicts(report):
         if isinstance(calls, str):
             yield f"system calls per request of the {end}: {calls}", False
         else:
-            yield f"system calls per request of the {end}: {calls[end]:.4f} (below {MOST_CALLS})", calls[end] < MOST_CALLS
+            total = calls[end]["total"]
+            yield f"system calls per request of the {end}: {total:.4f} (below {MOST_CALLS})", total < MOST_CALLS
 
 
 def crowd_verdicts(device, found):
