@@ -234,9 +234,8 @@ impl Session {
                 }
                 Read::Broken(error) => {
                     tracing::info!(target: "netacc::control", "the connection of a link broke: {error}");
-                    // A reset comes from a process that is gone as well; any other error is the network's,
-                    // and what was lost there nobody knows.
-                    self.end(control, error, error != Errno::CONNRESET);
+                    // What was lost there nobody knows: no stream is to look complete.
+                    self.end(control, error, true);
                     return false;
                 }
                 Read::Nonsense => {
