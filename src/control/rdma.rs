@@ -172,10 +172,10 @@ impl Rdma {
             self.next += 1;
             self.entrances.len() - 1
         });
-        self.open(index).map_err(|error| complain(&error)).ok()
+        self.listen(index).map_err(|error| complain(&error)).ok()
     }
 
-    fn open(&mut self, index: usize) -> Result<u16, Error> {
+    fn listen(&mut self, index: usize) -> Result<u16, Error> {
         let entrance = &mut self.entrances[index];
         if entrance.listener.is_none() {
             let at = entrance.address.with_port(entrance.port);
@@ -189,7 +189,7 @@ impl Rdma {
     /// Listens again where the device had gone, if it is there again.
     pub fn reopen(&mut self) {
         for index in 0..self.entrances.len() {
-            if let Err(error) = self.open(index) {
+            if let Err(error) = self.listen(index) {
                 tracing::debug!(target: "netacc::rdma", "{error}");
             }
         }

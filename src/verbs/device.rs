@@ -314,7 +314,7 @@ fn query(api: &Api, context: NonNull<ibv_context>, found: Found) -> Result<Attri
 
 /// Whether the device of an open context is still there.
 fn is_present(context: NonNull<ibv_context>) -> bool {
-    // SAFETY: an open context's device lives as long as it. (The name in /sys/class/infiniband_verbs.)
+    // SAFETY: an open context's device lives as long as it.
     let device = unsafe { &*(*context.as_ptr()).device };
     rustix::fs::access(bytes(&device.dev_path), rustix::fs::Access::EXISTS).is_ok()
 }
