@@ -54,13 +54,22 @@ struct Line {
     channel: Option<Arc<Channel>>,
 }
 
+/// Where peers connect to us. They know the port for as long as their links live: if the device goes, it is the
+/// same when the device comes back.
+struct Entrance {
+    address: Address,
+    port: u16,
+    /// What its events carry.
+    token: u64,
+    listener: Option<CmId>,
+}
+
 /// What a process has once it has looked for devices and found one.
 pub struct Rdma {
     events: Arc<EventChannel>,
     local: LocalAddresses,
     used: Vec<Used>,
-    /// Where we listen, and at which port.
-    doors: Vec<(Address, CmId, u16)>,
+    entrances: Vec<Entrance>,
     lines: HashMap<u64, Line>,
     next: u64,
     /// Each thread that connects holds one more reference.
@@ -113,7 +122,7 @@ impl Rdma {
             local: LocalAddresses::new(&events),
             events,
             used: Vec::new(),
-            doors: Vec::new(),
+            entrances: Vec::new(),
             lines: HashMap::new(),
             next: 1,
             connecting: Arc::new(()),
@@ -149,24 +158,48 @@ impl Rdma {
         doors
     }
 
+    /// The port at which we listen at `address`.
     fn listen_at(&mut self, address: &Address) -> Option<u16> {
         let key = address.canonical().0;
-        let known = self.doors.iter().find(|(a, _, _)| a.canonical().0 == key);
-        if let Some((_, _, port)) = known {
-            return Some(*port);
+        let known = |e: &Entrance| e.address.canonical().0 == key;
+        let index = self.entrances.iter().position(known).unwrap_or_else(|| {
+            self.entrances.push(Entrance {
+                address: *address,
+                port: 0,
+                token: self.next,
+                listener: None,
+            });
+            self.next += 1;
+            self.entrances.len() - 1
+        });
+        self.listen(index).map_err(|error| complain(&error)).ok()
+    }
+
+    fn listen(&mut self, index: usize) -> Result<u16, Error> {
+        let entrance = &mut self.entrances[index];
+        if entrance.listener.is_none() {
+            let at = entrance.address.with_port(entrance.port);
+            let listener = CmId::listen(&self.events, entrance.token, &at, BACKLOG)?;
+            entrance.port = listener.local_address().map_or(0, |local| local.port());
+            entrance.listener = Some(listener);
         }
-        let listener = CmId::listen(&self.events, 0, &address.with_port(0), BACKLOG);
-        match listener {
-            Ok(listener) => {
-                let port = listener.local_address()?.port();
-                self.doors.push((*address, listener, port));
-                Some(port)
-            }
-            Err(error) => {
-                complain(&error);
-                None
+        Ok(entrance.port)
+    }
+
+    /// Listens again where the device had gone, if it is there again.
+    pub fn reopen(&mut self) {
+        for index in 0..self.entrances.len() {
+            if let Err(error) = self.listen(index) {
+                tracing::debug!(target: "netacc::rdma", "{error}");
             }
         }
+    }
+
+    /// The device has gone at which we listened with `token`. False: that is no listener's.
+    fn close(&mut self, token: u64) -> bool {
+        let mut entrances = self.entrances.iter_mut();
+        let found = entrances.find(|entrance| entrance.token == token);
+        found.map(|entrance| entrance.listener = None).is_some()
     }
 
     /// Begins to connect to `door` for `link`; returns the line's number.
@@ -369,10 +402,12 @@ impl Control {
                 let greeting = data.as_deref().and_then(Greeting::parse);
                 self.line_up(number, greeting);
             }
-            EventKind::Disconnected
-            | EventKind::DeviceRemoval
-            | EventKind::AddressChange
-            | EventKind::TimewaitExit => {
+            EventKind::DeviceRemoval => {
+                if !self.rdma.as_mut().is_some_and(|rdma| rdma.close(number)) {
+                    self.line_down(number);
+                }
+            }
+            EventKind::Disconnected | EventKind::AddressChange | EventKind::TimewaitExit => {
                 self.line_down(number);
             }
             EventKind::DeviceGone(device) => self.retire_device(&device),

@@ -379,6 +379,9 @@ impl Control {
             self.next_beat = now + pace;
             self.runtime.network.make_sure();
             let runtime = self.runtime;
+            if let Some(rdma) = &mut self.rdma {
+                rdma.reopen();
+            }
             let over: Vec<Token> = self
                 .sessions_mut()
                 .filter_map(|session| (!session.beat(runtime)).then(|| *session.link.token()))

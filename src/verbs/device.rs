@@ -88,6 +88,13 @@ impl Device {
         if let Some(known) = devices.iter().find(|device| device.context == context) {
             return Ok(known.clone());
         }
+        // One that is being removed may still be bound to.
+        if !is_present(context) {
+            return Err(Error::Call {
+                call: "using an RDMA device",
+                errno: Errno::NODEV,
+            });
+        }
         let device = Arc::new(Self::begin(context, id)?);
         devices.push(device.clone());
         Ok(device)
@@ -229,9 +236,7 @@ impl Device {
 
     /// Whether it is still there.
     pub(super) fn is_present(&self) -> bool {
-        // SAFETY: as in `character_device`.
-        let device = unsafe { &*(*self.context.as_ptr()).device };
-        rustix::fs::access(bytes(&device.dev_path), rustix::fs::Access::EXISTS).is_ok()
+        is_present(self.context)
     }
 
     /// The opened libraries.
@@ -305,6 +310,13 @@ fn query(api: &Api, context: NonNull<ibv_context>, found: Found) -> Result<Attri
         max_inline: found.max_inline,
         write_imm: found.write_imm,
     })
+}
+
+/// Whether the device of an open context is still there.
+fn is_present(context: NonNull<ibv_context>) -> bool {
+    // SAFETY: an open context's device lives as long as it.
+    let device = unsafe { &*(*context.as_ptr()).device };
+    rustix::fs::access(bytes(&device.dev_path), rustix::fs::Access::EXISTS).is_ok()
 }
 
 /// A C string in a field of fixed size.

@@ -8,18 +8,28 @@ use parking_lot::Mutex;
 use super::cm::{CmId, EventChannel, OWN_TOKEN};
 use super::device::Device;
 use super::error::Error;
-use crate::real::sys::Errno;
+use crate::real::sys::{Errno, now_ns};
 use crate::socket::addr::Address;
 
 /// The most answers that are remembered.
 const REMEMBERED: usize = 64;
+/// For how long a no is believed: nobody tells when a device comes.
+const NO_NS: u64 = 1_000_000_000;
 
 /// What is known of local addresses. The connection manager decides (it knows of network namespaces,
 /// VLANs and bonds): an address that it binds to a device is a device's. That opens the device and takes
 /// some system calls, so its answers are remembered until [`refresh`](Self::refresh).
 pub struct LocalAddresses {
     channel: Arc<EventChannel>,
-    known: Mutex<Vec<(Key, bool)>>,
+    known: Mutex<Vec<(Key, Answer)>>,
+}
+
+/// Whether an address is a device's.
+#[derive(Clone, Copy)]
+enum Answer {
+    Yes,
+    /// Not at this time.
+    No(u64),
 }
 
 /// An address without its port: IPv6 form and scope.
@@ -46,11 +56,16 @@ impl LocalAddresses {
             // librdmacm would bind these to just any device.
             return Ok(false);
         }
-        if let Some((_, answer)) = self.known.lock().iter().find(|(known, _)| *known == key) {
-            return Ok(*answer);
+        let now = now_ns();
+        {
+            let mut known = self.known.lock();
+            known.retain(|(_, answer)| !matches!(answer, Answer::No(at) if now - at > NO_NS));
+            if let Some((_, answer)) = known.iter().find(|(known, _)| *known == key) {
+                return Ok(matches!(answer, Answer::Yes));
+            }
         }
         let id = CmId::create(&self.channel, OWN_TOKEN)?;
-        let answer = match id.bind(&address.with_port(0)) {
+        let is_rdma = match id.bind(&address.with_port(0)) {
             Ok(()) if id.context().is_none() => false,
             // librdmacm has opened the device for this: from now on it is one that is looked after.
             Ok(()) => Device::of(&id).map(|_| true)?,
@@ -63,8 +78,12 @@ impl LocalAddresses {
         if known.len() >= REMEMBERED {
             known.clear();
         }
+        let answer = match is_rdma {
+            true => Answer::Yes,
+            false => Answer::No(now),
+        };
         known.push((key, answer));
-        Ok(answer)
+        Ok(is_rdma)
     }
 
     /// Forgets all answers: addresses or devices have come or gone.

@@ -8,8 +8,10 @@ mod common;
 
 mod applications;
 mod carried;
+mod failures;
 mod guest;
 mod machines;
 mod net;
+mod transfer;
 mod verbs;
 mod verbs_layer;

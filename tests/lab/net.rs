@@ -114,7 +114,8 @@ impl Drop for Undo {
     }
 }
 
-fn with_undo(guest: Guest, command: &str, undo: String) -> Undo {
+/// Runs a command in a guest, and another one when the result is dropped.
+pub fn with_undo(guest: Guest, command: &str, undo: String) -> Undo {
     guest.must(command);
     Undo {
         guest,
@@ -141,6 +142,24 @@ pub fn netem(guest: Guest, wire: u8, spec: &str) -> Undo {
         &format!("tc qdisc replace dev {dev} root netem {spec}"),
         format!("tc qdisc del dev {dev} root"),
     )
+}
+
+/// Loses all TCP segments to and from `port` that a guest sends on a wire, and nothing else, until the result is
+/// dropped.
+pub fn port_dead(guest: Guest, wire: u8, port: u16) -> Undo {
+    let dev = netdev(wire);
+    // By default nothing goes into the fourth band.
+    let mut command = format!(
+        "tc qdisc add dev {dev} root handle 1: prio bands 4 && \
+         tc qdisc add dev {dev} parent 1:4 handle 40: netem loss 100%"
+    );
+    for way in ["sport", "dport"] {
+        command += &format!(
+            " && tc filter add dev {dev} parent 1: protocol ip u32 match ip protocol 6 0xff \
+             match ip {way} {port} 0xffff flowid 1:4"
+        );
+    }
+    with_undo(guest, &command, format!("tc qdisc del dev {dev} root"))
 }
 
 /// Makes the RDMA device of a wire, until the result is dropped.

@@ -4,6 +4,7 @@
 mod args;
 mod kill;
 mod oracle;
+mod parting;
 mod pattern;
 mod speed;
 mod stream;
@@ -21,6 +22,8 @@ fn main() {
         "selftalk" => stream::selftalk(&args),
         "kill-server" => kill::server(&args),
         "kill-client" => kill::client(&args),
+        "parting-receiver" => parting::receiver(&args),
+        "parting-sender" => parting::sender(&args),
         "semantics" => oracle::run(&args, oracle::SEMANTICS),
         "readiness" => oracle::run(&args, oracle::READINESS),
         "speed-server" => speed::server(&args),
@@ -29,7 +32,8 @@ fn main() {
         _ => {
             eprintln!(
                 "'{role}': no such role; there are stream-server, stream-client, selftalk, kill-server, \
-                 kill-client, semantics, readiness, speed-server, speed-client, puppet"
+                 kill-client, parting-receiver, parting-sender, semantics, readiness, speed-server, \
+                 speed-client, puppet"
             );
             std::process::exit(2);
         }

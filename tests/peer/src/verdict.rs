@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 type Describe = Box<dyn Fn() -> Value + Send + Sync>;
@@ -31,6 +32,21 @@ pub fn watchdog(seconds: u64) {
         // SAFETY: ends the process at once, whatever hangs.
         unsafe { libc::_exit(3) };
     });
+}
+
+static RELEASED: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`is_released`] tells whether the test has closed our standard input.
+pub fn watch_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        RELEASED.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Whether the test has closed our standard input.
+pub fn is_released() -> bool {
+    RELEASED.load(Ordering::Relaxed)
 }
 
 /// Prints one line at once.

@@ -1,7 +1,9 @@
 //! The two halves of a connection: writing a pattern in random pieces, and reading and checking one.
 
 use crate::pattern::Pattern;
+use crate::stream::plan::OPEN;
 use crate::sys::{self, Errno, Res};
+use crate::verdict;
 use std::time::Duration;
 
 /// What one step of a half did.
@@ -46,7 +48,7 @@ impl Tx {
 
     /// One write; after the last byte, the half-close.
     pub fn step(&mut self, fd: i32) -> Result<Step, String> {
-        if self.sent == self.total {
+        if self.sent == self.total || self.total == OPEN && verdict::is_released() {
             return match sys::shutdown(fd, libc::SHUT_WR) {
                 Ok(_) => Ok(Step::Done),
                 // The other side has closed, and has read everything: its verdict says whether it has.
@@ -92,6 +94,8 @@ pub struct Rx {
     total: u64,
     /// Of the bytes read.
     pub crc: crc32fast::Hasher,
+    /// The end of the stream came, where it was due.
+    pub ended: bool,
     pauses: u32,
 }
 
@@ -107,6 +111,7 @@ impl Rx {
             received: 0,
             total,
             crc: crc32fast::Hasher::new(),
+            ended: false,
             pauses,
         }
     }
@@ -126,7 +131,10 @@ impl Rx {
             1 << self.rng.usize(4..17)
         };
         match read_some(fd, &mut self.buf[..n], &mut self.rng) {
-            Ok(0) if self.received == self.total => Ok(Step::Done),
+            Ok(0) if self.received == self.total || self.total == OPEN => {
+                self.ended = true;
+                Ok(Step::Done)
+            }
             Ok(0) => Err(format!(
                 "end of stream after {} of {} bytes",
                 self.received, self.total

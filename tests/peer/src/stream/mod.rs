@@ -47,6 +47,7 @@ struct Outcome {
     received: u64,
     sent_crc: u32,
     received_crc: u32,
+    ended: bool,
     error: Option<String>,
 }
 
@@ -58,6 +59,7 @@ impl Outcome {
             received: rx.received,
             sent_crc: tx.crc.clone().finalize(),
             received_crc: rx.crc.clone().finalize(),
+            ended: rx.ended,
             error,
         }
     }
@@ -69,12 +71,17 @@ enum Role {
     Server,
 }
 
+/// With `--open`, streams end when the test closes the standard input of both sides.
 fn read_run(args: &Args) -> Run {
+    if args.has("open") {
+        verdict::watch_input();
+    }
     Run {
         seed: args.number("seed", 1),
         connections: args.number("conns", 200),
         total: args.number("total", 50_000_000),
         big: args.number("big", 0),
+        open: args.has("open"),
     }
 }
 
@@ -146,6 +153,7 @@ fn run_side(conns: Vec<Conn>, board: &Arc<Board>, role: Role) -> Value {
         "received": outcomes.iter().map(|o| o.received).sum::<u64>(),
         "sent_crc": sent_crc.finalize(),
         "received_crc": received_crc.finalize(),
+        "ended": outcomes.iter().filter(|o| o.ended).count(),
         "errors": errors,
     })
 }

@@ -60,7 +60,12 @@ pub struct Run {
     pub total: u64,
     /// Bytes that connection 0 carries in each direction on top.
     pub big: u64,
+    /// Each connection carries as much as it can until the test says that it is enough.
+    pub open: bool,
 }
+
+/// Bytes of a stream whose length nobody knows in advance.
+pub const OPEN: u64 = u64::MAX;
 
 /// The connections of a run.
 pub fn plans(run: &Run) -> Vec<Plan> {
@@ -75,10 +80,14 @@ pub fn plans(run: &Run) -> Vec<Plan> {
     (0..run.connections)
         .map(|index| {
             let big = if index == 0 { run.big } else { 0 };
+            let bytes = |weight| match run.open {
+                true => OPEN,
+                false => share(weight) + big,
+            };
             Plan {
                 index,
-                up: share(weights[2 * index as usize]) + big,
-                down: share(weights[2 * index as usize + 1]) + big,
+                up: bytes(weights[2 * index as usize]),
+                down: bytes(weights[2 * index as usize + 1]),
                 client: side(),
                 server: side(),
             }
