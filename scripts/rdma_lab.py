@@ -27,6 +27,7 @@ def arguments():
     parser.add_argument("--bin", required=True, metavar="DIR", help="where `make build` put library and tools")
     parser.add_argument("--lab", choices=MACHINES, default="uml", help="the kind of guests (default: uml)")
     parser.add_argument("--device", choices=(*DEVICES, "both"), default="both", help="the kind of RDMA device")
+    parser.add_argument("--failures", action="store_true", help="the long tests of failures as well: ten minutes a device")
     parser.add_argument("--tests", metavar="FILTER", help="only the tests with this in their names")
     parser.add_argument("--time-limit", type=float, default=1800, metavar="S", help="for all runs together")
     parser.add_argument("--shell", nargs="?", const="bash", metavar="COMMAND",
@@ -38,8 +39,8 @@ def arguments():
     return parser.parse_args()
 
 
-def build_tests():
-    """Builds what runs in the guests; the test program's path."""
+def build_tests(failures):
+    """Builds what runs in the guests, with the long tests of failures or without; the test program's path."""
     def cargo(*words, **popen):
         done = subprocess.run(["cargo", *words], cwd=PROJECT, check=False, **popen)
         if done.returncode:
@@ -48,7 +49,7 @@ def build_tests():
 
     cargo("build", "-p", "netacc-test-peer")
     messages = cargo(
-        "test", "--no-run", "-p", "netacc", "--features", "lab", "--test", "lab",
+        "test", "--no-run", "-p", "netacc", "--features", "lab_failures" if failures else "lab", "--test", "lab",
         "--message-format", "json-render-diagnostics", stdout=subprocess.PIPE, text=True,
     )
     for line in messages.splitlines():
@@ -80,7 +81,7 @@ def main():
     if args.shell:
         command, devices = args.shell, (DEVICES[0],)
     else:
-        words = [build_tests(), "--test-threads=1", *([args.tests] if args.tests else [])]
+        words = [build_tests(args.failures), "--test-threads=1", *([args.tests] if args.tests else [])]
         command, devices = " ".join(map(guests.quote, words)), DEVICES
     if args.device != "both":
         devices = (args.device,)

@@ -143,7 +143,6 @@ impl Session {
         if let Some((line, at)) = self.dialing.line
             && at <= now
         {
-            tracing::info!(target: "netacc::rdma", "no connection: no answer");
             if let Some(rdma) = control.rdma() {
                 rdma.hang_up(line);
             }

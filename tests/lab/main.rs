@@ -8,10 +8,12 @@ mod common;
 
 mod applications;
 mod carried;
+#[cfg(feature = "lab_failures")]
 mod failures;
 mod guest;
 mod machines;
 mod net;
+#[cfg(feature = "lab_failures")]
 mod transfer;
 mod verbs;
 mod verbs_layer;

@@ -144,6 +144,7 @@ pub fn netem(guest: Guest, wire: u8, spec: &str) -> Undo {
     )
 }
 
+#[cfg(feature = "lab_failures")]
 /// Loses all TCP segments to and from `port` that a guest sends on a wire, and nothing else, until the result is
 /// dropped.
 pub fn port_dead(guest: Guest, wire: u8, port: u16) -> Undo {
