@@ -38,11 +38,10 @@ impl Call<'_> {
             _ => return Some(Ok(Outcome::Kernel)),
         };
         if conn.error.is_some() || conn.tx_shut {
-            let error = conn.error.take().unwrap_or(Errno::PIPE);
-            return Some(if self.sent > 0 {
-                Ok(Outcome::Done(self.sent))
-            } else {
-                Err(error)
+            // After a part was sent the error is for the next call.
+            return Some(match self.sent {
+                0 => Err(conn.error.take().unwrap_or(Errno::PIPE)),
+                sent => Ok(Outcome::Done(sent)),
             });
         }
         if conn.peer_closed {
