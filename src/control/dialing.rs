@@ -168,6 +168,14 @@ impl Session {
         let Outcome::Up(channel) = outcome else {
             return self.dial(control);
         };
+        if channel.id < self.remote.carrier() {
+            // Another carrier was begun meanwhile. The peer tells by their numbers which is the newest.
+            if let Some(rdma) = control.rdma() {
+                rdma.hang_up(line);
+            }
+            self.dialing.next = 0;
+            return self.dial(control);
+        }
         if self.remote.begin(channel.id, channel.carrier()).is_err() {
             if let Some(address) = self.dialing.first.take() {
                 control.contact_failed(&address, Reason::LockedMemory);

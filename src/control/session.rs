@@ -208,8 +208,8 @@ impl Session {
         if self.stream.is_blocked() {
             match self.stream.go_on() {
                 Posted::Done => self.remote.flush(),
-                Posted::Full => {}
-                Posted::Failed => return false,
+                // What came before it broke is still there to be read.
+                Posted::Full | Posted::Failed => {}
             }
         }
         for _ in 0..FRAMES {
@@ -229,7 +229,9 @@ impl Session {
                 Read::Nothing => return true,
                 Read::End => {
                     tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-                    self.end(control, Errno::CONNRESET, false);
+                    // In good order, as far as one can tell: no stream that was cut is to look complete.
+                    let cut = self.reader.is_within_frame() || self.stream.has_failed();
+                    self.end(control, Errno::CONNRESET, cut);
                     return false;
                 }
                 Read::Broken(error) => {
@@ -263,8 +265,10 @@ impl Session {
             }
             return Ok(());
         }
+        // One that comes late, after a queue pair took over, begins nothing.
+        let newest = u64::from(self.life.0).max(self.name_of_carrier());
         if !self.active
-            && heard.number > self.life.0
+            && u64::from(heard.number) > newest
             && matches!(heard.message, Message::Resume { .. })
         {
             let id = self.remote.next_carrier();

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -40,6 +41,8 @@ enum Part {
 pub struct Stream {
     fd: InternalFd,
     out: Mutex<VecDeque<Part>>,
+    /// A write has failed: the kernel tells that once, and then of an end as if there had been nothing.
+    failed: AtomicBool,
 }
 
 impl AsFd for Stream {
@@ -62,6 +65,7 @@ impl Stream {
         Arc::new(Stream {
             fd,
             out: Mutex::default(),
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +79,11 @@ impl Stream {
     /// Goes on writing. `Full`: the kernel takes no more for now.
     pub fn go_on(&self) -> Posted {
         self.write(&mut self.out.lock())
+    }
+
+    /// Whether a write has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Whether something is still to be written.
@@ -98,7 +107,10 @@ impl Stream {
                     Ok(sent) => sent,
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN) => return Posted::Full,
-                    Err(_) => return Posted::Failed,
+                    Err(_) => {
+                        self.failed.store(true, Ordering::Relaxed);
+                        return Posted::Failed;
+                    }
                 };
             if sent == left {
                 out.pop_front();
@@ -222,6 +234,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Whether what has come so far ends within a frame.
+    pub fn is_within_frame(&self) -> bool {
+        !self.frame.is_empty()
+    }
+
     /// Reads up to the end of one frame. Its ring bytes go to `place`, with the carrier's number and the
     /// cursor of the first.
     pub fn read(
