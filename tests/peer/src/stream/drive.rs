@@ -65,7 +65,10 @@ pub fn blocking(conn: Conn, board: &Board) -> Outcome {
         .map(|_| ())
         .map_err(|e| format!("close: {e}"));
     board.done(index);
-    Outcome::new(index, &tx, &rx, sent.and(received).and(closed).err())
+    let errors = [sent, received, closed].into_iter().filter_map(Result::err);
+    let errors: Vec<String> = errors.collect();
+    let error = (!errors.is_empty()).then(|| errors.join("; "));
+    Outcome::new(index, &tx, &rx, error)
 }
 
 struct Active {
