@@ -37,6 +37,9 @@ use tx::Tx;
 /// Names a link between its two processes. Random, so that nobody else can name it.
 pub type Token = [u8; 16];
 
+/// How often a thread looks whether another is done with a link's records.
+const HOLDER_TURNS: u32 = 128;
+
 /// The largest payload of one record in a ring of `size` bytes: an eighth, so that a batch never
 /// waits for the whole ring to drain.
 fn max_payload(size: usize) -> usize {
@@ -183,8 +186,8 @@ impl Link {
     /// Takes in what has arrived and hands it to its connections. `me` is the caller's own waiter,
     /// which needs no waking. Returns whether there was anything.
     ///
-    /// If another thread is at it already, that thread finishes the work, whatever arrives until
-    /// the lock is free included.
+    /// If another thread is at it already, this one lets it finish, and the other takes in whatever
+    /// arrives until its lock is free.
     #[inline]
     pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
         self.pending() && self.poll_pending(None, me)
@@ -215,6 +218,7 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
+        self.let_holder_finish();
         // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
             || self.rx.try_lock(),
@@ -238,6 +242,22 @@ impl Link {
             self.retire(Errno::CONNRESET, true);
         }
         progress
+    }
+
+    /// Lets the thread that has the `rx` lock get done. Whoever did not wait for it would not find what
+    /// was sent before something that it knows of already: over the kernel, sent on this host is there.
+    ///
+    /// For a bounded time: the holder may be this very thread, interrupted by a signal's handler.
+    fn let_holder_finish(&self) {
+        for turn in 0..HOLDER_TURNS {
+            if !self.rx.is_locked() {
+                return;
+            }
+            match turn < HOLDER_TURNS / 2 {
+                true => std::hint::spin_loop(),
+                false => rustix::thread::sched_yield(),
+            }
+        }
     }
 
     /// Sends up to `buf.left()` bytes of `conn`; returns how many found room in the ring.
