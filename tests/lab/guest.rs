@@ -187,6 +187,11 @@ impl Remote {
         self.pid
     }
 
+    /// Where it runs.
+    pub fn guest(&self) -> Guest {
+        self.guest
+    }
+
     /// What it has written to its standard output so far.
     pub fn output(&self) -> String {
         self.guest.read(&self.out)

@@ -13,6 +13,8 @@ mod failures;
 mod guest;
 mod machines;
 mod net;
+mod routes;
+mod steps;
 #[cfg(feature = "lab_failures")]
 mod transfer;
 mod verbs;
