@@ -13,7 +13,9 @@ mod failures;
 mod guest;
 mod machines;
 mod net;
+mod processes;
 mod routes;
+mod sharing;
 mod steps;
 #[cfg(feature = "lab_failures")]
 mod transfer;

@@ -1,16 +1,13 @@
-//! Connections of `tests/programs/steps.py`, one step after the other, and what has come of them.
+//! Connections of the peer program's role `steps`, one step after the other, and what has come of them.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{PATIENCE, With, bare, command};
+use crate::common::{PATIENCE, With, bare, command, library, peer};
 use crate::guest::{Guest, Remote, port};
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/steps.py");
 
 /// What is set for every program, and what comes before the program on its command line.
 #[derive(Clone, Default)]
@@ -39,19 +36,18 @@ pub fn behind(before: &'static str) -> Way {
     }
 }
 
-fn start(guest: Guest, way: &Way, port: u16, words: &str) -> Remote {
-    let mut words = format!("{} python3 -B {SCRIPT} {port} {words}", way.before);
-    words = words.trim_start().to_string();
-    let mut words = words.split_whitespace();
-    let mut program: Command = command(words.next().expect("a program"), With::Library);
-    program.args(words).env("NACC_LOG", "warn");
+fn start(guest: Guest, way: &Way, words: &[&str]) -> Remote {
+    let peer = peer();
+    let peer = peer.to_str().expect("UTF-8");
+    let mut all = way.before.split_whitespace().chain([peer]);
+    let mut program = command(all.next().expect("a program"), With::Library);
+    program.args(all).args(words).env("NACC_LOG", "warn");
     program.envs(way.settings.split_whitespace().map(|setting| {
-        let (name, value) = setting.split_once('=').expect("NAME=VALUE");
-        (name, value)
+        let pair = setting.split_once('=');
+        pair.unwrap_or_else(|| panic!("'{setting}' is not NAME=VALUE"))
     }));
     if let (Some(also), false) = (&way.also, bare()) {
-        let library = crate::common::library();
-        program.env("LD_PRELOAD", format!("{}:{also}", library.display()));
+        program.env("LD_PRELOAD", format!("{}:{also}", library().display()));
     }
     guest.spawn(&program)
 }
@@ -66,8 +62,15 @@ pub struct Server {
 impl Server {
     /// Starts it.
     pub fn start(guest: Guest, way: &Way) -> Server {
+        Server::start_with(guest, way, &[])
+    }
+
+    /// Starts it with more words.
+    pub fn start_with(guest: Guest, way: &Way, more: &[&str]) -> Server {
         let port = port();
-        let program = start(guest, way, port, "serve");
+        let text = port.to_string();
+        let words = [&["steps-server", "--port", &text], more].concat();
+        let program = start(guest, way, &words);
         program.wait_for(|line| line == "listening");
         Server { program, port }
     }
@@ -84,7 +87,9 @@ impl Server {
 
     /// A client of it that goes through `words`, then pauses. Returns when it does.
     pub fn client(&self, guest: Guest, way: &Way, words: &str) -> Client {
-        let program = start(guest, way, self.port, &format!("{words} pause"));
+        let (port, steps) = (self.port.to_string(), format!("{words} pause"));
+        let words = ["steps-client", "--port", &port, "--steps", &steps];
+        let program = start(guest, way, &words);
         let client = Client {
             program,
             pauses: Cell::new(0),
@@ -165,13 +170,15 @@ pub fn counts(program: &Remote, wanted: &[(&str, u64)]) {
 pub fn queue_pairs(program: &Remote) -> BTreeMap<String, usize> {
     let (guest, pid) = (program.guest(), program.pid());
     // The kernel names the thread that made it.
-    let threads = guest.must(&format!("ls /proc/{pid}/task"));
-    let threads: Vec<u64> = threads.lines().filter_map(|n| n.parse().ok()).collect();
-    let shown = guest.must("rdma -j resource show qp");
-    let shown: Value = serde_json::from_str(&shown).expect("JSON of rdma");
+    let shown = guest.must(&format!(
+        "ls -m /proc/{pid}/task && rdma -j resource show qp"
+    ));
+    let (threads, shown) = shown.split_once("\n[").expect("two lines");
+    let threads: Vec<&str> = threads.split([',', ' ', '\n']).collect();
+    let shown: Value = serde_json::from_str(&format!("[{shown}")).expect("JSON of rdma");
     let mut found = BTreeMap::new();
     for pair in shown.as_array().expect("an array of queue pairs") {
-        let of_it = pair["pid"].as_u64().is_some_and(|p| threads.contains(&p));
+        let of_it = threads.contains(&pair["pid"].to_string().as_str());
         if of_it && pair["state"] == "RTS" {
             let device = pair["ifname"].as_str().expect("a device").to_string();
             *found.entry(device).or_default() += 1;

@@ -7,6 +7,7 @@ mod oracle;
 mod parting;
 mod pattern;
 mod speed;
+mod steps;
 mod stream;
 mod sys;
 mod verdict;
@@ -28,12 +29,14 @@ fn main() {
         "readiness" => oracle::run(&args, oracle::READINESS),
         "speed-server" => speed::server(&args),
         "speed-client" => speed::client(&args),
+        "steps-server" => steps::server(&args),
+        "steps-client" => steps::client(&args),
         "puppet" => oracle::puppet::serve(),
         _ => {
             eprintln!(
                 "'{role}': no such role; there are stream-server, stream-client, selftalk, kill-server, \
                  kill-client, parting-receiver, parting-sender, semantics, readiness, speed-server, \
-                 speed-client, puppet"
+                 speed-client, steps-server, steps-client, puppet"
             );
             std::process::exit(2);
         }

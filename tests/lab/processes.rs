@@ -1,0 +1,84 @@
+//! Programs that fork while they have queue pairs.
+
+use crate::carried::{assert_carried, redis_client, redis_server};
+use crate::common::{With, bare};
+use crate::guest::{Guest, port};
+use crate::steps::{Server, Way, counted};
+
+/// The parent's connections go on while the child lives and after its end: what is copied when either writes is never
+/// what a device writes to. The child has none of them, and connects by TCP.
+#[test]
+fn a_program_forks_and_talks_on() {
+    let (here, there) = (Guest::local(), Guest::peer());
+    let server = Server::start(there, &Way::default());
+    let words =
+        "open 10.5.0.2 2 open fd05::2 1 talk 300000 fork 300000 open 10.5.0.2 1 talk 300000";
+    let client = server.client(here, &Way::default(), words);
+    counted(
+        &client.program,
+        &[("connected_rdma", 4), ("carriers_lost", 0), ("qps_made", 2)],
+    );
+    counted(
+        &server.program,
+        &[("accepted_rdma", 4), ("accepted_tcp", 1)],
+    );
+    if !bare() {
+        let inherited = client.program.output();
+        let inherited = inherited
+            .lines()
+            .filter(|line| line.starts_with("inherited"));
+        assert!(inherited.eq(["inherited ECONNRESET ECONNRESET"; 3]));
+    }
+    client.finish();
+}
+
+/// redis forks a child that writes everything down, and goes on serving meanwhile.
+#[test]
+fn redis_saves_in_the_background() {
+    let (here, there, port) = (Guest::local(), Guest::peer(), port());
+    let server = redis_server(there, port, With::Library);
+    let cli = |words: &[&str]| {
+        let mut cli = redis_client("redis-cli", there, port, With::Library);
+        cli.args(words);
+        here.spawn(&cli).success()
+    };
+    cli(&["config", "set", "dir", "/tmp"]);
+    let mut load = redis_client("redis-benchmark", there, port, With::Library);
+    load.args("-c 20 -n 6000 -d 2000 -r 1000 --csv -t set,get".split_whitespace());
+    let load = here.spawn(&load);
+    let save = "SAVES=0; until redis-cli --raw -h 10.5.0.2 -p PORT bgsave | grep -q started; do sleep 0.02; done";
+    for _ in 0..3 {
+        there.must(&save.replace("PORT", &port.to_string()));
+    }
+    load.success();
+    let done = "until redis-cli -h 10.5.0.2 -p PORT info persistence | grep -q rdb_bgsave_in_progress:0; do sleep 0.02; done; \
+        redis-cli -h 10.5.0.2 -p PORT info persistence";
+    let info = there.must(&done.replace("PORT", &port.to_string()));
+    for line in ["rdb_last_bgsave_status:ok", "rdb_saves:3"] {
+        assert!(info.contains(line), "{info}");
+    }
+    let stats = cli(&["info", "commandstats"]);
+    for name in ["cmdstat_set:calls=6000,", "cmdstat_get:calls=6000,"] {
+        assert!(stats.contains(name), "{stats}");
+    }
+    assert_carried(&server, "accepted", 40);
+    counted(&server, &[("carriers_lost", 0)]);
+    // What was saved is whole.
+    there.must("redis-check-rdb /tmp/dump.rdb && rm /tmp/dump.rdb");
+}
+
+/// The workers alone accept, and have no queue pairs: whoever connects finds TCP at once.
+#[test]
+fn workers_that_are_forked_before_they_accept() {
+    let (here, there) = (Guest::local(), Guest::peer());
+    let server = Server::start_with(there, &Way::default(), &["--workers", "2"]);
+    let client = server.client(here, &Way::default(), "open 10.5.0.2 8 talk 300000");
+    let refused = [
+        ("connected_tcp", 8),
+        ("fallback_side_port_refused", 1),
+        ("fallback_not_netacc", 7),
+    ];
+    counted(&client.program, &refused);
+    assert_eq!(server.accepted().len(), 8);
+    client.finish();
+}
