@@ -90,7 +90,8 @@ struct Connecting {
 impl Connecting {
     fn run(self) {
         if let Err(error) = self.channel.cm().connect(&self.data) {
-            complain(&error);
+            // Another address may do.
+            tracing::info!(target: "netacc::rdma", "no connection: {error}");
             self.runtime.command(Command::NotConnected(self.line));
         }
     }
@@ -141,25 +142,35 @@ impl Rdma {
             return Vec::new();
         }
         let mut doors = Vec::new();
+        let mut failure = None;
         let all = core::iter::once(*address)
             .chain(interfaces::beside(address))
             .chain(interfaces::others(address));
         for candidate in all {
-            if doors.len() < MAX_DOORS
-                && self.local.is_rdma(&candidate).unwrap_or(false)
-                && let Some(port) = self.listen_at(&candidate)
-            {
-                let door = (candidate.canonical().0, port);
-                if !doors.contains(&door) {
-                    doors.push(door);
-                }
+            if doors.len() == MAX_DOORS || !self.local.is_rdma(&candidate).unwrap_or(false) {
+                continue;
             }
+            match self.listen_at(&candidate) {
+                Ok(port) => {
+                    let door = (candidate.canonical().0, port);
+                    if !doors.contains(&door) {
+                        doors.push(door);
+                    }
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        match failure {
+            Some(error) if doors.is_empty() => complain(&error),
+            // There are devices that know IPv4 only.
+            Some(error) => tracing::debug!(target: "netacc::rdma", "{error}"),
+            None => {}
         }
         doors
     }
 
     /// The port at which we listen at `address`.
-    fn listen_at(&mut self, address: &Address) -> Option<u16> {
+    fn listen_at(&mut self, address: &Address) -> Result<u16, Error> {
         let key = address.canonical().0;
         let known = |e: &Entrance| e.address.canonical().0 == key;
         let index = self.entrances.iter().position(known).unwrap_or_else(|| {
@@ -172,7 +183,12 @@ impl Rdma {
             self.next += 1;
             self.entrances.len() - 1
         });
-        self.listen(index).map_err(|error| complain(&error)).ok()
+        let port = self.listen(index);
+        if self.entrances[index].port == 0 {
+            // Nobody knows of it, so there is nothing to open again.
+            self.entrances.swap_remove(index);
+        }
+        port
     }
 
     fn listen(&mut self, index: usize) -> Result<u16, Error> {
