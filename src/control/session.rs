@@ -308,7 +308,10 @@ impl Session {
     }
 
     fn is_idle_for_long(&mut self, runtime: &Runtime) -> bool {
-        let idle = self.link.is_unused() && self.remote.is_clean() && self.dialing.first.is_none();
+        // That it has been read by an application is not asked for: connections that both ends have closed carry
+        // nothing that anybody waits for.
+        let idle =
+            self.link.is_unused() && self.remote.is_settled() && self.dialing.first.is_none();
         if !idle {
             self.idle_since = None;
             return false;

@@ -427,11 +427,6 @@ impl Remote {
         self.sending.lock().written <= self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Whether all that was ever written was given back.
-    pub fn is_clean(&self) -> bool {
-        self.sending.lock().written == self.freed.load(Ordering::Acquire)
-    }
-
     /// Whether anything has come since the last call.
     pub fn was_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
