@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::AsFd;
 
@@ -115,7 +114,7 @@ impl Rdma {
         let events = match opened {
             Ok(events) => events,
             Err(error) => {
-                complain(&error);
+                error.tell();
                 return None;
             }
         };
@@ -161,7 +160,7 @@ impl Rdma {
             }
         }
         match failure {
-            Some(error) if doors.is_empty() => complain(&error),
+            Some(error) if doors.is_empty() => error.tell(),
             // There are devices that know IPv4 only.
             Some(error) => tracing::debug!(target: "netacc::rdma", "{error}"),
             None => {}
@@ -258,16 +257,6 @@ impl Rdma {
     }
 }
 
-/// The first time that something goes wrong here it is told; what follows says the same.
-fn complain(error: &Error) {
-    static TOLD: AtomicBool = AtomicBool::new(false);
-    if !TOLD.swap(true, Ordering::Relaxed) {
-        tracing::warn!(target: "netacc::rdma", "{error}");
-    } else {
-        tracing::debug!(target: "netacc::rdma", "{error}");
-    }
-}
-
 fn depth(config: &Config, device: &Device) -> u32 {
     let wanted = match config.conn_per_qp {
         1 => DEPTHS.1,
@@ -317,7 +306,7 @@ impl Control {
             self.insert(Source::RdmaEvents(rdma.events.clone()))?;
             match Removals::watch() {
                 Ok(removals) => drop(self.insert(Source::Removals(removals))),
-                Err(error) => complain(&error),
+                Err(error) => error.tell(),
             }
             self.rdma = Some(rdma);
         }
@@ -391,7 +380,7 @@ impl Control {
             match events.next_event() {
                 Ok(Some(event)) => self.rdma_event(event),
                 Ok(None) => return,
-                Err(error) => return complain(&error),
+                Err(error) => return error.tell(),
             }
         }
     }
@@ -403,7 +392,7 @@ impl Control {
                 if let Some(peer) = data.as_deref().and_then(Introduction::parse)
                     && let Err(error) = self.accept_line(id, &peer)
                 {
-                    complain(&error);
+                    error.tell();
                 }
             }
             EventKind::AddressResolved => {
@@ -444,7 +433,7 @@ impl Control {
 
     fn check(&mut self, number: u64, done: Option<Result<(), Error>>) {
         if let Some(Err(error)) = done {
-            complain(&error);
+            error.tell();
             self.line_down(number);
         }
     }

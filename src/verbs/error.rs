@@ -1,6 +1,7 @@
 //! What can go wrong, in words for a person.
 
 use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::real::sys::{self, Errno};
 
@@ -72,6 +73,22 @@ impl Error {
     pub(super) fn last(call: &'static str) -> Error {
         let errno = last_errno();
         Error::Call { call, errno }
+    }
+
+    /// Tells it to a person: the first of its kind as a warning, and what follows for debugging only, for it says
+    /// the same.
+    pub fn tell(&self) {
+        static MEMORY: AtomicBool = AtomicBool::new(false);
+        static OTHER: AtomicBool = AtomicBool::new(false);
+        let told = match self {
+            Error::LockedMemory { .. } => &MEMORY,
+            _ => &OTHER,
+        };
+        if !told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "netacc::rdma", "{self}");
+        } else {
+            tracing::debug!(target: "netacc::rdma", "{self}");
+        }
     }
 
     /// The system's error code, where there is one.

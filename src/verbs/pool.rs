@@ -26,6 +26,7 @@ use super::mr::Mr;
 pub use super::region::{Region, RemoteAddress, RingRegion};
 use crate::mapping::Mapping;
 use crate::real::sys::{Errno, InternalFd};
+use crate::stats;
 
 const PAGE: usize = 4096;
 
@@ -98,6 +99,7 @@ pub struct Pool {
     registered: AtomicU64,
     regions: AtomicU64,
     allocated: AtomicU64,
+    owner: Owner,
 }
 
 /// A chunk and what is taken of it.
@@ -163,6 +165,7 @@ impl Pool {
             registered: AtomicU64::new(0),
             regions: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
+            owner: Owner::this_process(),
         })
     }
 
@@ -196,7 +199,8 @@ impl Pool {
                 })?
             }
         };
-        self.allocated.fetch_add(len as u64, Ordering::Relaxed);
+        let shown = &stats::global().mr_bytes_used;
+        more(&self.allocated, shown, len as u64);
         let offset = first * self.sizes.unit;
         Ok(Region::new(self.clone(), chunk, offset, len))
     }
@@ -209,9 +213,9 @@ impl Pool {
             Err(Error::LockedMemory { .. }) if wanted < len => Chunk::create(&self.device, wanted)?,
             made => made?,
         };
-        self.registered
-            .fetch_add(chunk.len as u64, Ordering::Relaxed);
-        self.regions.fetch_add(1, Ordering::Relaxed);
+        let shown = stats::global();
+        more(&self.registered, &shown.mr_bytes_now, chunk.len as u64);
+        more(&self.regions, &shown.mrs_now, 1);
         Ok(Managed {
             buddy: Buddy::new((chunk.len / self.sizes.unit).ilog2()),
             chunk: Arc::new(chunk),
@@ -228,7 +232,8 @@ impl Pool {
             let Some(at) = at else { return };
             let (first, units) = (offset / self.sizes.unit, len / self.sizes.unit);
             chunks[at].buddy.free(first, units.ilog2());
-            self.allocated.fetch_sub(len as u64, Ordering::Relaxed);
+            let shown = &stats::global().mr_bytes_used;
+            less(&self.allocated, shown, len as u64);
             let is_spare = |managed: &Managed| {
                 managed.buddy.taken() == 0 && managed.chunk.len == self.sizes.min
             };
@@ -253,10 +258,10 @@ impl Pool {
 
     /// Counts chunks that were taken out, outside the lock. They go with their last region.
     fn forget(&self, gone: impl IntoIterator<Item = Managed>) {
+        let shown = stats::global();
         for managed in gone {
-            self.registered
-                .fetch_sub(managed.chunk.len as u64, Ordering::Relaxed);
-            self.regions.fetch_sub(1, Ordering::Relaxed);
+            less(&self.registered, &shown.mr_bytes_now, managed.chunk.len as u64);
+            less(&self.regions, &shown.mrs_now, 1);
         }
     }
 
@@ -273,6 +278,27 @@ impl Pool {
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // A forked child's page knows nothing of it.
+        if self.owner.is_here() {
+            self.trim();
+        }
+    }
+}
+
+/// Adds to a count of this pool, and to that of all pools together.
+fn more(own: &AtomicU64, all: &AtomicU64, n: u64) {
+    own.fetch_add(n, Ordering::Relaxed);
+    stats::add(all, n);
+}
+
+/// Takes off what was added by [`more`].
+fn less(own: &AtomicU64, all: &AtomicU64, n: u64) {
+    own.fetch_sub(n, Ordering::Relaxed);
+    stats::add(all, n.wrapping_neg());
 }
 
 #[cfg(test)]

@@ -1,28 +1,22 @@
 //! Rings in a device's registered memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fabric::RingMemory;
 use crate::fabric::remote::carrier::{Ring, RingSource};
 use crate::fabric::remote::message::RemoteRing;
 use crate::real::sys::Errno;
-use crate::stats;
 use crate::verbs::pool::{Pool, RingRegion};
 
 /// The registered memory of a device as a source of rings.
 pub struct Memory {
     pool: Arc<Pool>,
-    complained: AtomicBool,
 }
 
 impl Memory {
     /// That of `pool`.
     pub fn new(pool: Arc<Pool>) -> Arc<Memory> {
-        Arc::new(Memory {
-            pool,
-            complained: AtomicBool::new(false),
-        })
+        Arc::new(Memory { pool })
     }
 
     /// The pool.
@@ -31,48 +25,20 @@ impl Memory {
     }
 }
 
-/// Tells the stats page how much there is.
-fn count(pool: &Pool) {
-    let now = pool.stats();
-    let page = stats::global();
-    page.mr_bytes_now.store(now.registered, Ordering::Relaxed);
-    page.mrs_now.store(now.regions, Ordering::Relaxed);
-    page.mr_bytes_used.store(now.allocated, Ordering::Relaxed);
-}
-
-/// A ring that is counted when it goes.
-struct Counted {
-    ring: Option<RingRegion>,
-    pool: Arc<Pool>,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        drop(self.ring.take());
-        count(&self.pool);
-    }
-}
-
 /// The registered memory behind a ring of ours.
 pub fn region_of(ring: &Ring) -> Option<&crate::verbs::pool::Region> {
-    let counted = ring.own.downcast_ref::<Counted>()?;
-    counted.ring.as_ref().map(RingRegion::region)
+    ring.own.downcast_ref().map(RingRegion::region)
 }
 
 impl RingSource for Memory {
     fn ring(&self, size: usize) -> Result<Ring, Errno> {
         let made = self.pool.allocate(size);
-        let made = made.and_then(|region| RingRegion::map(region, size));
-        count(&self.pool);
-        let ring = match made {
-            Ok(ring) => ring,
-            Err(error) => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(target: "netacc::rdma", "{error}");
-                }
-                return Err(error.errno().unwrap_or(Errno::NOMEM));
-            }
-        };
+        let ring = made
+            .and_then(|region| RingRegion::map(region, size))
+            .map_err(|error| {
+                error.tell();
+                error.errno().unwrap_or(Errno::NOMEM)
+            })?;
         let remote = ring.region().remote();
         Ok(Ring {
             memory: RingMemory {
@@ -86,10 +52,7 @@ impl RingSource for Memory {
                 size: size as u32,
             },
             source: self.id(),
-            own: Box::new(Counted {
-                ring: Some(ring),
-                pool: self.pool.clone(),
-            }),
+            own: Box::new(ring),
         })
     }
 
