@@ -108,10 +108,15 @@ impl Session {
                 }
             }
         }
+        self.give_up(control, Reason::RdmaUnreachable);
+    }
+
+    /// There is no queue pair to be had now.
+    fn give_up(&mut self, control: &mut Control, reason: Reason) {
         self.dialing.next = 0;
         match self.dialing.first.take() {
             Some(address) => {
-                control.contact_failed(&address, Reason::RdmaUnreachable);
+                control.contact_failed(&address, reason);
                 self.link.retire(Errno::CONNRESET, false);
             }
             None => self.dial_later(),
@@ -165,8 +170,10 @@ impl Session {
             return;
         }
         self.dialing.line = None;
-        let Outcome::Up(channel) = outcome else {
-            return self.dial(control);
+        let channel = match outcome {
+            Outcome::Up(channel) => channel,
+            Outcome::Down => return self.dial(control),
+            Outcome::Hopeless(reason) => return self.give_up(control, reason),
         };
         if channel.id < self.remote.carrier() {
             // Another carrier was begun meanwhile. The peer tells by their numbers which is the newest.
@@ -177,13 +184,7 @@ impl Session {
             return self.dial(control);
         }
         if self.remote.begin(channel.id, channel.carrier()).is_err() {
-            if let Some(address) = self.dialing.first.take() {
-                control.contact_failed(&address, Reason::LockedMemory);
-                self.link.retire(Errno::CONNRESET, false);
-            } else {
-                self.replace_carrier(control);
-            }
-            return;
+            return self.give_up(control, Reason::LockedMemory);
         }
         self.dialing.next = 0;
         self.dialing.up_since = now_ns();

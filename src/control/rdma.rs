@@ -21,6 +21,7 @@ use crate::link::Token;
 use crate::real::sys::Errno;
 use crate::runtime::Runtime;
 use crate::socket::addr::Address;
+use crate::stats::Reason;
 use crate::verbs::api;
 use crate::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use crate::verbs::device::{AsyncEvent, Device};
@@ -100,9 +101,14 @@ impl Connecting {
 pub enum Outcome {
     /// It stands; the other side's word.
     Up(Arc<Channel>),
-    /// It does not.
+    /// It does not, but another one may.
     Down,
+    /// It does not, and no other one will.
+    Hopeless(Reason),
 }
+
+/// Said to a peer that is refused because there is too little memory, so that it does not try the other addresses.
+const NO_MEMORY: &[u8] = b"memory";
 
 impl Rdma {
     /// Opens the libraries. `None` on a host without devices.
@@ -389,10 +395,14 @@ impl Control {
         let number = event.token;
         match event.kind {
             EventKind::ConnectRequest { id, data } => {
+                let cm = Arc::new(id);
                 if let Some(peer) = data.as_deref().and_then(Introduction::parse)
-                    && let Err(error) = self.accept_line(id, &peer)
+                    && let Err(error) = self.accept_line(&cm, &peer)
                 {
                     error.tell();
+                    if error.is_of_memory() {
+                        let _ = cm.reject(NO_MEMORY);
+                    }
                 }
             }
             EventKind::AddressResolved => {
@@ -416,6 +426,11 @@ impl Control {
                 self.line_down(number);
             }
             EventKind::DeviceGone(device) => self.retire_device(&device),
+            EventKind::Rejected {
+                data: Some(said), ..
+            } if *said == *NO_MEMORY => {
+                self.line_over(number, Outcome::Hopeless(Reason::PeerRefused));
+            }
             EventKind::AddressError(_)
             | EventKind::RouteError(_)
             | EventKind::ConnectError(_)
@@ -434,7 +449,13 @@ impl Control {
     fn check(&mut self, number: u64, done: Option<Result<(), Error>>) {
         if let Some(Err(error)) = done {
             error.tell();
-            self.line_down(number);
+            self.line_over(
+                number,
+                match error.is_of_memory() {
+                    true => Outcome::Hopeless(Reason::LockedMemory),
+                    false => Outcome::Down,
+                },
+            );
         }
     }
 
@@ -479,7 +500,7 @@ impl Control {
     }
 
     /// A peer connects for a link.
-    fn accept_line(&mut self, id: CmId, peer: &Introduction) -> Result<(), Error> {
+    fn accept_line(&mut self, cm: &Arc<CmId>, peer: &Introduction) -> Result<(), Error> {
         let link = peer.link;
         let Some(remote) = self
             .session(&link)
@@ -489,14 +510,17 @@ impl Control {
             // Dropping it refuses.
             return Ok(());
         };
-        let cm = Arc::new(id);
-        let channel = self.new_channel(&cm, &remote)?;
+        let channel = self.new_channel(cm, &remote)?;
         channel.greeted(peer.greeting);
         // Not its turn: it may end then.
         if let Some(session) = self.sessions_mut().find(|s| *s.link.token() == link) {
             session.name_carrier(channel.id, peer.carrier);
         }
-        remote.expect(channel.id, channel.carrier());
+        if remote.expect(channel.id, channel.carrier()).is_err() {
+            // The source of rings has told why.
+            let _ = cm.reject(NO_MEMORY);
+            return Ok(());
+        }
         let Some(rdma) = &mut self.rdma else {
             return Ok(());
         };
@@ -540,6 +564,10 @@ impl Control {
     }
 
     fn line_down(&mut self, number: u64) {
+        self.line_over(number, Outcome::Down);
+    }
+
+    fn line_over(&mut self, number: u64, outcome: Outcome) {
         let Some(line) = self.rdma.as_mut().and_then(|r| r.lines.remove(&number)) else {
             return;
         };
@@ -548,7 +576,7 @@ impl Control {
             channel.shut();
         }
         self.with_session_of(&line.link, |session, control| {
-            session.dialed(control, number, Outcome::Down);
+            session.dialed(control, number, outcome);
         });
     }
 

@@ -274,8 +274,9 @@ impl Session {
             let id = self.remote.next_carrier();
             self.life = (heard.number, id);
             self.name_carrier(id, heard.number);
-            self.remote
-                .expect(id, self.carrier(control.runtime, heard.number));
+            // Plain memory: it cannot fail.
+            let carrier = self.carrier(control.runtime, heard.number);
+            let _ = self.remote.expect(id, carrier);
         }
         if heard.number != self.life.0 {
             return Ok(());

@@ -91,6 +91,11 @@ impl Error {
         }
     }
 
+    /// Whether memory has run out, locked or other.
+    pub fn is_of_memory(&self) -> bool {
+        self.errno() == Some(Errno::NOMEM)
+    }
+
     /// The system's error code, where there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -260,7 +260,11 @@ impl Pool {
     fn forget(&self, gone: impl IntoIterator<Item = Managed>) {
         let shown = stats::global();
         for managed in gone {
-            less(&self.registered, &shown.mr_bytes_now, managed.chunk.len as u64);
+            less(
+                &self.registered,
+                &shown.mr_bytes_now,
+                managed.chunk.len as u64,
+            );
             less(&self.regions, &shown.mrs_now, 1);
         }
     }

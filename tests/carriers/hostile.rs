@@ -206,7 +206,8 @@ fn a_link_that_is_over_takes_no_carrier() {
     let id = end.remote.next_carrier();
     let _ = end.remote.begin(id, Plug::new(&begun, 0));
     let id = end.remote.next_carrier();
-    end.remote.expect(id, Plug::new(&expected, 0));
+    let taken = end.remote.expect(id, Plug::new(&expected, 0));
+    assert_eq!(taken, Ok(()));
     for wire in [begun, expected] {
         assert!(wire.lock().unwrap().ways[0].is_closed);
         assert_eq!(Arc::strong_count(&wire), 1, "it is kept");

@@ -203,7 +203,8 @@ impl World {
             devices: [0, 1].map(|end: usize| self.ends[end].devices[device].clone()),
         }));
         let ids = wire.lock().unwrap().ids;
-        self.ends[1].remote.expect(ids[1], Plug::new(&wire, 1));
+        let taken = self.ends[1].remote.expect(ids[1], Plug::new(&wire, 1));
+        assert_eq!(taken, Ok(()));
         self.wires.push(wire.clone());
         let begun = self.ends[0].remote.begin(ids[0], Plug::new(&wire, 0));
         match begun {

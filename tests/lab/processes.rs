@@ -42,11 +42,11 @@ fn redis_saves_in_the_background() {
         cli.args(words);
         here.spawn(&cli).success()
     };
-    cli(&["config", "set", "dir", "/tmp"]);
     let mut load = redis_client("redis-benchmark", there, port, With::Library);
     load.args("-c 20 -n 6000 -d 2000 -r 1000 --csv -t set,get".split_whitespace());
     let load = here.spawn(&load);
-    let save = "SAVES=0; until redis-cli --raw -h 10.5.0.2 -p PORT bgsave | grep -q started; do sleep 0.02; done";
+    let save =
+        "until redis-cli --raw -h 10.5.0.2 -p PORT bgsave | grep -q started; do sleep 0.02; done";
     for _ in 0..3 {
         there.must(&save.replace("PORT", &port.to_string()));
     }
@@ -64,7 +64,11 @@ fn redis_saves_in_the_background() {
     assert_carried(&server, "accepted", 40);
     counted(&server, &[("carriers_lost", 0)]);
     // What was saved is whole.
-    there.must("redis-check-rdb /tmp/dump.rdb && rm /tmp/dump.rdb");
+    let place = cli(&["--raw", "config", "get", "dir"]);
+    let dir = place.lines().nth(1).expect("a directory");
+    there.must(&format!(
+        "cd {dir} && redis-check-rdb dump.rdb && rm dump.rdb"
+    ));
 }
 
 /// The workers alone accept, and have no queue pairs: whoever connects finds TCP at once.
@@ -73,11 +77,7 @@ fn workers_that_are_forked_before_they_accept() {
     let (here, there) = (Guest::local(), Guest::peer());
     let server = Server::start_with(there, &Way::default(), &["--workers", "2"]);
     let client = server.client(here, &Way::default(), "open 10.5.0.2 8 talk 300000");
-    let refused = [
-        ("connected_tcp", 8),
-        ("fallback_side_port_refused", 1),
-        ("fallback_not_netacc", 7),
-    ];
+    let refused = [("connected_tcp", 8), ("fallback_side_port_refused", 8)];
     counted(&client.program, &refused);
     assert_eq!(server.accepted().len(), 8);
     client.finish();

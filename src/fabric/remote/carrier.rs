@@ -20,6 +20,13 @@ pub struct Ring {
     pub own: Box<dyn Any + Send + Sync>,
 }
 
+impl Ring {
+    /// Whether it has that size and comes from that source.
+    pub fn is_for(&self, size: usize, source: &dyn RingSource) -> bool {
+        self.memory.size == size && self.source == source.id()
+    }
+}
+
 // SAFETY: the memory is plain mapped memory, which lives as long as `own`; who reads and writes it is
 // ordered by the link's cursors.
 unsafe impl Send for Ring {}

@@ -15,6 +15,7 @@
 pub mod carrier;
 pub mod message;
 mod receiving;
+mod rings;
 mod sending;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,9 +28,10 @@ use crate::conn::Violation;
 use crate::link::Link;
 use crate::link::source::Source;
 use crate::real::sys::Errno;
-use carrier::{Carrier, Posted, RingSource};
+use carrier::{Carrier, Posted, Ring, RingSource};
 use message::{Immediate, Message, RemoteRing};
 use receiving::Receiving;
+use rings::Rings;
 use sending::Sending;
 
 /// What a remote end needs of its surroundings: whoever flushes later, and repairs.
@@ -137,7 +139,17 @@ impl Remote {
     ///
     /// # Errors
     /// No memory that the carrier can reach: it is closed, and the one before goes on.
-    pub fn begin(self: &Arc<Self>, id: u32, mut carrier: Box<dyn Carrier>) -> Result<(), Errno> {
+    pub fn begin(self: &Arc<Self>, id: u32, carrier: Box<dyn Carrier>) -> Result<(), Errno> {
+        self.begin_with(id, carrier, Rings::default())
+    }
+
+    /// The same, with what was made of its rings already.
+    fn begin_with(
+        self: &Arc<Self>,
+        id: u32,
+        mut carrier: Box<dyn Carrier>,
+        mut rings: Rings,
+    ) -> Result<(), Errno> {
         let source = carrier.rings();
         if let Some(link) = self.link() {
             let kind = carrier.kind().stats() as u32;
@@ -150,20 +162,18 @@ impl Remote {
                 return Ok(());
             }
             let mut receiving = self.receiving.lock();
-            let fresh = match receiving.ring_for(&*source) {
-                Ok(fresh) => fresh,
-                Err(error) => {
-                    carrier.close();
-                    return Err(error);
-                }
-            };
+            if let Err(error) = rings.complete(&sending, &receiving, &*source) {
+                carrier.close();
+                return Err(error);
+            }
+            sending.spare = rings.mirror;
             // First of all: it may still write to the rings.
             if let Some(mut old) = sending.carrier.replace(carrier) {
                 old.close();
             }
             let got = self.produced.load(Ordering::Relaxed);
             let freed = self.released.load(Ordering::Relaxed);
-            let ring = receiving.begin(id, got, fresh);
+            let ring = receiving.begin(id, got, rings.ring);
             receiving.freed(freed);
             drop(receiving);
             sending.id = id;
@@ -181,24 +191,35 @@ impl Remote {
     }
 
     /// The peer is to speak first on `carrier`. A link that is over closes it.
-    pub fn expect(&self, id: u32, carrier: Box<dyn Carrier>) {
-        let unwanted = {
+    ///
+    /// # Errors
+    /// No memory that the carrier can reach: it is closed.
+    pub fn expect(&self, id: u32, carrier: Box<dyn Carrier>) -> Result<(), Errno> {
+        // Now, while the peer can still be told that there is none.
+        let mut rings = Rings::default();
+        let source = carrier.rings();
+        let (outcome, unwanted) = {
             let mut sending = self.sending.lock();
-            match sending.shut {
-                true => Some((id, carrier)),
-                false => sending.pending.replace((id, carrier)),
+            let outcome = rings.complete(&sending, &self.receiving.lock(), &*source);
+            match sending.shut || outcome.is_err() {
+                true => (outcome, Some(carrier)),
+                false => {
+                    let former = sending.pending.replace((id, carrier, rings));
+                    (outcome, former.map(|(_, carrier, _)| carrier))
+                }
             }
         };
-        if let Some((_, mut unwanted)) = unwanted {
+        if let Some(mut unwanted) = unwanted {
             unwanted.close();
         }
+        outcome
     }
 
     /// Takes a carrier back on which the peer has not spoken.
     pub fn forget_pending(&self, id: u32) {
         let mut sending = self.sending.lock();
-        if sending.pending.as_ref().is_some_and(|(i, _)| *i == id)
-            && let Some((_, mut old)) = sending.pending.take()
+        if sending.pending.as_ref().is_some_and(|p| p.0 == id)
+            && let Some((_, mut old, _)) = sending.pending.take()
         {
             old.close();
         }
@@ -311,10 +332,10 @@ impl Remote {
         self.heard.store(true, Ordering::Relaxed);
         let pending = {
             let mut sending = self.sending.lock();
-            sending.pending.take_if(|(i, _)| *i == id)
+            sending.pending.take_if(|p| p.0 == id)
         };
-        if let Some((_, carrier)) = pending
-            && self.begin(id, carrier).is_err()
+        if let Some((_, carrier, rings)) = pending
+            && self.begin_with(id, carrier, rings).is_err()
         {
             self.lose(id);
             return Ok(());
@@ -347,7 +368,9 @@ impl Remote {
             if let Some(source) = sending.carrier.as_ref().map(|c| c.rings())
                 && (sending.mirror().source != source.id() || sending.mirror().memory.size < size)
             {
-                match source.ring(size) {
+                let spare = sending.spare.take();
+                let fits = |spare: &Ring| spare.is_for(size, &*source);
+                match spare.filter(fits).map_or_else(|| source.ring(size), Ok) {
                     Ok(mirror) => {
                         memory = Some(mirror.memory);
                         sending.replace_mirrors(got, mirror);
@@ -355,6 +378,7 @@ impl Remote {
                     Err(_) => return Ok((Posted::Failed, None)),
                 }
             }
+            sending.spare = None;
             sending.go_on(got, ring);
             self.asked.store(u64::MAX, Ordering::Relaxed);
             let outcome = sending.flush(self.released.load(Ordering::Relaxed));
@@ -385,8 +409,8 @@ impl Remote {
     pub fn lose(self: &Arc<Self>, id: u32) {
         let lost = {
             let mut sending = self.sending.lock();
-            if sending.pending.as_ref().is_some_and(|(i, _)| *i == id) {
-                sending.pending.take().map(|(_, carrier)| carrier)
+            if sending.pending.as_ref().is_some_and(|p| p.0 == id) {
+                sending.pending.take().map(|(_, carrier, _)| carrier)
             } else if sending.id == id {
                 sending.resumed = false;
                 sending.carrier.take()
@@ -512,7 +536,7 @@ impl Remote {
             sending.shut = true;
             (sending.carrier.take(), sending.pending.take())
         };
-        for mut carrier in carrier.into_iter().chain(pending.map(|(_, c)| c)) {
+        for mut carrier in carrier.into_iter().chain(pending.map(|(_, c, _)| c)) {
             carrier.close();
         }
     }

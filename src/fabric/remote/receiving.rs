@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::carrier::{Ring, RingSource};
+use super::carrier::Ring;
 use super::message::RemoteRing;
 use crate::fabric::RingMemory;
-use crate::real::sys::Errno;
 
 /// Under a lock of its own.
 pub struct Receiving {
@@ -45,16 +44,9 @@ impl Receiving {
         (ring.memory, end)
     }
 
-    /// The ring that a carrier needs whose rings come from `source`; `None`: that which is there will do.
-    ///
-    /// # Errors
-    /// Those of the source.
-    pub fn ring_for(&self, source: &dyn RingSource) -> Result<Option<Ring>, Errno> {
-        let last = self.offered.as_ref().unwrap_or(self.current());
-        match last.source == source.id() {
-            true => Ok(None),
-            false => source.ring(last.memory.size).map(Some),
-        }
+    /// The ring that was made last: the peer may write to one of its size.
+    pub fn newest(&self) -> &Ring {
+        self.offered.as_ref().unwrap_or(self.current())
     }
 
     /// Carrier `id` is listened to; it brings the bytes from `got` on, into the ring that is returned.

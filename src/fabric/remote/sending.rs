@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::carrier::{Batch, Carrier, MOST_PIECES, Piece, Posted, Ring};
 use super::message::{Message, Progress, RemoteRing};
+use super::rings::Rings;
 use crate::link::record::{HEADER, Header};
 
 /// Under a lock of its own.
@@ -18,7 +19,9 @@ pub struct Sending {
     /// The link is over: no carrier is taken any more.
     pub shut: bool,
     /// A carrier on which the peer is to speak first, and its number.
-    pub pending: Option<(u32, Box<dyn Carrier>)>,
+    pub pending: Option<(u32, Box<dyn Carrier>, Rings)>,
+    /// A mirror for the carrier in use, until the peer has said how large it is to be.
+    pub spare: Option<Ring>,
     /// Ring bytes before this may be sent.
     pub written: u64,
     /// Ring bytes before this were posted.
@@ -50,6 +53,7 @@ impl Sending {
             resumed: false,
             shut: false,
             pending: None,
+            spare: None,
             written: 0,
             posted: 0,
             peer_freed: 0,
