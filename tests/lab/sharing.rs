@@ -224,7 +224,7 @@ fn locked_memory_that_runs_out() {
     for (server, client) in [(&all, &some), (&some, &all)] {
         let limits_client = !client.before.is_empty();
         let server = Server::start(THERE, server);
-        let words = "open 10.5.0.2 6 talk 300000 open 10.5.0.2 1 talk 300000";
+        let words = "open 10.5.0.2 6 talk 100000 open 10.5.0.2 1 talk 100000";
         let client = server.client(HERE, client, words);
         let whole = [("connected_rdma", 7), ("carriers_lost", 0)];
         counted(&client.program, &whole);
