@@ -58,7 +58,7 @@ rdma-lab: ## tests between two guests with soft RDMA devices (LAB=qemu: several 
 rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librspreload, SMC-R, NetACC
 	@scripts/setup.sh lab show
 	@$(MAKE) --no-print-directory build
-	@python3 -B scripts/rdma_show.py --bin $(RELEASE) $(ARGS)
+	@python3 -B scripts/rdma_show.py --bin $(RELEASE) --lab $(LAB) $(ARGS)
 
 # For CI: it must not take a whole run's time when something hangs.
 test-lab: ## the same, time-boxed

@@ -15,17 +15,16 @@ import time
 from pathlib import Path
 
 from lab import Failure, binaries, interruptible, progress
-from rdmalab import guests, qemu, uml
+from rdmalab import guests
 
 PROJECT = Path(__file__).resolve().parent.parent
-MACHINES = {"uml": uml, "qemu": qemu}
 DEVICES = ("rxe", "siw")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description="Tests between two guests with soft RDMA devices.")
     parser.add_argument("--bin", required=True, metavar="DIR", help="where `make build` put library and tools")
-    parser.add_argument("--lab", choices=MACHINES, default="uml", help="the kind of guests (default: uml)")
+    parser.add_argument("--lab", choices=guests.MACHINES, default="uml", help="the kind of guests (default: uml)")
     parser.add_argument("--device", choices=(*DEVICES, "both"), default="both", help="the kind of RDMA device")
     parser.add_argument("--failures", action="store_true", help="the long tests of failures as well: ten minutes a device")
     parser.add_argument("--tests", metavar="FILTER", help="only the tests with this in their names")
@@ -76,7 +75,7 @@ def run_one(args, run, command, deadline):
 def main():
     args = arguments()
     library = binaries(args.bin) / "libnetacc-preload.so"
-    machine = MACHINES[args.lab]
+    machine = guests.MACHINES[args.lab]
     parts = machine.prepare()
     if args.shell:
         command, devices = args.shell, (DEVICES[0],)

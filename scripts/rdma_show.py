@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from lab import Failure, binaries, interruptible, progress
-from rdmalab import guests, uml
+from rdmalab import guests
 from rdmalab.compare import report
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -25,6 +25,7 @@ def arguments():
     options = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     options.add_argument("--bin", default="target/release", help="where `make build` put library and tools")
     options.add_argument("--device", choices=(*DEVICES, "both"), default="both", help="the kind of RDMA device")
+    options.add_argument("--lab", choices=guests.MACHINES, default="uml", help="the kind of guests; qemu's have two CPUs each")
     options.add_argument("--quick", action="store_true", help="one short run of everything: a look, not figures")
     options.add_argument("--rounds", type=int, help="alternating runs of each row (default: 3, with --quick 1)")
     options.add_argument("--seconds", type=float, help="length that each run aims at (default: 1.2, with --quick 0.4)")
@@ -61,7 +62,8 @@ def compare(args, device, bin_dir, library):
              "--rounds", args.rounds, "--seconds", args.seconds, *(["--quick"] if args.quick else [])]
     command = " ".join(guests.quote(str(word)) for word in words)
     command = f'PYTHONPATH={guests.quote(str(SCRIPTS))} {command} --report "$LAB_DIR/out/a/report.json"'
-    run = guests.Run(uml, uml.prepare(), device, SCRIPTS.parent, mtu=args.mtu)
+    lab = guests.MACHINES[args.lab]
+    run = guests.Run(lab, lab.prepare(), device, SCRIPTS.parent, mtu=args.mtu)
     progress(f"{device}: booting two guests")
     begun = time.monotonic()
     code = guests.run_command(run, command, begun + args.time_limit, keep=logs, to=sys.stderr)

@@ -197,6 +197,21 @@ fn side_port_drops_syn() {
     assert_left_to_kernel(client.pid(), &["side_port_timeout", "not_netacc"]);
 }
 
+/// While it turns out that nobody there speaks NetACC, the connection is one that is being made: not one that
+/// is hung up, as epoll tells of a socket that nobody has connected.
+#[test]
+fn connecting_looks_like_connecting() {
+    const PORTS: u16 = 128;
+    let first = ports::pairs(PORTS);
+    let _listeners: Vec<TcpListener> = (first..first + PORTS)
+        .map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a listener"))
+        .collect();
+    let mut client = command("python3", With::Library);
+    client.arg("tests/programs/connecting.py");
+    client.args([first.to_string(), PORTS.to_string()]);
+    assert_eq!(output(client).trim_end(), "128 of 128");
+}
+
 /// A server that was preloaded and comes back without: what a client has learnt is out of date.
 #[test]
 fn server_comes_back_without_netacc() {

@@ -14,6 +14,9 @@ from shlex import quote
 
 from lab import Failure, Session
 
+from . import qemu, uml
+
+MACHINES = {"uml": uml, "qemu": qemu}
 WIRES = 3  # two for data and one for control
 HERE = Path(__file__).resolve().parent
 

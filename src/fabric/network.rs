@@ -20,11 +20,11 @@ use rustix::fd::BorrowedFd;
 use super::remote::Remote;
 use crate::poll::waiter::Waiter;
 
-/// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found a batch that
-/// the application had left lying, doubling up to the second while the application sends what it collects.
-const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
-/// Looks that find no batch before a watch ends.
-const IDLE_LOOKS: u32 = 16;
+/// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found something
+/// that the application had left lying, doubling up to the second while the application looks after all.
+const WATCH_NS: (u64, u64) = (200_000, 4_000_000);
+/// Looks that find nothing to watch before a watch ends.
+const IDLE_LOOKS: u32 = 8;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
 const MANY_WAKES: u64 = 64;
 /// A watch goes on while so much is taken in between two looks.
@@ -306,19 +306,19 @@ impl Watch {
         }
         let flushes = network.flushes.load(Ordering::Relaxed);
         let flushed = flushes != core::mem::replace(&mut self.flushes, flushes);
-        if deferred && !flushed {
-            // The application has not come back since the last look.
-            network.flush();
-            self.pause = WATCH_NS.0;
-        } else {
-            self.pause = (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1);
-        }
         let polls = network.polls.load(Ordering::Relaxed);
         let taken_in = polls.wrapping_sub(self.polls);
-        if taken_in == 0 {
-            // Nobody else has looked, or there was nothing.
-            network.poll(None);
+        // The application has not come back since the last look.
+        let left_lying = deferred && !flushed;
+        if left_lying {
+            network.flush();
         }
+        // Nobody else has looked, or there was nothing.
+        let neglected = taken_in == 0 && network.poll(None);
+        self.pause = match left_lying || neglected {
+            true => WATCH_NS.0,
+            false => (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1),
+        };
         self.polls = network.polls.load(Ordering::Relaxed);
         self.idle = match deferred || flushed || taken_in >= BUSY_POLLS {
             true => 0,

@@ -37,8 +37,8 @@ use tx::Tx;
 /// Names a link between its two processes. Random, so that nobody else can name it.
 pub type Token = [u8; 16];
 
-/// How often a thread looks whether another is done with a link's records.
-const HOLDER_TURNS: u32 = 128;
+/// How often a thread looks whether another is done with a link's records: spinning, then giving way.
+const HOLDER_TURNS: (u32, u32) = (64, 16);
 
 /// The largest payload of one record in a ring of `size` bytes: an eighth, so that a batch never
 /// waits for the whole ring to drain.
@@ -249,11 +249,11 @@ impl Link {
     ///
     /// For a bounded time: the holder may be this very thread, interrupted by a signal's handler.
     fn let_holder_finish(&self) {
-        for turn in 0..HOLDER_TURNS {
+        for turn in 0..HOLDER_TURNS.0 + HOLDER_TURNS.1 {
             if !self.rx.is_locked() {
                 return;
             }
-            match turn < HOLDER_TURNS / 2 {
+            match turn < HOLDER_TURNS.0 {
                 true => std::hint::spin_loop(),
                 false => rustix::thread::sched_yield(),
             }

@@ -209,7 +209,8 @@ impl Socket {
             // The kernel goes on connecting after a signal.
             Err(Errno::INTR) => self.finish_later(runtime, opening, inner, Errno::INTR),
             Err(_) => {
-                let left = self.give_opening_up(&mut inner, &opening, Reason::SidePortRefused);
+                withdraw(&opening);
+                let left = self.become_plain_after(&mut inner, &opening, Reason::SidePortRefused);
                 drop(inner);
                 left.say();
                 Outcome::Kernel
@@ -279,7 +280,8 @@ impl Socket {
                 Outcome::Done(Ok(()))
             }
             Step::Failed(reason) => {
-                let left = self.give_opening_up(&mut inner, &opening, reason);
+                withdraw(&opening);
+                let left = self.become_plain_after(&mut inner, &opening, reason);
                 drop(inner);
                 left.say();
                 Outcome::Kernel
@@ -311,8 +313,9 @@ impl Socket {
             }
             Step::Plain => left = self.accept_plain(&mut inner, opening),
             Step::Failed(reason) => {
-                left = self.give_opening_up(&mut inner, opening, reason);
+                withdraw(opening);
                 connect_in_background(&mut inner, &opening.dest);
+                left = self.become_plain_after(&mut inner, opening, reason);
             }
         }
         drop(inner);
@@ -340,8 +343,8 @@ impl Socket {
             Road::Link(link, id) => (link, id),
             Road::Contact => return Some(Err(Waiting::Socket(self, life))),
             Road::Kernel(reason) => {
-                let left = self.become_plain(&mut inner, reason, Side::Connecting(*dest));
                 connect_in_background(&mut inner, dest);
+                let left = self.become_plain(&mut inner, reason, Side::Connecting(*dest));
                 drop(inner);
                 left.say();
                 return None;
@@ -408,18 +411,13 @@ impl Socket {
         }
     }
 
-    /// Nothing came of an opening: the socket is as new, for the kernel to connect.
-    fn give_opening_up(
+    /// [`become_plain`](Self::become_plain) where nothing came of an opening.
+    fn become_plain_after(
         &'static self,
         inner: &mut Inner,
         opening: &Opening,
         reason: Reason,
     ) -> Farewell {
-        if opening.is_announced() {
-            // The acceptor may have taken it at this very moment: it learns that nobody is there.
-            opening.link.send_control(opening.id, Kind::Reset, &[]);
-        }
-        sys::disconnect(opening.fd());
         let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
         Farewell {
             link: Some((opening.link.clone(), opening.id, !opening.is_announced())),
@@ -518,7 +516,17 @@ fn without_waiting<T>(inner: &Inner, connect: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Has the kernel connect to the application's own port; what it says at once is kept for SO_ERROR.
+/// Nothing came of an opening: the socket is as new, for the kernel to connect.
+fn withdraw(opening: &Opening) {
+    if opening.is_announced() {
+        // The acceptor may have taken it at this very moment: it learns that nobody is there.
+        opening.link.send_control(opening.id, Kind::Reset, &[]);
+    }
+    sys::disconnect(opening.fd());
+}
+
+/// Has the kernel connect to the application's own port; what it says at once is kept for SO_ERROR. Before the
+/// kernel's epolls watch it: one that is not connecting is hung up to them.
 fn connect_in_background(inner: &mut Inner, dest: &Address) {
     let fd = sys::borrow(inner.fd());
     match without_waiting(inner, || sys::connect(fd, dest)) {
