@@ -1,9 +1,13 @@
 //! Ports for tests: free themselves, with the port 20000 above free too, and both outside the range
 //! from which the kernel takes ports for outgoing connections.
 
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 use super::PATIENCE;
 
@@ -23,9 +27,27 @@ fn ephemeral() -> (u16, u16) {
     )
 }
 
+/// Whether a server could have the port now. Looked at by sockets that do not listen: a program that another test
+/// starts at this moment inherits them until it runs, and a listening one would keep the port taken so long.
 fn free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
-        && TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok()
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    bound(&v4).is_ok() && bound(&v6).is_ok()
+}
+
+/// A socket at that address, which minds no other that does not listen, as servers' do.
+///
+/// # Errors
+/// The address is taken.
+pub fn bound(at: &SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, at)?;
+    Ok(socket)
 }
 
 /// The next number for this process; processes that run at once start at different places.
