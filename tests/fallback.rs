@@ -170,8 +170,8 @@ fn redis(port: u16) -> Proc {
     let mut command = command("redis-server", With::Kernel);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--logfile", "/dev/null"]);
-    let proc = Proc::start(command);
-    ports::wait_listening(port);
+    let mut proc = Proc::start(command);
+    proc.wait_for_port(port);
     proc
 }
 

@@ -12,8 +12,8 @@ use serde_json::Value;
 fn server(program: &str, with: With, port: u16, words: &[&str]) -> Proc {
     let mut command = command(program, with);
     command.args(words);
-    let proc = Proc::start(command);
-    ports::wait_listening(port);
+    let mut proc = Proc::start(command);
+    proc.wait_for_port(port);
     proc
 }
 

@@ -4,12 +4,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
-use super::PATIENCE;
+use super::proc;
 
 /// How far above a port its side port is.
 pub const SIDE: u16 = 20_000;
@@ -27,15 +26,17 @@ fn ephemeral() -> (u16, u16) {
     )
 }
 
-/// Whether a server could have the port now. Looked at by sockets that do not listen: a program that another test
-/// starts at this moment inherits them until it runs, and a listening one would keep the port taken so long.
+/// Whether any server could have the port now. Not all programs set SO_REUSEADDR: connections of servers that have
+/// ended a short time ago count too.
 fn free(port: u16) -> bool {
+    // A program that is being started inherits all descriptors until it runs: these would keep the port taken.
+    let _none_starts = proc::nothing_starts();
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     bound(&v4).is_ok() && bound(&v6).is_ok()
 }
 
-/// A socket at that address, which minds no other that does not listen, as servers' do.
+/// A socket at that address, which does not listen yet.
 ///
 /// # Errors
 /// The address is taken.
@@ -45,7 +46,6 @@ pub fn bound(at: &SocketAddr) -> Result<OwnedFd, Errno> {
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, at)?;
     Ok(socket)
 }
@@ -94,8 +94,8 @@ pub fn without_side() -> u16 {
     panic!("no free port above {first}");
 }
 
-/// Waits until some program listens on `port`, without connecting to it.
-pub fn wait_listening(port: u16) {
+/// Whether some program listens on `port`, found out without connecting to it.
+pub fn is_listening(port: u16) -> bool {
     let local = format!(":{port:04X}");
     let listens = |table: &str| {
         let text = std::fs::read_to_string(table).unwrap_or_default();
@@ -106,9 +106,5 @@ pub fn wait_listening(port: u16) {
             address.ends_with(&local) && words.nth(1) == Some("0A")
         })
     };
-    let deadline = Instant::now() + PATIENCE;
-    while !listens("/proc/net/tcp") && !listens("/proc/net/tcp6") {
-        assert!(Instant::now() < deadline, "nothing listens on port {port}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    listens("/proc/net/tcp") || listens("/proc/net/tcp6")
 }
