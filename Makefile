@@ -62,7 +62,7 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 
 # For CI: it must not take a whole run's time when something hangs.
 test-lab: ## the same, time-boxed
-	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 300"
+	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
 
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo

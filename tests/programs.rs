@@ -5,16 +5,15 @@ mod common;
 
 use common::counters::assert_accelerated;
 use common::proc::{Proc, output};
-use common::{With, command, ports};
+use common::{With, bare, command, ports};
 use serde_json::Value;
-use std::path::PathBuf;
 
 /// A server with its port, ready for connections.
 fn server(program: &str, with: With, port: u16, words: &[&str]) -> Proc {
     let mut command = command(program, with);
     command.args(words);
-    let proc = Proc::start(command);
-    ports::wait_listening(port);
+    let mut proc = Proc::start(command);
+    proc.wait_for_port(port);
     proc
 }
 
@@ -73,6 +72,9 @@ fn events_of_several_peers() {
         let port = ports::pair();
         let mut receiver = command("python3", with);
         receiver.args([&script("order_of_events.py"), &port.to_string()]);
+        if with == With::Kernel || bare() {
+            receiver.arg("wait");
+        }
         let mut receiver = Proc::start(receiver);
         assert_eq!(receiver.line().as_deref(), Some("connected"));
         let verdict = receiver.line();
@@ -152,8 +154,8 @@ fn redis() {
 
 #[test]
 fn curl_from_python() {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("http");
-    std::fs::create_dir_all(&directory).expect("a directory to serve");
+    let directory = tempfile::tempdir().expect("a directory to serve");
+    let directory = directory.path();
     let mut body = vec![0u8; 20_000_000];
     fastrand::Rng::with_seed(7).fill(&mut body);
     std::fs::write(directory.join("body"), &body).expect("a file to serve");

@@ -17,16 +17,19 @@ fn trace(role: &str, with: With) -> (Vec<String>, Proc) {
         "--deadline",
         "110",
     ]);
-    let proc = Proc::start(command);
+    let mut proc = Proc::start(command);
     let mut lines = Vec::new();
-    while let Some(line) = proc.line() {
+    loop {
+        // Without a verdict at its end it crashed.
+        let line = proc
+            .line()
+            .unwrap_or_else(|| format!("{{}} ended: {}", proc.finish()));
         let last = line.starts_with('{');
         lines.push(line);
         if last {
-            break;
+            return (lines, proc);
         }
     }
-    (lines, proc)
 }
 
 /// Compares two traces scenario by scenario, so that one difference does not hide the others.

@@ -1,9 +1,9 @@
 //! The library's counters of a running process, as `netacc_ss` tells them.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use super::{bare, netacc_ss};
+use super::{bare, netacc_ss, proc};
 
 /// The counters of one process at one moment.
 #[derive(Debug)]
@@ -18,10 +18,12 @@ impl Counters {
         if bare() {
             return None;
         }
-        let out = Command::new(netacc_ss())
-            .args(["--counters", "-p", &pid.to_string()])
-            .output()
-            .expect("netacc_ss");
+        let mut command = Command::new(netacc_ss());
+        command.args(["--counters", "-p", &pid.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
+        let child = proc::spawn(&mut command).expect("netacc_ss");
+        let out = child.wait_with_output().expect("netacc_ss");
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(
             out.status.success(),

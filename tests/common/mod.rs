@@ -73,12 +73,20 @@ pub enum With {
     Kernel,
 }
 
+/// How long a peer may take to answer: see [`command`].
+pub const ANSWER_LIMIT: &str = "NACC_CONNECT_TIMEOUT_MS";
+
 /// A command for `program`, preloaded or not.
+///
+/// A peer that has no processor for a second is not to be taken for one that does not answer, or the connection
+/// would rightly be left to the kernel; so peers are waited for. A test of peers that do not answer has a shorter
+/// [`ANSWER_LIMIT`].
 pub fn command(program: impl AsRef<std::ffi::OsStr>, with: With) -> Command {
     let mut command = Command::new(program);
     command.env_remove("LD_PRELOAD");
     if with == With::Library && !bare() {
         command.env("LD_PRELOAD", library());
+        command.env(ANSWER_LIMIT, "60000");
     }
     command
 }

@@ -4,9 +4,26 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{PATIENCE, ports};
+
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Keeps the other tests of this program from starting programs until it is dropped.
+pub fn nothing_starts() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a program; when this returns it runs, and holds nothing of ours any more.
+///
+/// # Errors
+/// There is no such program, or it cannot be run.
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let _one_at_a_time = nothing_starts();
+    command.spawn()
+}
 
 /// A running program.
 pub struct Proc {
@@ -21,8 +38,7 @@ impl Proc {
     pub fn start(mut command: Command) -> Proc {
         let name = format!("{:?}", command.get_program());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
+        let mut child = spawn(&mut command)
             .unwrap_or_else(|e| panic!("{name} does not start (is it installed?): {e}"));
         let input = child.stdin.take();
         let output = child.stdout.take().expect("its output");
@@ -61,6 +77,22 @@ impl Proc {
     /// Waits for the peer program's word that connections can come.
     pub fn wait_listening(&self) {
         assert_eq!(self.line().as_deref(), Some("listening"), "{}", self.name);
+    }
+
+    /// Waits until it listens on `port`, which nobody else does.
+    pub fn wait_for_port(&mut self, port: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        while !ports::is_listening(port) {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                panic!("{} ended ({status}) and said: {}", self.name, self.rest());
+            }
+            let name = &self.name;
+            assert!(
+                Instant::now() < deadline,
+                "{name} does not listen on {port}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The peer program's verdict.

@@ -1,10 +1,12 @@
 //! Other people's services on a side port, in the test's own process, which note what they are sent.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, ports};
 
 /// How a service treats whoever connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,9 +43,20 @@ impl Service {
         Service { heard }
     }
 
-    /// What each connection has been sent so far.
-    pub fn heard(&self) -> Vec<Vec<u8>> {
-        self.heard.lock().expect("the list").clone()
+    /// What each connection has been sent so far, once there were `count` of them.
+    pub fn wait_for_connections(&self, count: usize) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let heard = self.heard.lock().expect("the list").clone();
+            if heard.len() >= count {
+                return heard;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{count} have not come: {heard:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -93,32 +106,13 @@ pub struct Silent {
 impl Silent {
     /// Listens on 127.0.0.1 and fills its own queue.
     pub fn start(port: u16) -> Silent {
-        let addr = libc::sockaddr_in {
-            sin_family: libc::AF_INET as u16,
-            sin_port: port.to_be(),
-            sin_addr: libc::in_addr {
-                s_addr: u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets()),
-            },
-            sin_zero: [0; 8],
-        };
-        // SAFETY: the address is live and its length right; the new descriptor has one owner.
-        let listener = unsafe {
-            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
-            let len = size_of::<libc::sockaddr_in>() as u32;
-            let bound = libc::bind(fd, (&raw const addr).cast(), len);
-            let listening = libc::listen(fd, 0);
-            assert_eq!(
-                (bound, listening),
-                (0, 0),
-                "{}",
-                std::io::Error::last_os_error()
-            );
-            OwnedFd::from_raw_fd(fd)
-        };
-        let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = ports::bound(&at).expect("the port");
+        rustix::net::listen(&listener, 0).expect("listen");
         let mut queued = Vec::new();
-        while let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(300)) {
-            queued.push(stream);
+        while !is_full(&listener) {
+            // A try in vain is one more look at the queue.
+            queued.extend(TcpStream::connect_timeout(&at, Duration::from_millis(300)));
             assert!(queued.len() < 20, "the queue of listen(0) does not fill");
         }
         Silent {
@@ -126,4 +120,25 @@ impl Silent {
             _queued: queued,
         }
     }
+}
+
+/// Whether no further connection has room in the queue of a listener: whoever then connects is not answered.
+fn is_full(listener: &OwnedFd) -> bool {
+    // SAFETY: all zeroes is a valid structure.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as u32;
+    // SAFETY: a live structure of that length.
+    let got = unsafe {
+        let at = (&raw mut info).cast();
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            at,
+            &mut len,
+        )
+    };
+    assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
+    // Of a listener these are the length of its queue and its limit, which is exceeded by one.
+    info.tcpi_unacked > info.tcpi_sacked
 }

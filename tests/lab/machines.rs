@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::common::PATIENCE;
 use crate::guest::{Guest, Remote, port};
 use crate::net::{self, Kind};
 
@@ -48,8 +49,11 @@ fn a_program_gets_its_environment_and_signals() {
     let sleeper = peer.must(&children);
     program.kill(libc::SIGTERM);
     assert_eq!(program.wait(), -i64::from(libc::SIGTERM));
-    let left = peer.run(&format!("cat /proc/{}/cmdline", sleeper.trim()));
-    assert!(!left.out.contains("sleep"), "what it started ended too");
+    // What it started ends too.
+    peer.must(&format!(
+        "while grep -q sleep /proc/{}/cmdline; do sleep 0.02; done",
+        sleeper.trim()
+    ));
 }
 
 /// Can guest a connect to `address` of guest b within a second or so?
@@ -61,6 +65,17 @@ fn connects(address: IpAddr, port: u16) -> bool {
 /// Can guest a connect to guest b on a wire?
 fn reaches(port: u16, wire: u8) -> bool {
     connects(Guest::peer().address(wire).into(), port)
+}
+
+/// Waits until `condition` holds.
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "it does not come to that: {what}"
+        );
+    }
 }
 
 /// A listener on guest b, for `reaches`.
@@ -78,19 +93,24 @@ fn a_link_goes_down_and_comes_back_with_its_addresses() {
     let port = port();
     let _server = listener(port);
     for guest in BOTH {
-        assert!(reaches(port, 0), "before");
+        wait_until("reached before", || reaches(port, 0));
         let device = format!(
             "/sys/class/infiniband/{}/ports/1/state",
             net::rdma_device(0)
         );
         let down = net::link_down(guest, 0);
         assert!(!reaches(port, 0), "guest {guest:?}'s link is down");
-        assert!(reaches(port, 1), "the other wire is untouched");
-        assert!(guest.read(&device).contains("DOWN"), "the RDMA port");
+        wait_until("the other wire is untouched", || reaches(port, 1));
+        wait_until("the RDMA port is down", || {
+            guest.read(&device).contains("DOWN")
+        });
         drop(down);
-        assert!(reaches(port, 0), "after");
-        assert!(connects(Guest::peer().address6(0).into(), port), "IPv6");
-        assert!(guest.read(&device).contains("ACTIVE"), "the RDMA port");
+        wait_until("reached after", || reaches(port, 0));
+        let address6 = Guest::peer().address6(0).into();
+        wait_until("reached by IPv6", || connects(address6, port));
+        wait_until("the RDMA port is up", || {
+            guest.read(&device).contains("ACTIVE")
+        });
     }
 }
 
@@ -100,9 +120,9 @@ fn a_wire_loses_what_it_is_told_to_lose() {
     let _server = listener(port);
     let deaf = net::netem(Guest::peer(), 0, "loss 100%");
     assert!(!reaches(port, 0), "everything from guest b is lost");
-    assert!(reaches(port, 1), "the other wire is untouched");
+    wait_until("the other wire is untouched", || reaches(port, 1));
     drop(deaf);
-    assert!(reaches(port, 0), "after");
+    wait_until("reached after", || reaches(port, 0));
 }
 
 #[test]
@@ -131,7 +151,7 @@ fn guest_b_boots_anew() {
     let port = port();
     let _server = listener(port);
     for wire in 0..3 {
-        assert!(reaches(port, wire), "wire {wire}");
+        wait_until(&format!("wire {wire}"), || reaches(port, wire));
     }
     assert!(peer.must("rdma link").contains(&net::rdma_device(0)));
 }

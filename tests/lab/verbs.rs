@@ -40,7 +40,7 @@ fn rping(client: Guest, server: Guest) -> bool {
     listening.wait_for(|line| line.contains("rdma_listen"));
     // Its exit code is 0 whatever happens: only its lines tell.
     let out = client
-        .run(&format!("timeout 5 stdbuf -oL rping -c {words}"))
+        .run(&format!("timeout 10 stdbuf -oL rping -c {words}"))
         .out;
     let after = net::wire_counters(client, 0);
     // Each turn is a SEND each way, a READ and a WRITE.

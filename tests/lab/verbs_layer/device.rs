@@ -1,6 +1,7 @@
 //! What the device is found to be, and the descriptors that using it costs.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Instant;
 
 use netacc::fdtable::{self, Entry};
 use netacc::verbs::cm::CmId;
@@ -9,6 +10,7 @@ use netacc::verbs::reach::LocalAddresses;
 use netacc::verbs::sysfs;
 
 use super::ends::{CONNECTOR, Events, Pair, SecondDevice, address, own_address, wait_readable};
+use crate::common::PATIENCE;
 use crate::guest::Guest;
 use crate::net::{self, Kind};
 
@@ -150,6 +152,9 @@ fn connections_leave_nothing_behind() {
             pair.connector.qp.id().disconnect().unwrap();
         }
     }
+    // The kernel takes its time over what was let go.
+    let deadline = Instant::now() + PATIENCE;
+    while held() != before && Instant::now() < deadline {}
     assert_eq!(held(), before);
 }
 

@@ -44,7 +44,7 @@ pub const RECEIVES: usize = 32;
 pub const RECEIVE_SIZE: usize = 64;
 /// Bytes of the memory that the other end may write to.
 pub const MEMORY: usize = 256 << 10;
-const RESOLVE_MS: i32 = 5_000;
+const RESOLVE_MS: i32 = 60_000;
 
 /// The RDMA libraries.
 pub fn libraries() -> &'static Api {

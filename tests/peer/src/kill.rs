@@ -260,7 +260,7 @@ impl Side {
         }
         let end = self.reader();
         let first = sys::word(sys::send(self.fd, b"late", libc::MSG_NOSIGNAL));
-        let _ = sys::poll(self.fd, 0, 5000);
+        let _ = sys::poll(self.fd, 0, sys::PATIENCE_MS);
         let second = sys::word(sys::send(self.fd, b"late", libc::MSG_NOSIGNAL));
         (end, json!([bits, first, second]))
     }

@@ -16,7 +16,7 @@ fn main() {
     let mut words = std::env::args().skip(1);
     let role = words.next().unwrap_or_default();
     let args = args::Args::parse(words);
-    verdict::watchdog(args.number("deadline", 60));
+    verdict::watchdog(args.number("deadline", 110));
     match role.as_str() {
         "stream-server" => stream::server(&args),
         "stream-client" => stream::client(&args),

@@ -344,6 +344,9 @@ pub fn set_nonblocking(fd: c_int, on: bool) -> Res<c_int> {
     )
 }
 
+/// How long, in milliseconds, to wait for what has to come: only what never comes takes so long.
+pub const PATIENCE_MS: c_int = 30_000;
+
 /// poll(2) of one descriptor: the returned events, none after `timeout_ms`.
 pub fn poll(fd: c_int, events: i16, timeout_ms: c_int) -> Res<i16> {
     let mut p = libc::pollfd {

@@ -93,13 +93,10 @@ fn full_nonblocking(ctx: &Ctx) {
     ctx.log(format!("took some: {}, then {e}", total > 0));
     // What is on its way may make room: full is when it stays full.
     let mut all = total;
-    while sys::poll(fd, libc::POLLOUT, 50) == Ok(libc::POLLOUT) {
+    while [50, 0].map(|ms| sys::poll(fd, libc::POLLOUT, ms)) != [Ok(0); 2] {
         all += fill(fd).0;
     }
-    ctx.log(format!(
-        "writable: {}",
-        word(sys::poll(fd, libc::POLLOUT, 0))
-    ));
+    ctx.log("not writable");
     let answer = ctx.tell(format!("recv {id} {all}"));
     ctx.log(format!(
         "the other end gets it all: {}",
@@ -107,56 +104,71 @@ fn full_nonblocking(ctx: &Ctx) {
     ));
     ctx.log(format!(
         "writable: {}",
-        word(sys::poll(fd, libc::POLLOUT, 10_000))
+        word(sys::poll(fd, libc::POLLOUT, sys::PATIENCE_MS))
     ));
     ctx.log(format!("send: {}", word(sys::send(fd, &[0; 1000], 0))));
 }
 
 extern "C" fn nothing(_: c_int) {}
 
-fn on_alarm(flags: c_int, ms: i64) {
-    // SAFETY: the handler does nothing; the structures are live and fully set.
+/// What a call gives during which a signal comes. It comes again and again: the first one may come before the call
+/// has begun to wait.
+fn alarmed<T: std::fmt::Display>(flags: c_int, call: impl FnOnce() -> sys::Res<T>) -> String {
+    // SAFETY: the handler does nothing, and the structure is fully set.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as *const () as libc::sighandler_t;
         action.sa_flags = flags;
         libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
-        let mut timer: libc::itimerval = std::mem::zeroed();
-        timer.it_value.tv_usec = ms * 1000;
-        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
     }
+    ring_every(Duration::from_millis(20));
+    let result = word(call());
+    ring_every(Duration::ZERO);
+    result
+}
+
+/// Has SIGALRM come so often, or no longer.
+fn ring_every(pause: Duration) {
+    let pause = libc::timeval {
+        tv_sec: 0,
+        tv_usec: pause.as_micros() as libc::suseconds_t,
+    };
+    let timer = libc::itimerval {
+        it_interval: pause,
+        it_value: pause,
+    };
+    // SAFETY: a live timer; what was set before is not asked for.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
 }
 
 fn interrupted(ctx: &Ctx) {
     let (fd, id) = ctx.pair();
-    on_alarm(0, 20);
-    ctx.log(format!("recv: {}", word(sys::recv(fd, &mut [0; 4], 0))));
-    on_alarm(0, 20);
-    ctx.log(format!("poll: {}", word(sys::poll(fd, libc::POLLIN, -1))));
-    on_alarm(libc::SA_RESTART, 20);
+    let recv = |flags| sys::recv(fd, &mut [0; 4], flags);
+    let poll = || sys::poll(fd, libc::POLLIN, -1);
+    ctx.log(format!("recv: {}", alarmed(0, || recv(0))));
+    ctx.log(format!("poll: {}", alarmed(0, poll)));
     ctx.log(format!(
         "poll, restarting: {}",
-        word(sys::poll(fd, libc::POLLIN, -1))
+        alarmed(libc::SA_RESTART, poll)
     ));
-    on_alarm(0, 20);
-    ctx.log(format!("accept: {}", word(sys::accept4(ctx.listener(), 0))));
-    on_alarm(libc::SA_RESTART, 20);
+    ctx.log(format!(
+        "accept: {}",
+        alarmed(0, || sys::accept4(ctx.listener(), 0))
+    ));
     ctx.tell(format!("later 60 send {id} 4"));
     ctx.log(format!(
         "recv, restarting: {}",
-        word(sys::recv(fd, &mut [0; 4], 0))
+        alarmed(libc::SA_RESTART, || recv(0))
     ));
     ctx.sent(fd, &id, 2);
-    on_alarm(0, 20);
     ctx.log(format!(
         "waiting for all of 4, 2 there: {}",
-        word(sys::recv(fd, &mut [0; 4], libc::MSG_WAITALL))
+        alarmed(0, || recv(libc::MSG_WAITALL))
     ));
-    limit(fd, libc::SO_RCVTIMEO, 5000);
-    on_alarm(libc::SA_RESTART, 20);
+    limit(fd, libc::SO_RCVTIMEO, 60_000);
     ctx.log(format!(
         "restarting, with a time limit: {}",
-        word(sys::recv(fd, &mut [0; 4], 0))
+        alarmed(libc::SA_RESTART, || recv(0))
     ));
 }
 

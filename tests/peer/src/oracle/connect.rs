@@ -47,7 +47,7 @@ fn nonblocking(ctx: &Ctx) {
     ctx.log(format!(
         "poll: {}",
         bits(
-            sys::poll(fd, POLLOUT | POLLIN, 10_000)
+            sys::poll(fd, POLLOUT | POLLIN, sys::PATIENCE_MS)
                 .expect("poll")
                 .into()
         )
@@ -77,7 +77,7 @@ fn nonblocking_refused(ctx: &Ctx) {
     ctx.log(format!(
         "poll: {}",
         bits(
-            sys::poll(fd, POLLOUT | POLLIN, 10_000)
+            sys::poll(fd, POLLOUT | POLLIN, sys::PATIENCE_MS)
                 .expect("poll")
                 .into()
         )
@@ -90,7 +90,11 @@ fn nonblocking_refused(ctx: &Ctx) {
     ));
     ctx.log(format!(
         "poll: {}",
-        bits(sys::poll(fd, POLLOUT, 10_000).expect("poll").into())
+        bits(
+            sys::poll(fd, POLLOUT, sys::PATIENCE_MS)
+                .expect("poll")
+                .into()
+        )
     ));
     ctx.log(format!("SO_ERROR: {}", word(sys::so_error(fd))));
 }
@@ -200,7 +204,7 @@ fn many_at_once(ctx: &Ctx) {
     }
     let ready = fds
         .iter()
-        .filter(|&&fd| sys::poll(fd, POLLOUT, 10_000) == Ok(POLLOUT))
+        .filter(|&&fd| sys::poll(fd, POLLOUT, sys::PATIENCE_MS) == Ok(POLLOUT))
         .count();
     let clean = fds
         .iter()

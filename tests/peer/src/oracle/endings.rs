@@ -41,7 +41,12 @@ fn counted(call: impl FnOnce() -> sys::Res<usize>) -> String {
 
 /// Readiness, once there is something beyond writability.
 fn settled(ctx: &Ctx, fd: i32) {
-    let _ = sys::poll(fd, POLLIN | POLLRDHUP, 10_000);
+    settled_with(ctx, fd, POLLIN | POLLRDHUP);
+}
+
+/// Readiness, once there is one of `events`.
+fn settled_with(ctx: &Ctx, fd: i32, events: i16) {
+    let _ = sys::poll(fd, events, sys::PATIENCE_MS);
     let now = sys::poll(fd, POLLIN | POLLOUT | POLLRDHUP, 0);
     ctx.log(format!("poll: {}", bits(now.unwrap_or(0).into())));
 }
@@ -73,7 +78,8 @@ fn closed_by_peer(ctx: &Ctx) {
     let (fd, id) = ctx.pair();
     ctx.tell(format!("send {id} 10"));
     ctx.tell(format!("close {id}"));
-    settled(ctx, fd);
+    // The end may come after the data.
+    settled_with(ctx, fd, POLLRDHUP);
     ctx.log(format!(
         "recv: {}",
         word(sys::recv(fd, &mut [0; 100], libc::MSG_WAITALL))
@@ -84,7 +90,7 @@ fn closed_by_peer(ctx: &Ctx) {
         "first send: {}",
         counted(|| sys::send(fd, b"x", 0))
     ));
-    let _ = sys::poll(fd, 0, 10_000);
+    let _ = sys::poll(fd, 0, sys::PATIENCE_MS);
     settled(ctx, fd);
     ctx.log(format!(
         "second send: {}",
@@ -142,10 +148,16 @@ fn shutdown_both(ctx: &Ctx) {
     ));
     ctx.tell(format!("close {id}"));
     settled(ctx, fd);
-    ctx.log(format!(
-        "shutdown again: {}",
-        word(sys::shutdown(fd, SHUT_RDWR))
-    ));
+    // Nothing but this tells when the peer's end has come as well.
+    let mut again = sys::shutdown(fd, SHUT_RDWR);
+    for _ in 0..sys::PATIENCE_MS {
+        if again.is_err() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        again = sys::shutdown(fd, SHUT_RDWR);
+    }
+    ctx.log(format!("shutdown again: {}", word(again)));
 }
 
 fn after_reset(ctx: &Ctx, fd: i32) {
@@ -199,7 +211,7 @@ fn reset_after_data(ctx: &Ctx) {
     let (fd, id) = ctx.pair();
     ctx.sent(fd, &id, 10);
     ctx.log(format!("its close: {}", ctx.tell(format!("reset {id}"))));
-    let _ = sys::poll(fd, 0, 10_000);
+    let _ = sys::poll(fd, 0, sys::PATIENCE_MS);
     after_reset(ctx, fd);
 }
 

@@ -182,7 +182,7 @@ fn siocoutq(ctx: &Ctx) {
         ctx.tell(format!("recv {id} 1000"))
     ));
     let mut n = -1;
-    for _ in 0..5000 {
+    for _ in 0..sys::PATIENCE_MS {
         ioctl(fd, libc::TIOCOUTQ, &mut n).expect("SIOCOUTQ");
         if n == 0 {
             break;

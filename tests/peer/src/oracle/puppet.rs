@@ -98,7 +98,7 @@ impl Puppet {
             "recv" => receive(fd(), number(2)),
             "drain" => receive(fd(), usize::MAX),
             "shutdown" => done(sys::shutdown(fd(), number(2) as i32)),
-            "poll" => sys::word(sys::poll(fd(), number(2) as i16, 5000)),
+            "poll" => sys::word(sys::poll(fd(), number(2) as i16, sys::PATIENCE_MS)),
             "sockname" => format!("{:?}", sys::getsockname(fd())),
             "peername" => format!("{:?}", sys::getpeername(fd())),
             "close" => {

@@ -109,7 +109,7 @@ fn edge(ctx: &Ctx) {
     let _ = sys::recv(fd, &mut [0; 4], 0);
     ctx.log(format!("reading some is no edge: {}", wait(ep, 20)));
     ctx.tell(format!("send {id} 5"));
-    ctx.log(format!("new data is: {}", wait(ep, 10_000)));
+    ctx.log(format!("new data is: {}", wait(ep, sys::PATIENCE_MS)));
     ctx.holds(fd, 11);
     let _ = sys::recv(fd, &mut [0; 100], 0);
     ctx.log(format!("all read: {}", wait(ep, 20)));
@@ -119,7 +119,10 @@ fn edge(ctx: &Ctx) {
     ctx.log(format!("MOD arms again: {}", wait(ep, 0)));
     ctx.log(format!("once: {}", wait(ep, 0)));
     ctx.tell(format!("shutdown {id} 1"));
-    ctx.log(format!("the end is an edge: {}", wait(ep, 10_000)));
+    ctx.log(format!(
+        "the end is an edge: {}",
+        wait(ep, sys::PATIENCE_MS)
+    ));
     ctx.log(format!("once: {}", wait(ep, 20)));
 }
 
@@ -145,7 +148,7 @@ fn edge_write(ctx: &Ctx) {
         "the other end gets it all: {}",
         answer.starts_with(&format!("{total} "))
     ));
-    ctx.log(format!("room is an edge: {}", wait(ep, 10_000)));
+    ctx.log(format!("room is an edge: {}", wait(ep, sys::PATIENCE_MS)));
 }
 
 fn oneshot(ctx: &Ctx) {
@@ -154,7 +157,7 @@ fn oneshot(ctx: &Ctx) {
     ctl(ep, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT, 1).expect("ADD");
     ctx.log(format!("at first: {}", wait(ep, 0)));
     ctx.sent(fd, &id, 5);
-    ctx.log(format!("with data: {}", wait(ep, 10_000)));
+    ctx.log(format!("with data: {}", wait(ep, sys::PATIENCE_MS)));
     ctx.log(format!("only once: {}", wait(ep, 20)));
     ctx.sent(fd, &id, 10);
     ctx.log(format!("more data: {}", wait(ep, 20)));
@@ -170,7 +173,7 @@ fn oneshot(ctx: &Ctx) {
         3,
     )
     .expect("MOD");
-    ctx.log(format!("armed: {}", wait(ep, 10_000)));
+    ctx.log(format!("armed: {}", wait(ep, sys::PATIENCE_MS)));
 }
 
 fn hang_up(ctx: &Ctx) {
@@ -181,13 +184,13 @@ fn hang_up(ctx: &Ctx) {
     ctx.sent(fd, &id, 5);
     ctx.log(format!("data: {}", wait(ep, 0)));
     ctx.tell(format!("shutdown {id} 1"));
-    ctx.log(format!("half closed: {}", wait(ep, 10_000)));
+    ctx.log(format!("half closed: {}", wait(ep, sys::PATIENCE_MS)));
     ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP, 2).expect("MOD");
-    ctx.log(format!("all interests: {}", wait(ep, 10_000)));
+    ctx.log(format!("all interests: {}", wait(ep, sys::PATIENCE_MS)));
     sys::shutdown(fd, libc::SHUT_WR).expect("shutdown");
-    ctx.log(format!("both halves: {}", wait(ep, 10_000)));
+    ctx.log(format!("both halves: {}", wait(ep, sys::PATIENCE_MS)));
     ctl(ep, EPOLL_CTL_MOD, fd, 0, 3).expect("MOD");
-    ctx.log(format!("no interest: {}", wait(ep, 10_000)));
+    ctx.log(format!("no interest: {}", wait(ep, sys::PATIENCE_MS)));
 }
 
 fn reset(ctx: &Ctx) {
@@ -203,7 +206,7 @@ fn reset(ctx: &Ctx) {
     .expect("ADD");
     ctx.log(format!("at first: {}", wait(ep, 0)));
     ctx.tell(format!("reset {id}"));
-    ctx.log(format!("reset: {}", wait(ep, 10_000)));
+    ctx.log(format!("reset: {}", wait(ep, sys::PATIENCE_MS)));
     ctl(ep, EPOLL_CTL_MOD, fd, 0, 2).expect("MOD");
     ctx.log(format!("no interest: {}", wait(ep, 0)));
     ctx.log(format!("SO_ERROR: {}", word(sys::so_error(fd))));
@@ -217,7 +220,7 @@ fn listener(ctx: &Ctx) {
         ctl(ep, EPOLL_CTL_ADD, listener, flags, 1).expect("ADD");
         ctx.log(format!("nobody: {}", wait(ep, 0)));
         ctx.tell(format!("connect {name} {here}"));
-        ctx.log(format!("somebody: {}", wait(ep, 10_000)));
+        ctx.log(format!("somebody: {}", wait(ep, sys::PATIENCE_MS)));
         ctx.log(format!("still: {}", wait(ep, 20)));
         let fd = sys::accept4(listener, 0).expect("accept4");
         ctx.own(fd);
@@ -287,7 +290,7 @@ fn two_sets(ctx: &Ctx) {
     ctx.log(format!("two: {}", wait(two, 0)));
     ctl(one, EPOLL_CTL_DEL, fd, 0, 0).expect("DEL");
     ctx.tell(format!("send {id} 5"));
-    ctx.log(format!("two: {}", wait(two, 10_000)));
+    ctx.log(format!("two: {}", wait(two, sys::PATIENCE_MS)));
     ctx.log(format!("one: {}", wait(one, 0)));
 }
 
@@ -405,10 +408,10 @@ fn connecting(ctx: &Ctx) {
     .expect("ADD");
     wait(ep, 0);
     ctx.log(format!("connect: {}", word(sys::connect(fd, ctx.there()))));
-    ctx.log(format!("connected: {}", wait(ep, 10_000)));
+    ctx.log(format!("connected: {}", wait(ep, sys::PATIENCE_MS)));
     ctx.log(format!("accept: {}", ctx.tell("accept a L")));
     ctx.tell("send a 5");
-    let event = wait(ep, 10_000);
+    let event = wait(ep, sys::PATIENCE_MS);
     ctx.log(format!("data: {}", event.contains("IN")));
     ctx.holds(fd, 5);
     ctx.log(format!("recv: {}", word(sys::recv(fd, &mut [0; 10], 0))));
@@ -430,7 +433,7 @@ fn exclusive(ctx: &Ctx) {
     let r = ctl(one, EPOLL_CTL_MOD, listener, EPOLLIN, 1);
     ctx.log(format!("MOD: {}", word(r)));
     ctx.tell(format!("connect a {here}"));
-    ctx.log(format!("one: {}", wait(one, 10_000)));
+    ctx.log(format!("one: {}", wait(one, sys::PATIENCE_MS)));
     let fd = sys::accept4(listener, 0).expect("accept4");
     ctx.own(fd);
     ctx.log(format!("accepted: {} {}", wait(one, 0), wait(two, 0)));

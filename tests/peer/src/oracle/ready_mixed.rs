@@ -234,9 +234,9 @@ fn busy_and_idle(ctx: &Ctx) {
     ctx.sent(busy, &a, 5);
     ctx.tell(format!("later 20 send {b} 5"));
     let mut turns = 0;
-    while turns < 10_000 && wait(ep, -1) != "1=IN 2=IN" {
+    while turns < sys::PATIENCE_MS && wait(ep, -1) != "1=IN 2=IN" {
         turns += 1;
         thread::sleep(Duration::from_millis(1));
     }
-    ctx.log(format!("both are seen: {}", turns < 10_000));
+    ctx.log(format!("both are seen: {}", turns < sys::PATIENCE_MS));
 }
