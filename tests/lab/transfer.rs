@@ -92,8 +92,9 @@ impl Transfer {
         })
     }
 
-    /// Ends it: every byte that was sent has been received, once and in order. How many there were.
-    pub fn finish(self) -> u64 {
+    /// Ends it: every byte that was sent has been received, once and in order. How many there were for the client
+    /// and for the server.
+    pub fn finish(self) -> [u64; 2] {
         for program in [&self.client, &self.server] {
             program.release();
         }
@@ -109,7 +110,6 @@ impl Transfer {
         for program in [&self.client, &self.server] {
             program.success();
         }
-        let sent = |verdict: &Value| verdict["sent"].as_u64().expect("a number");
-        verdicts.iter().map(sent).sum()
+        verdicts.map(|verdict| verdict["received"].as_u64().expect("a number"))
     }
 }

@@ -1,0 +1,112 @@
+//! A gigabyte in each direction, every byte of it checked, while something else goes wrong every second: ten
+//! times, each with failures of its own that follow from a seed.
+
+use std::io::Write;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::common::PATIENCE;
+use crate::faults::Fault;
+use crate::guest::Guest;
+use crate::transfer::{Tally, Transfer};
+
+/// Connections that share the link.
+const CONNECTIONS: u32 = 8;
+/// From one failure to the next.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How much is carried in each direction, in bytes.
+fn amount() -> u64 {
+    let megabytes = std::env::var("LAB_MEGABYTES").map_or(1000, |text| {
+        text.parse::<u64>()
+            .unwrap_or_else(|e| panic!("LAB_MEGABYTES is '{text}': {e}"))
+    });
+    megabytes * 1_000_000
+}
+
+/// What goes wrong next, and for how long.
+fn failure(rng: &mut fastrand::Rng) -> (Fault, Duration) {
+    let guest = match rng.bool() {
+        true => Guest::A,
+        false => Guest::B,
+    };
+    let (fault, most) = match rng.u8(..4) {
+        0 => (Fault::LinkDown(guest), 400),
+        1 => (Fault::Mute(guest), 800),
+        2 => (Fault::Loss(guest, rng.u32(1..=20)), 900),
+        _ => (Fault::NoDevice(guest), 400),
+    };
+    (fault, Duration::from_millis(rng.u64(20..=most)))
+}
+
+/// Tells how it stands even while the test goes on: that of each second is for whoever has to find out what went
+/// wrong, the last one for everybody.
+fn tell(line: &str) {
+    // Unlike what `println` writes it is never held back.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The traffic of one seed, from its beginning to its end.
+fn carried(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let wanted = amount();
+    let transfer = Transfer::start(CONNECTIONS, seed);
+    let start = Instant::now();
+    let (mut failures, mut next) = (0, start);
+    let (mut last, mut moved) = ([0; 2], start);
+    let is_enough = |tally: &Tally| tally.received.iter().all(|bytes| *bytes >= wanted);
+    loop {
+        let tally = transfer.tally();
+        if is_enough(&tally) {
+            break;
+        }
+        if tally.received != last {
+            (last, moved) = (tally.received, Instant::now());
+        }
+        assert!(
+            moved.elapsed() < PATIENCE,
+            "nothing arrives any more after {failures} failures: {tally:?}"
+        );
+        sleep(next.saturating_duration_since(Instant::now()));
+        next = Instant::now() + SECOND;
+        let (fault, time) = failure(&mut rng);
+        println!("{:?}: {tally:?}: {fault:?} for {time:?}", start.elapsed());
+        let undo = fault.begin(&transfer);
+        sleep(time);
+        fault.end(undo);
+        failures += 1;
+    }
+    let time = start.elapsed().as_secs_f64();
+    let Tally { lost, resumed, .. } = transfer.tally();
+    let [client, server] = transfer.finish();
+    assert!(client.min(server) >= wanted);
+    assert!(lost > 0 && resumed > 0, "no carrier was replaced");
+    tell(&format!(
+        "seed {seed}: {server} bytes one way, {client} the other, {failures} failures, {lost} carriers lost, \
+         {resumed} queue pairs again, {time:.0} s"
+    ));
+}
+
+macro_rules! seeds {
+    ($($name:ident $seed:literal)*) => {
+        $(
+            #[test]
+            fn $name() {
+                carried($seed);
+            }
+        )*
+    };
+}
+
+seeds! {
+    seed_01 1
+    seed_02 2
+    seed_03 3
+    seed_04 4
+    seed_05 5
+    seed_06 6
+    seed_07 7
+    seed_08 8
+    seed_09 9
+    seed_10 10
+}
