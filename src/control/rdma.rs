@@ -180,6 +180,8 @@ impl Rdma {
         if entrance.listener.is_none() {
             let at = entrance.address.with_port(entrance.port);
             let listener = CmId::listen(&self.events, entrance.token, &at, BACKLOG)?;
+            // Though nothing is made on it yet: its removal waits for us from now on.
+            Device::of(&listener)?;
             entrance.port = listener.local_address().map_or(0, |local| local.port());
             entrance.listener = Some(listener);
         }
@@ -391,7 +393,10 @@ impl Control {
                 }
             }
             EventKind::AddressResolved => {
-                let resolved = self.line(number, |line| line.cm.resolve_route(RESOLVE_MS));
+                let resolved = self.line(number, |line| {
+                    Device::of(&line.cm)?;
+                    line.cm.resolve_route(RESOLVE_MS)
+                });
                 self.check(number, resolved);
             }
             EventKind::RouteResolved => {
