@@ -15,13 +15,14 @@ const CONNECTIONS: u32 = 8;
 /// From one failure to the next.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How much is carried in each direction, in bytes.
+/// How much is carried in each direction, in bytes, if `LAB_MEGABYTES` does not say otherwise.
+const GIGABYTE: u64 = 1_000_000_000;
+
 fn amount() -> u64 {
-    let megabytes = std::env::var("LAB_MEGABYTES").map_or(1000, |text| {
-        text.parse::<u64>()
-            .unwrap_or_else(|e| panic!("LAB_MEGABYTES is '{text}': {e}"))
-    });
-    megabytes * 1_000_000
+    std::env::var("LAB_MEGABYTES").map_or(GIGABYTE, |text| {
+        let number = text.parse::<u64>();
+        number.unwrap_or_else(|e| panic!("LAB_MEGABYTES is '{text}': {e}")) * 1_000_000
+    })
 }
 
 /// What goes wrong next, and for how long.
@@ -31,18 +32,17 @@ fn failure(rng: &mut fastrand::Rng) -> (Fault, Duration) {
         false => Guest::B,
     };
     let (fault, most) = match rng.u8(..4) {
-        0 => (Fault::LinkDown(guest), 400),
-        1 => (Fault::Mute(guest), 800),
-        2 => (Fault::Loss(guest, rng.u32(1..=20)), 900),
-        _ => (Fault::NoDevice(guest), 400),
+        0 => (Fault::LinkDown(guest), 200),
+        1 => (Fault::Mute(guest), 300),
+        2 => (Fault::Loss(guest, rng.u32(1..=10)), 500),
+        _ => (Fault::NoDevice(guest), 200),
     };
     (fault, Duration::from_millis(rng.u64(20..=most)))
 }
 
-/// Tells how it stands even while the test goes on: that of each second is for whoever has to find out what went
-/// wrong, the last one for everybody.
+/// Says something even if the test passes.
 fn tell(line: &str) {
-    // Unlike what `println` writes it is never held back.
+    // What `println` writes is for whoever has to find out what went wrong.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -80,7 +80,9 @@ fn carried(seed: u64) {
     let Tally { lost, resumed, .. } = transfer.tally();
     let [client, server] = transfer.finish();
     assert!(client.min(server) >= wanted);
-    assert!(lost > 0 && resumed > 0, "no carrier was replaced");
+    // With less there may be too few failures for that.
+    let replaced = lost > 0 && resumed > 0;
+    assert!(replaced || wanted < GIGABYTE, "no carrier was replaced");
     tell(&format!(
         "seed {seed}: {server} bytes one way, {client} the other, {failures} failures, {lost} carriers lost, \
          {resumed} queue pairs again, {time:.0} s"
