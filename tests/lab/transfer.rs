@@ -92,6 +92,14 @@ impl Transfer {
         })
     }
 
+    /// A side that has received enough: nothing more is sent to it.
+    pub fn has_enough(&self, guest: Guest) {
+        match guest == Guest::local() {
+            true => self.server.release(),
+            false => self.client.release(),
+        }
+    }
+
     /// Ends it: every byte that was sent has been received, once and in order. How many there were for the client
     /// and for the server.
     pub fn finish(self) -> [u64; 2] {
