@@ -55,7 +55,8 @@ pub struct Session {
 pub const BEAT_NS: u64 = 1_000_000_000;
 /// So many nanoseconds without an answer, and the carrier is given up.
 const PATIENCE_NS: u64 = 4 * BEAT_NS;
-/// Frames that are taken in in a row: other sessions are to have their turn as well.
+/// Frames that are taken in in a row, beside those that were read with them: other sessions are to have their turn
+/// as well.
 const FRAMES: usize = 64;
 
 /// Who the peer is, from the hello or the answer.
@@ -213,7 +214,9 @@ impl Session {
                 Posted::Full | Posted::Failed => {}
             }
         }
-        for _ in 0..FRAMES {
+        let mut frames = 0;
+        while frames < FRAMES || self.reader.has_frame() {
+            frames += 1;
             let (life, remote) = (self.life, self.remote.clone());
             let place = |number, from, bytes: &[u8]| match number == life.0 {
                 true => remote.place(life.1, from, bytes),

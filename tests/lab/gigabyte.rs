@@ -55,24 +55,25 @@ fn carried(seed: u64) {
     let (mut failures, mut next) = (0, start);
     let (mut last, mut moved) = ([0; 2], start);
     loop {
-        let tally = transfer.tally();
-        match tally.received.map(|bytes| bytes >= wanted) {
-            [true, true] => break,
-            [true, false] => transfer.has_enough(Guest::local()),
-            [false, true] => transfer.has_enough(Guest::peer()),
-            [false, false] => {}
+        // Seldom: to look costs a guest more than to carry a megabyte.
+        if failures % 4 == 0 {
+            let tally = transfer.tally();
+            println!("{:?}, {failures} failures: {tally:?}", start.elapsed());
+            match tally.received.map(|bytes| bytes >= wanted) {
+                [true, true] => break,
+                [true, false] => transfer.has_enough(Guest::local()),
+                [false, true] => transfer.has_enough(Guest::peer()),
+                [false, false] => {}
+            }
+            if tally.received != last {
+                (last, moved) = (tally.received, Instant::now());
+            }
+            assert!(moved.elapsed() < PATIENCE, "nothing arrives any more");
         }
-        if tally.received != last {
-            (last, moved) = (tally.received, Instant::now());
-        }
-        assert!(
-            moved.elapsed() < PATIENCE,
-            "nothing arrives any more after {failures} failures: {tally:?}"
-        );
         sleep(next.saturating_duration_since(Instant::now()));
         next = Instant::now() + SECOND;
         let (fault, time) = failure(&mut rng);
-        println!("{:?}: {tally:?}: {fault:?} for {time:?}", start.elapsed());
+        println!("{:?}: {fault:?} for {time:?}", start.elapsed());
         let undo = fault.begin(&transfer);
         sleep(time);
         fault.end(undo);
