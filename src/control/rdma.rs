@@ -608,8 +608,15 @@ impl Control {
             self.forget(|source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine)));
         }
         self.forget(|source| matches!(source, Source::Device(d) if Arc::ptr_eq(d, device)));
-        if let Some(rdma) = &mut self.rdma {
-            rdma.sweep();
+        let Some(rdma) = &mut self.rdma else { return };
+        rdma.sweep();
+        // Those that are being made: no link knows of them yet, and the removal waits for them.
+        let left = rdma.lines.iter().filter(|(_, line)| {
+            let channel = line.channel.as_ref();
+            channel.is_some_and(|channel| Arc::ptr_eq(channel.device(), device))
+        });
+        for number in left.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.line_down(number);
         }
     }
 }
