@@ -28,7 +28,7 @@ pub struct Dialing {
     /// When the present queue pair came to be, in [`now_ns`] time; 0: there is none.
     up_since: u64,
     /// For how long the last one was of use, in nanoseconds, if that is not taken into account yet.
-    held: u64,
+    held: Option<u64>,
     /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
     /// waited for that, in nanoseconds.
     nudge: Option<(u64, u64)>,
@@ -48,7 +48,7 @@ impl Dialing {
         let useless = if silent > 0 { silent + BEAT_NS } else { 0 };
         match core::mem::take(&mut self.up_since) {
             0 => {}
-            since => self.held = (now_ns() - since).saturating_sub(useless),
+            since => self.held = Some((now_ns() - since).saturating_sub(useless)),
         }
     }
 
@@ -73,8 +73,10 @@ const DIAL_NS: u64 = 4_000_000_000;
 pub(super) const FIRST_NS: u64 = 3_000_000_000;
 /// So much longer than NACC_CONNECT_TIMEOUT_MS it may be held up, within [`FIRST_NS`].
 const FIRST_MORE_NS: u64 = 1_000_000_000;
-/// Shortest and longest pause before another try.
+/// Shortest and longest pause before another try: the link rests on a queue pair that is of no use, for seconds.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
+/// Longest pause after a try that gave no queue pair: that did the link no harm.
+const VAIN_NS: u64 = 1_000_000_000;
 
 impl Session {
     /// Looks for a queue pair to one of `doors`, for the first contact with `first`.
@@ -139,9 +141,11 @@ impl Session {
     /// for it, else a longer one than before.
     pub(super) fn dial_later(&mut self) {
         let dialing = &mut self.dialing;
-        let pause = match core::mem::take(&mut dialing.held) > dialing.pause {
-            true => PAUSE_NS.0,
-            false => (2 * dialing.pause).clamp(PAUSE_NS.0, PAUSE_NS.1),
+        let longer = |most| (2 * dialing.pause).clamp(PAUSE_NS.0, most);
+        let pause = match dialing.held.take() {
+            Some(held) if held > dialing.pause => PAUSE_NS.0,
+            Some(_) => longer(PAUSE_NS.1),
+            None => dialing.pause.max(longer(VAIN_NS)),
         };
         dialing.pause = pause;
         dialing.again = Some(now_ns() + pause);
