@@ -27,6 +27,8 @@ def arguments():
     parser.add_argument("--lab", choices=guests.MACHINES, default="uml", help="the kind of guests (default: uml)")
     parser.add_argument("--device", choices=(*DEVICES, "both"), default="both", help="the kind of RDMA device")
     parser.add_argument("--failures", action="store_true", help="the long tests of failures as well: ten minutes a device")
+    parser.add_argument("--megabytes", type=int, default=1000, metavar="N",
+                        help="what each test of tests/lab/gigabyte.rs carries in each direction (default: 1000)")
     parser.add_argument("--tests", metavar="FILTER", help="only the tests with this in their names")
     parser.add_argument("--time-limit", type=float, default=1800, metavar="S", help="for all runs together")
     parser.add_argument("--shell", nargs="?", const="bash", metavar="COMMAND",
@@ -85,7 +87,7 @@ def main():
     if args.device != "both":
         devices = (args.device,)
     deadline = time.monotonic() + args.time_limit
-    settings = {"NACC_TEST_LIB": library}
+    settings = {"NACC_TEST_LIB": library, "LAB_MEGABYTES": args.megabytes}
     codes = []
     for device in devices:
         run = guests.Run(machine, parts, device, PROJECT, args.memory, args.mtu, settings)

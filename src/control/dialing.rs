@@ -2,7 +2,7 @@
 
 use super::io_thread::Control;
 use super::rdma::Outcome;
-use super::session::Session;
+use super::session::{BEAT_NS, Session};
 use super::wire::Door;
 use crate::real::sys::{Errno, now_ns};
 use crate::socket::addr::Address;
@@ -25,8 +25,10 @@ pub struct Dialing {
     /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
     pub first: Option<Address>,
     first_until: u64,
-    /// When the present queue pair came to be.
+    /// When the present queue pair came to be, in [`now_ns`] time; 0: there is none.
     up_since: u64,
+    /// For how long the last one was of use, in nanoseconds, if that is not taken into account yet.
+    held: Option<u64>,
     /// When to say something again on a queue pair on which the peer has not answered yet, and how long was
     /// waited for that, in nanoseconds.
     nudge: Option<(u64, u64)>,
@@ -38,6 +40,16 @@ impl Dialing {
         let given_up = self.line.map(|(_, at)| at);
         let nudge = self.nudge.map(|(at, _)| at);
         [given_up, nudge, self.again].into_iter().flatten().min()
+    }
+
+    /// The queue pair broke. The peer had been silent on it for so many nanoseconds, as far as that was seen, once a
+    /// beat.
+    pub fn lost(&mut self, silent: u64) {
+        let useless = if silent > 0 { silent + BEAT_NS } else { 0 };
+        match core::mem::take(&mut self.up_since) {
+            0 => {}
+            since => self.held = Some((now_ns() - since).saturating_sub(useless)),
+        }
     }
 
     /// Whether there is a queue pair to look for, and nobody does.
@@ -61,10 +73,10 @@ const DIAL_NS: u64 = 4_000_000_000;
 pub(super) const FIRST_NS: u64 = 3_000_000_000;
 /// So much longer than NACC_CONNECT_TIMEOUT_MS it may be held up, within [`FIRST_NS`].
 const FIRST_MORE_NS: u64 = 1_000_000_000;
-/// Shortest and longest pause before another try.
+/// Shortest and longest pause before another try: the link rests on a queue pair that is of no use, for seconds.
 const PAUSE_NS: (u64, u64) = (100_000_000, 30_000_000_000);
-/// A queue pair that held for so long was a good one.
-const GOOD_NS: u64 = 10_000_000_000;
+/// Longest pause after a try that gave no queue pair: that did the link no harm.
+const VAIN_NS: u64 = 1_000_000_000;
 
 impl Session {
     /// Looks for a queue pair to one of `doors`, for the first contact with `first`.
@@ -130,16 +142,18 @@ impl Session {
         peer.map_or(0, |peer| peer.scope())
     }
 
-    /// Tries all doors again after a pause.
+    /// Tries all doors again after a pause: a short one if the last queue pair was of use for longer than was waited
+    /// for it, else a longer one than before.
     pub(super) fn dial_later(&mut self) {
-        let now = now_ns();
-        let was_good = self.dialing.up_since != 0 && now - self.dialing.up_since > GOOD_NS;
-        let pause = match was_good {
-            true => PAUSE_NS.0,
-            false => (2 * self.dialing.pause).clamp(PAUSE_NS.0, PAUSE_NS.1),
+        let dialing = &mut self.dialing;
+        let longer = |most| (2 * dialing.pause).clamp(PAUSE_NS.0, most);
+        let pause = match dialing.held.take() {
+            Some(held) if held > dialing.pause => PAUSE_NS.0,
+            Some(_) => longer(PAUSE_NS.1),
+            None => dialing.pause.max(longer(VAIN_NS)),
         };
-        self.dialing.pause = pause;
-        self.dialing.again = Some(now + pause);
+        dialing.pause = pause;
+        dialing.again = Some(now_ns() + pause);
     }
 
     /// What was to be done at a time is done.

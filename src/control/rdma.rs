@@ -201,6 +201,8 @@ impl Rdma {
         if entrance.listener.is_none() {
             let at = entrance.address.with_port(entrance.port);
             let listener = CmId::listen(&self.events, entrance.token, &at, BACKLOG)?;
+            // Though nothing is made on it yet: its removal waits for us from now on.
+            Device::of(&listener)?;
             entrance.port = listener.local_address().map_or(0, |local| local.port());
             entrance.listener = Some(listener);
         }
@@ -406,7 +408,10 @@ impl Control {
                 }
             }
             EventKind::AddressResolved => {
-                let resolved = self.line(number, |line| line.cm.resolve_route(RESOLVE_MS));
+                let resolved = self.line(number, |line| {
+                    Device::of(&line.cm)?;
+                    line.cm.resolve_route(RESOLVE_MS)
+                });
                 self.check(number, resolved);
             }
             EventKind::RouteResolved => {
@@ -636,8 +641,15 @@ impl Control {
             self.forget(|source| matches!(source, Source::Engine(e) if Arc::ptr_eq(e, engine)));
         }
         self.forget(|source| matches!(source, Source::Device(d) if Arc::ptr_eq(d, device)));
-        if let Some(rdma) = &mut self.rdma {
-            rdma.sweep();
+        let Some(rdma) = &mut self.rdma else { return };
+        rdma.sweep();
+        // Those that are being made: no link knows of them yet, and the removal waits for them.
+        let left = rdma.lines.iter().filter(|(_, line)| {
+            let channel = line.channel.as_ref();
+            channel.is_some_and(|channel| Arc::ptr_eq(channel.device(), device))
+        });
+        for number in left.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.line_down(number);
         }
     }
 }

@@ -40,8 +40,9 @@ pub struct Session {
     /// The stream's present life as a carrier: its number on the stream, and for the link's end.
     life: (u32, u32),
     pub(super) dialing: Dialing,
-    /// Beats in a row without a word from the peer, which owed one.
-    silent: u32,
+    /// For so long, in nanoseconds, the peer has owed a word and said none. (Counted in beats: if it was this process
+    /// that stood still, the peer is not to blame.)
+    silent: u64,
     /// Since when the link carries nothing, and what it had written by then.
     idle_since: Option<u64>,
     /// The passive side's: when the first carrier is there, or the session is over, in [`now_ns`] time.
@@ -52,9 +53,10 @@ pub struct Session {
 
 /// Time between two looks at each session, in nanoseconds.
 pub const BEAT_NS: u64 = 1_000_000_000;
-/// So many beats without an answer, and the carrier is given up.
-const PATIENCE: u32 = 4;
-/// Frames that are taken in in a row: other sessions are to have their turn as well.
+/// So many nanoseconds without an answer, and the carrier is given up.
+const PATIENCE_NS: u64 = 4 * BEAT_NS;
+/// Frames that are taken in in a row, beside those that were read with them: other sessions are to have their turn
+/// as well.
 const FRAMES: usize = 64;
 
 /// Who the peer is, from the hello or the answer.
@@ -212,7 +214,9 @@ impl Session {
                 Posted::Full | Posted::Failed => {}
             }
         }
-        for _ in 0..FRAMES {
+        let mut frames = 0;
+        while frames < FRAMES || self.reader.has_frame() {
+            frames += 1;
             let (life, remote) = (self.life, self.remote.clone());
             let place = |number, from, bytes: &[u8]| match number == life.0 {
                 true => remote.place(life.1, from, bytes),
@@ -284,10 +288,10 @@ impl Session {
         self.remote.hear(self.life.1, heard.message)
     }
 
-    /// Once in a while: is the peer there, and is the link still of use? False: it is over.
+    /// Every `pace` nanoseconds: is the peer there, and is the link still of use? False: it is over.
     ///
     /// A device tells of a dead peer only while something is under way, and some not even then.
-    pub fn beat(&mut self, runtime: &Runtime) -> bool {
+    pub fn beat(&mut self, runtime: &Runtime, pace: u64) -> bool {
         if self.link.is_dead() {
             // A thread of the application ended it, and cannot tell.
             return false;
@@ -296,11 +300,11 @@ impl Session {
         if heard || self.remote.is_settled() || self.remote.is_broken() {
             self.silent = 0;
         } else {
-            self.silent += 1;
+            self.silent += pace;
         }
-        if self.silent >= PATIENCE && self.life.1 != self.remote.carrier() {
+        if self.silent >= PATIENCE_NS && self.life.1 != self.remote.carrier() {
             tracing::info!(target: "netacc::rdma", "the peer does not answer: the queue pair is given up");
-            self.silent = 0;
+            self.dialing.lost(core::mem::take(&mut self.silent));
             self.remote.give_up_carrier();
         } else if !self.remote.is_settled() {
             self.remote.ping();
@@ -334,6 +338,7 @@ impl Session {
             return;
         }
         self.carry(control.runtime);
+        self.dialing.lost(core::mem::take(&mut self.silent));
         if self.dialing.is_due() {
             self.dial_later();
         }
@@ -392,7 +397,7 @@ impl Control {
             }
             let over: Vec<Token> = self
                 .sessions_mut()
-                .filter_map(|session| (!session.beat(runtime)).then(|| *session.link.token()))
+                .filter_map(|session| (!session.beat(runtime, pace)).then(|| *session.link.token()))
                 .collect();
             for link in over {
                 // Its turn finds the link dead.

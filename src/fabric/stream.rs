@@ -12,14 +12,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrayvec::ArrayVec;
 use parking_lot::Mutex;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::io::IoSlice;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::FabricKind;
 use super::plain::Plain;
 use super::remote::MOST_PAYLOAD;
-use super::remote::carrier::{Batch, Carrier, Piece, Posted, Ring, RingSource};
+use super::remote::carrier::{Batch, Carrier, MOST_PIECES, Piece, Posted, Ring, RingSource};
 use super::remote::message::{MESSAGE, Message, Progress};
 use crate::conn::Violation;
 use crate::real::sys::{Errno, InternalFd};
@@ -35,6 +37,29 @@ enum Part {
     Bytes(Vec<u8>, usize),
     /// Ring bytes where they lie: the mirror, where in it they begin, and how many there are.
     Ring(Arc<Ring>, usize, usize),
+}
+
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Part::Bytes(bytes, from) => &bytes[*from..],
+            // SAFETY: a piece of the mirror, as it was posted.
+            Part::Ring(mirror, at, len) => unsafe {
+                core::slice::from_raw_parts(mirror.memory.base.add(*at), *len)
+            },
+        }
+    }
+
+    /// So many of its bytes, not all, are written.
+    fn advance(&mut self, sent: usize) {
+        match self {
+            Part::Bytes(_, from) => *from += sent,
+            Part::Ring(_, at, len) => {
+                *at += sent;
+                *len -= sent;
+            }
+        }
+    }
 }
 
 /// The connection, as both who writes to it and who reads from it see it.
@@ -92,36 +117,33 @@ impl Stream {
     }
 
     fn write(&self, out: &mut VecDeque<Part>) -> Posted {
-        while let Some(part) = out.front_mut() {
-            let bytes = match part {
-                Part::Bytes(bytes, from) => &bytes[*from..],
-                // SAFETY: a piece of the mirror, as it was posted.
-                Part::Ring(mirror, at, len) => unsafe {
-                    core::slice::from_raw_parts(mirror.memory.base.add(*at), *len)
-                },
-            };
-            let left = bytes.len();
-            let sent =
-                match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
-                {
-                    Ok(sent) => sent,
-                    Err(Errno::INTR) => continue,
-                    Err(Errno::AGAIN) => return Posted::Full,
-                    Err(_) => {
-                        self.failed.store(true, Ordering::Relaxed);
-                        return Posted::Failed;
-                    }
-                };
-            if sent == left {
-                out.pop_front();
-                continue;
-            }
-            match part {
-                Part::Bytes(_, from) => *from += sent,
-                Part::Ring(_, at, len) => {
-                    *at += sent;
-                    *len -= sent;
+        while !out.is_empty() {
+            // A head and its ring bytes in one call, and in as few packets as can be.
+            let slices: ArrayVec<IoSlice<'_>, { 1 + MOST_PIECES }> = out
+                .iter()
+                .take(1 + MOST_PIECES)
+                .map(|part| IoSlice::new(part.bytes()))
+                .collect();
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let nothing = &mut SendAncillaryBuffer::default();
+            let mut sent = match rustix::net::sendmsg(&self.fd, &slices, nothing, flags) {
+                Ok(sent) => sent,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Posted::Full,
+                Err(_) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    return Posted::Failed;
                 }
+            };
+            drop(slices);
+            while let Some(part) = out.front_mut() {
+                let len = part.bytes().len();
+                if sent < len {
+                    part.advance(sent);
+                    break;
+                }
+                sent -= len;
+                out.pop_front();
             }
         }
         Posted::Done
@@ -226,17 +248,28 @@ pub enum Read {
     Nonsense,
 }
 
+/// Bytes that are read at once: while there is little to read, and as soon as there is more.
+const AT_ONCE: (usize, usize) = (4 << 10, 64 << 10);
+
 /// Reads frames.
 #[derive(Default)]
 pub struct Reader {
-    /// The frame so far.
-    frame: Vec<u8>,
+    /// Room for a frame at least, and what has come of it and those after it.
+    buffer: Vec<u8>,
+    from: usize,
+    to: usize,
 }
 
 impl Reader {
     /// Whether what has come so far ends within a frame.
     pub fn is_within_frame(&self) -> bool {
-        !self.frame.is_empty()
+        self.from < self.to
+    }
+
+    /// Whether there is a whole frame that was not given yet: the kernel no longer tells of it.
+    pub fn has_frame(&self) -> bool {
+        let come = &self.buffer[self.from..self.to];
+        come.len() >= HEAD && parse(come).is_ok_and(|(len, _)| come.len() >= HEAD + len)
     }
 
     /// Reads up to the end of one frame. Its ring bytes go to `place`, with the carrier's number and the
@@ -246,36 +279,43 @@ impl Reader {
         stream: &Stream,
         place: impl FnOnce(u32, u64, &[u8]) -> Result<(), Violation>,
     ) -> Read {
-        while self.frame.len() < HEAD {
-            if let Err(end) = self.receive(stream, HEAD) {
-                return end;
-            }
+        if let Err(end) = self.receive(stream, HEAD) {
+            return end;
         }
-        let Ok((len, heard)) = parse(&self.frame) else {
+        let Ok((len, heard)) = parse(&self.buffer[self.from..self.to]) else {
             return Read::Nonsense;
         };
-        while self.frame.len() < HEAD + len {
-            if let Err(end) = self.receive(stream, HEAD + len) {
-                return end;
-            }
+        if let Err(end) = self.receive(stream, HEAD + len) {
+            return end;
         }
-        let bytes = &self.frame[HEAD..];
+        let bytes = &self.buffer[self.from + HEAD..self.from + HEAD + len];
         if let Message::Progress(Progress { produced, .. }) = heard.message
             && len > 0
             && place(heard.number, produced - len as u64, bytes).is_err()
         {
             return Read::Nonsense;
         }
-        self.frame.clear();
+        self.from += HEAD + len;
         Read::Frame(heard)
     }
 
-    fn receive(&mut self, stream: &Stream, up_to: usize) -> Result<(), Read> {
-        let have = self.frame.len();
-        self.frame.resize(up_to, 0);
-        let got = receive(stream, &mut self.frame[have..]);
-        self.frame.truncate(have + *got.as_ref().unwrap_or(&0));
-        got.map(drop)
+    /// Sees to it that `wanted` bytes are there.
+    fn receive(&mut self, stream: &Stream, wanted: usize) -> Result<(), Read> {
+        while self.to - self.from < wanted {
+            if self.from > 0 {
+                self.buffer.copy_within(self.from..self.to, 0);
+                (self.from, self.to) = (0, self.to - self.from);
+            }
+            let room = match wanted > HEAD {
+                true => AT_ONCE.1.max(wanted),
+                false => AT_ONCE.0,
+            };
+            if self.buffer.len() < room {
+                self.buffer.resize(room, 0);
+            }
+            self.to += receive(stream, &mut self.buffer[self.to..])?;
+        }
+        Ok(())
     }
 }
 

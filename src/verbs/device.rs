@@ -24,6 +24,10 @@ use crate::real::sys::{self, Errno};
 /// once.
 static DEVICES: Mutex<Vec<Arc<Device>>> = Mutex::new(Vec::new());
 
+/// The addresses of the contexts of all that live, of devices that are not in use any more as well. Locked after
+/// [`DEVICES`].
+static LIVING: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
 /// What a device can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
@@ -80,6 +84,9 @@ impl Device {
     /// [`CmId::bind`] to an address of it. The first time it finds out what the device can, which takes
     /// some milliseconds.
     ///
+    /// To be asked as soon as an id has a device, whether anything is to be made on it or not: librdmacm has opened
+    /// it by then, and the removal of a device for which there is no such object waits for ever.
+    ///
     /// # Errors
     /// [`Error::OtherDevice`] while `id` has no device; the libraries'.
     pub fn of(id: &CmId) -> Result<Arc<Device>, Error> {
@@ -90,6 +97,12 @@ impl Device {
         }
         // One that is being removed may still be bound to.
         if !is_present(context) {
+            let living = LIVING.lock();
+            if !living.contains(&context.addr().get()) {
+                // Perhaps it was opened only after its removal had been told: nobody else will close it.
+                // SAFETY: the id keeps the context, and nothing but ids is on it.
+                unsafe { guard::close_context(context) };
+            }
             return Err(Error::Call {
                 call: "using an RDMA device",
                 errno: Errno::NODEV,
@@ -128,6 +141,7 @@ impl Device {
             write_imm = attributes.write_imm,
             "RDMA device in use"
         );
+        LIVING.lock().push(context.addr().get());
         Ok(Device {
             context,
             pd,
@@ -263,7 +277,13 @@ impl Drop for Device {
         // librdmacm's, which may close it as soon as the pin is gone.
         unsafe {
             self.api().ibv_dealloc_pd(self.pd.as_ptr());
-            if *self.removed.get_mut() {
+            let mut living = LIVING.lock();
+            let own = self.context.addr().get();
+            if let Some(at) = living.iter().position(|context| *context == own) {
+                living.swap_remove(at);
+            }
+            let is_removed = *self.removed.get_mut() || !is_present(self.context);
+            if is_removed && !living.contains(&own) {
                 // The soft devices' drivers wait with the removal until nobody has the device open, and
                 // librdmacm closes it late (when it next misses a device) or never (when none is left).
                 guard::close_context(self.context);

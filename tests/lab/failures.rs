@@ -6,8 +6,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::common::{With, peer_command};
+use crate::faults::Fault;
 use crate::guest::{Guest, Remote, port};
-use crate::net::{self, Kind, Undo};
+use crate::net;
 use crate::transfer::Transfer;
 
 const BOTH: [Guest; 2] = [Guest::A, Guest::B];
@@ -16,60 +17,13 @@ const SHORT: Duration = Duration::from_millis(300);
 /// Longer than devices try again (3 to 4 s), and than peers are waited for (4 s).
 const LONG: Duration = Duration::from_secs(8);
 
-/// Something that goes wrong, until it is dropped.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    /// The interface is down.
-    LinkDown(Guest),
-    /// Nothing of what a guest sends arrives.
-    Mute(Guest),
-    /// So many of a hundred packets that a guest sends do not arrive.
-    Loss(Guest, u32),
-    /// The RDMA device is removed.
-    NoDevice(Guest),
-    /// The program does not run.
-    Stopped(Guest),
-}
-
-impl Fault {
-    fn begin(self, transfer: &Transfer) -> Undo {
-        match self {
-            Fault::LinkDown(guest) => net::link_down(guest, 0),
-            Fault::Mute(guest) => net::netem(guest, 0, "loss 100%"),
-            Fault::Loss(guest, percent) => net::netem(guest, 0, &format!("loss {percent}%")),
-            Fault::NoDevice(guest) => net::remove_device(guest, 0),
-            Fault::Stopped(guest) => {
-                let program = match guest == Guest::local() {
-                    true => &transfer.client,
-                    false => &transfer.server,
-                };
-                let pid = program.pid();
-                net::with_undo(
-                    guest,
-                    &format!("kill -STOP {pid}"),
-                    format!("kill -CONT {pid}"),
-                )
-            }
-        }
-    }
-}
-
-/// Soft RoCE sends nothing of its connection manager any more once it tried to while the interface was down: its
-/// queue pair for that is in the error state, and stays there. A new device has a new one.
-fn renew_device(after: Fault) {
-    if let (Fault::LinkDown(guest), Kind::Rxe) = (after, Kind::of_this_run()) {
-        drop(net::remove_device(guest, 0));
-    }
-}
-
 /// Traffic that meets `faults`, one after the other, each for so long: it goes on after each.
 fn meets(faults: &[(Fault, Duration)]) -> Transfer {
     let transfer = Transfer::start(6, 1);
     for (fault, time) in faults {
         let undo = fault.begin(&transfer);
         sleep(*time);
-        drop(undo);
-        renew_device(*fault);
+        fault.end(undo);
         let tally = transfer.wait_for_more(1 << 20);
         println!("after {fault:?} for {time:?}: {tally:?}");
     }

@@ -10,6 +10,10 @@ mod applications;
 mod carried;
 #[cfg(feature = "lab_failures")]
 mod failures;
+#[cfg(feature = "lab_failures")]
+mod faults;
+#[cfg(feature = "lab_failures")]
+mod gigabyte;
 mod guest;
 mod machines;
 mod net;

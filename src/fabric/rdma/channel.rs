@@ -14,6 +14,7 @@ use crate::fabric::remote::{MOST_PAYLOAD, Remote};
 use crate::stats;
 use crate::verbs::Error;
 use crate::verbs::cm::CmId;
+use crate::verbs::device::Device;
 use crate::verbs::pool::{Region, RemoteAddress};
 use crate::verbs::qp::{Payload, QpSetup, QueuePair, SendOp, Slots, Verb};
 
@@ -165,6 +166,11 @@ impl Channel {
     /// The link's end that it carries.
     pub fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    /// The device that it is on.
+    pub fn device(&self) -> &Arc<Device> {
+        self.engine.device()
     }
 
     /// The connection manager's side of it.
