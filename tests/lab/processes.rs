@@ -16,7 +16,11 @@ fn a_program_forks_and_talks_on() {
     let client = server.client(here, &Way::default(), words);
     counted(
         &client.program,
-        &[("connected_rdma", 4), ("carriers_lost", 0), ("qps_made", 2)],
+        &[
+            ("connected_rdma", 4),
+            ("carriers_lost", 0),
+            ("links_opened", 2),
+        ],
     );
     counted(
         &server.program,
@@ -62,8 +66,8 @@ fn redis_saves_in_the_background() {
         assert!(stats.contains(name), "{stats}");
     }
     assert_carried(&server, "accepted", 40);
-    // One for each of the two programs that have spoken to it: none had to be made anew.
-    counted(&server, &[("qps_made", 2)]);
+    // One for each of the two programs that have spoken to it.
+    counted(&server, &[("links_opened", 2)]);
     // What was saved is whole.
     let place = cli(&["--raw", "config", "get", "dir"]);
     let dir = place.lines().nth(1).expect("a directory");

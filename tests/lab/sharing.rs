@@ -43,7 +43,8 @@ fn connections_share_queue_pairs() {
     }
 }
 
-/// Of two connections that are closed before the next is opened.
+/// Of two connections that are closed before the next is opened. (Queue pairs are not counted as they are made: soft
+/// iWARP needs a second try now and then.)
 #[test]
 fn empty_queue_pairs_are_kept_as_long_as_they_are_to_be() {
     let server = Server::start(THERE, &Way::default());
@@ -71,7 +72,7 @@ fn empty_queue_pairs_are_kept_as_long_as_they_are_to_be() {
     for (client, made) in [(never, 1), (later, 2), (at_once, 2)] {
         counted(
             &client.program,
-            &[("connected_rdma", 3), ("qps_made", made)],
+            &[("connected_rdma", 3), ("links_opened", made)],
         );
         client.finish();
     }
