@@ -1,5 +1,5 @@
 //! The end of the process: what it has written to links to other hosts is still in its own memory, or in its
-//! device's queues, which end with it. The kernel would deliver it all the same, so the process waits, for a
+//! device's queues, which end with it, and so is what found no room in a ring. The kernel would deliver it all the same, so the process waits, for a
 //! short while, until its peers have everything.
 //!
 //! The thread that exits takes no lock (it may hold one: signal handlers exit, too): the control thread does
@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::link::overdrafts;
 use crate::real::sys::now_ns;
 
 /// How long the end of a process is held up at most, in nanoseconds: a peer that does not answer is not
@@ -28,7 +29,7 @@ pub fn settled() {
     SETTLED.store(true, Ordering::Release);
 }
 
-/// Waits until the peers of links to other hosts have what this process wrote.
+/// Waits until peers have what this process wrote.
 pub fn finish() {
     if crate::fork::is_stranger() {
         return;
@@ -36,7 +37,8 @@ pub fn finish() {
     let Some(runtime) = crate::runtime::started() else {
         return;
     };
-    if !runtime.network.was_used() || AWAITED.swap(true, Ordering::AcqRel) {
+    let at_stake = runtime.network.was_used() || overdrafts::any();
+    if !at_stake || AWAITED.swap(true, Ordering::AcqRel) {
         return;
     }
     runtime.ring_io();

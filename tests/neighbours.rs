@@ -1,4 +1,5 @@
-//! A connection that nobody reads does not stop the others of its link.
+//! What the connections of a link do to each other: one that nobody reads, or that writes all it can, does not stop
+//! the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,8 +7,10 @@ use std::time::{Duration, Instant};
 use netacc::conn::Conn;
 use netacc::conn::user_buf::{UserBuf, single};
 use netacc::fabric::shm::Shm;
-use netacc::link::{Link, Terms};
+use netacc::link::{Link, Terms, overdrafts};
+use netacc::real::sys::Errno;
 use netacc::runtime;
+use netacc::socket::recv::Outcome;
 use netacc::socket::{Role, Socket};
 
 const RING: usize = 16 << 10;
@@ -84,4 +87,61 @@ fn a_ring_full_of_records_that_nobody_waits_for_is_emptied() {
     assert_eq!(arrived(), WINDOW);
     sender.discard();
     neglected.discard();
+}
+
+/// What an application writes without waiting.
+fn write(socket: &'static Socket, bytes: &[u8]) -> Result<Outcome, Errno> {
+    let iov = single(bytes.as_ptr().cast(), bytes.len());
+    // SAFETY: one valid buffer.
+    let mut buf = unsafe { UserBuf::new(&iov, 1) };
+    let inner = socket.lock();
+    socket.transmit(inner, &mut buf, libc::MSG_DONTWAIT)
+}
+
+fn can_be_written_to(socket: &'static Socket) -> bool {
+    socket.lock().poll_mask() & libc::EPOLLOUT as u32 != 0
+}
+
+fn read(socket: &'static Socket) -> Vec<u8> {
+    let mut bytes = vec![0_u8; WINDOW as usize];
+    let iov = single(bytes.as_mut_ptr().cast(), bytes.len());
+    // SAFETY: one valid buffer.
+    let mut buf = unsafe { UserBuf::new(&iov, 1) };
+    let inner = socket.lock();
+    let got = socket.receive(inner, &mut buf, libc::MSG_DONTWAIT);
+    let Ok(Outcome::Done(len)) = got else {
+        panic!("nothing to read: {got:?}");
+    };
+    bytes.truncate(len);
+    bytes
+}
+
+/// As over the kernel, whose connections have a buffer each: whoever is told that a connection can be written to may
+/// write to it, although its neighbour has filled the ring that they share since.
+#[test]
+fn what_can_be_written_to_takes_something() {
+    runtime::start().expect("a runtime");
+    let (ours, theirs) = Shm::pair(RING).expect("shared memory");
+    let (sending, receiving) = (link(ours), link(theirs));
+    let [greedy, modest] = [0, 1].map(|id| connection(&sending, id));
+    let [_, reads] = [0, 1].map(|id| connection(&receiving, id));
+    assert!(can_be_written_to(modest));
+    while write(greedy, &[b'g']) == Ok(Outcome::Done(1)) {}
+    assert!(!can_be_written_to(greedy));
+
+    assert!(can_be_written_to(modest));
+    assert_eq!(write(modest, b"first"), Ok(Outcome::Done(5)));
+    assert!(!can_be_written_to(modest));
+    assert_eq!(write(modest, b"second"), Err(Errno::AGAIN));
+    assert!(overdrafts::any());
+
+    // The peer takes in what is there, which makes room; then comes what was kept.
+    receiving.poll(None);
+    sending.poll(None);
+    receiving.poll(None);
+    assert!(!overdrafts::any());
+    assert!(can_be_written_to(modest) && can_be_written_to(greedy));
+    assert_eq!(write(modest, b", second"), Ok(Outcome::Done(8)));
+    receiving.poll(None);
+    assert_eq!(read(reads), b"first, second");
 }

@@ -23,7 +23,7 @@ use crate::fabric::remote::carrier::Posted;
 use crate::fabric::remote::message::Message;
 use crate::fabric::remote::{End, Hub, MOST_PAYLOAD, Remote, RingSizes};
 use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
-use crate::link::{Link, Token};
+use crate::link::{Link, Token, overdrafts};
 use crate::real::sys::{Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::stats::{self, Reason};
@@ -409,7 +409,7 @@ impl Control {
 
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
-        let mut settled = true;
+        let mut settled = !overdrafts::any();
         for session in self.sessions_mut() {
             if !session.remote.is_settled() {
                 session.remote.ping();

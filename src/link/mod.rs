@@ -6,6 +6,7 @@
 //! Lock order: a link's `rx`, then a socket, then a link's `tx`, then an epoll set's ready list.
 
 pub mod order;
+pub mod overdrafts;
 pub mod record;
 mod rx;
 pub mod slots;
@@ -272,6 +273,14 @@ impl Link {
         n
     }
 
+    /// Takes up to `max` bytes of `conn`, at most a record's, for when there is ring space. Returns how many. For
+    /// a connection of which it was said that it can be written to, and which waits for room from now on.
+    pub fn overdraw(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
+        let taken = self.tx.lock().overdraw(self, conn, buf, max);
+        self.fabric.notify(conn);
+        taken
+    }
+
     /// Sends a record without stream bytes. It is never refused: without ring space it goes as
     /// soon as there is some, before any later record.
     pub fn send_control(&self, conn: u32, kind: Kind, payload: &[u8]) {
@@ -444,6 +453,7 @@ impl Link {
             }
         }
         wakes.ring();
+        self.tx.lock().forget_owed();
         // A peer that broke the protocol does not know: its connections must not wait for us.
         self.fabric.hang_up();
         self.stats.set_state(LinkState::Failed);
@@ -452,6 +462,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        self.tx.get_mut().forget_owed();
         self.stats.release();
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::record::{HEADER, Header, Kind, span};
 use super::stamp::Stamp;
-use super::{Link, max_payload};
+use super::{Link, max_payload, overdrafts};
 use crate::conn::user_buf::UserBuf;
 use crate::fabric::RingMemory;
 use crate::socket::Socket;
@@ -17,12 +17,28 @@ fn reserve(size: usize) -> usize {
     (size / 16).min(4096)
 }
 
-/// A record without stream bytes that found no room.
+/// A record that found no room.
 struct Owed {
     conn: u32,
     kind: Kind,
-    payload: [u8; 8],
-    len: usize,
+    payload: Payload,
+}
+
+/// What is in it.
+enum Payload {
+    /// So many bytes of a record without stream bytes.
+    Few([u8; 8], usize),
+    /// Stream bytes.
+    Data(Box<[u8]>),
+}
+
+impl Payload {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Few(bytes, len) => &bytes[..*len],
+            Payload::Data(bytes) => bytes,
+        }
+    }
 }
 
 /// State of the sending half, under the link's `tx` lock.
@@ -102,7 +118,7 @@ impl Tx {
             return 0;
         }
         let max = max.min(buf.left());
-        let largest = link.terms.msg_size.min(max_payload(self.ring.size));
+        let largest = self.largest(link);
         let mut sent = 0;
         while sent < max {
             let want = (max - sent).min(largest);
@@ -129,39 +145,77 @@ impl Tx {
 
     /// Appends a record without stream bytes, or owes it.
     pub fn control(&mut self, link: &Link, conn: u32, kind: Kind, payload: &[u8]) {
-        let mut owed = Owed {
+        let len = payload.len().min(8);
+        let mut few = [0; 8];
+        few[..len].copy_from_slice(&payload[..len]);
+        self.owe(link, conn, kind, Payload::Few(few, len));
+    }
+
+    /// Owes a `Data` record with up to `max` bytes of `buf`, which leave it. Returns how many they are.
+    pub fn overdraw(&mut self, link: &Link, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
+        let len = max.min(buf.left()).min(self.largest(link));
+        let mut bytes = vec![0; len].into_boxed_slice();
+        // SAFETY: room for `len` bytes.
+        unsafe { buf.drain(bytes.as_mut_ptr(), len) };
+        stats::bump(&link.stats.tx_bytes, len as u64);
+        overdrafts::taken();
+        self.owe(link, conn, Kind::Data, Payload::Data(bytes));
+        len
+    }
+
+    fn owe(&mut self, link: &Link, conn: u32, kind: Kind, payload: Payload) {
+        self.owed.push_back(Owed {
             conn,
             kind,
-            payload: [0; 8],
-            len: payload.len().min(8),
-        };
-        owed.payload[..owed.len].copy_from_slice(&payload[..owed.len]);
-        self.owed.push_back(owed);
+            payload,
+        });
         if !self.pay(link) {
             self.mark_full(link);
+        }
+    }
+
+    /// The largest payload of one record, in bytes.
+    fn largest(&self, link: &Link) -> usize {
+        link.terms.msg_size.min(max_payload(self.ring.size))
+    }
+
+    /// Nothing that is owed will ever be written.
+    pub fn forget_owed(&mut self) {
+        for owed in self.owed.drain(..) {
+            if let Payload::Data(_) = owed.payload {
+                overdrafts::settled();
+            }
         }
     }
 
     /// Writes owed records; true if none is left.
     fn pay(&mut self, link: &Link) -> bool {
         let before = self.written;
-        while let Some(owed) = self.owed.front() {
-            let (conn, kind, payload, len) = (owed.conn, owed.kind, owed.payload, owed.len);
-            if self.free(link, span(len)) < span(len) {
+        while let Some(owed) = self.owed.pop_front() {
+            let bytes = owed.payload.bytes();
+            let spare = match owed.payload {
+                Payload::Few(..) => 0,
+                Payload::Data(_) => reserve(self.ring.size),
+            };
+            let size = span(bytes.len());
+            if self.free(link, size + spare) < size + spare {
+                self.owed.push_front(owed);
                 break;
             }
-            self.header(conn, kind, len);
+            self.header(owed.conn, owed.kind, bytes.len());
             // SAFETY: as in `header`; a record's span includes its payload.
             unsafe {
                 core::ptr::copy_nonoverlapping(
-                    payload.as_ptr(),
+                    bytes.as_ptr(),
                     self.ring.at(self.written + HEADER as u64),
-                    len,
+                    bytes.len(),
                 );
             }
-            self.written += span(len) as u64;
-            self.owed.pop_front();
+            self.written += size as u64;
             stats::bump(&link.stats.tx_records, 1);
+            if let Payload::Data(_) = owed.payload {
+                overdrafts::settled();
+            }
         }
         if self.written != before {
             link.fabric.publish(self.written);

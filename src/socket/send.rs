@@ -21,6 +21,8 @@ pub const FLAGS: i32 = libc::MSG_DONTWAIT
 struct Call<'a> {
     buf: &'a mut UserBuf,
     sent: usize,
+    /// The connection counted as one that can be written to when the call came.
+    promised: bool,
 }
 
 impl Call<'_> {
@@ -53,6 +55,7 @@ impl Call<'_> {
             wakes.ring();
             return Some(Ok(Outcome::Done(self.sent)));
         }
+        self.promised |= conn.writable();
         loop {
             let credit = conn.credit();
             let n = match self.buf.left().min(credit) {
@@ -86,6 +89,22 @@ impl Call<'_> {
         }
         None
     }
+
+    /// Poll has promised that something can be written, and its neighbours have filled the link's ring since.
+    fn overdraw(&mut self, inner: &mut Inner) -> Result<Outcome, Errno> {
+        let Role::Connected(conn) = &mut inner.role else {
+            return Err(Errno::AGAIN);
+        };
+        let n = match conn.credit() {
+            0 => return Err(Errno::AGAIN),
+            credit => conn.link.overdraw(conn.id, self.buf, credit),
+        };
+        conn.sent(n);
+        if let Some(stats) = inner.stats {
+            stats::bump(&stats.tx_bytes, n as u64);
+        }
+        Ok(Outcome::Done(n))
+    }
 }
 
 impl Socket {
@@ -107,7 +126,11 @@ impl Socket {
             };
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
-        let mut call = Call { buf, sent: 0 };
+        let mut call = Call {
+            buf,
+            sent: 0,
+            promised: false,
+        };
         let mut attempt = call.attempt(self, &mut inner, nonblocking);
         if let Some(Err(Errno::AGAIN)) = attempt
             && let Some(link) = inner.link().filter(|link| link.is_remote())
@@ -118,6 +141,11 @@ impl Socket {
             link.source().poll(None);
             inner = self.lock();
             attempt = call.attempt(self, &mut inner, nonblocking);
+        }
+        if let Some(Err(Errno::AGAIN)) = attempt
+            && call.promised
+        {
+            attempt = Some(call.overdraw(&mut inner));
         }
         let result = match attempt {
             Some(result) => {
