@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
@@ -52,9 +52,10 @@ pub fn bound(at: &SocketAddr) -> Result<OwnedFd, Errno> {
 
 /// The next number for this process; processes that run at once start at different places.
 fn next(count: u16, span: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 97) as u16 * (span / 97);
-    (start + NEXT.fetch_add(count, Ordering::Relaxed)) % span
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 97 * u32::from(span / 97);
+    let number = start + NEXT.fetch_add(u32::from(count), Ordering::Relaxed);
+    (number % u32::from(span)) as u16
 }
 
 /// The first of `count` consecutive ports that are free together with their side ports.
