@@ -411,7 +411,7 @@ impl Control {
     pub fn is_settled(&mut self) -> bool {
         let mut settled = !overdrafts::any();
         for session in self.sessions_mut() {
-            if !session.remote.is_settled() {
+            if session.link.owes() || !session.remote.is_settled() {
                 session.remote.ping();
                 settled = false;
             }

@@ -281,6 +281,11 @@ impl Link {
         taken
     }
 
+    /// Whether records wait for ring space.
+    pub fn owes(&self) -> bool {
+        self.tx.lock().owes()
+    }
+
     /// Sends a record without stream bytes. It is never refused: without ring space it goes as
     /// soon as there is some, before any later record.
     pub fn send_control(&self, conn: u32, kind: Kind, payload: &[u8]) {

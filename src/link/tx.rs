@@ -179,6 +179,11 @@ impl Tx {
         link.terms.msg_size.min(max_payload(self.ring.size))
     }
 
+    /// Whether anything is owed.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
     /// Nothing that is owed will ever be written.
     pub fn forget_owed(&mut self) {
         for owed in self.owed.drain(..) {
