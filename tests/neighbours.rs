@@ -126,7 +126,7 @@ fn what_can_be_written_to_takes_something() {
     let [greedy, modest] = [0, 1].map(|id| connection(&sending, id));
     let [_, reads] = [0, 1].map(|id| connection(&receiving, id));
     assert!(can_be_written_to(modest));
-    while write(greedy, &[b'g']) == Ok(Outcome::Done(1)) {}
+    while write(greedy, b"g") == Ok(Outcome::Done(1)) {}
     assert!(!can_be_written_to(greedy));
 
     assert!(can_be_written_to(modest));
