@@ -1,6 +1,6 @@
 //! The end of the process: what it has written to links to other hosts is still in its own memory, or in its
-//! device's queues, which end with it, and so is what found no room in a ring. The kernel would deliver it all the same, so the process waits, for a
-//! short while, until its peers have everything.
+//! device's queues, which end with it, and so is what found no room in a ring. The kernel would deliver it all the
+//! same, so the process waits, for a short while, until its peers have everything.
 //!
 //! The thread that exits takes no lock (it may hold one: signal handlers exit, too): the control thread does
 //! the work.

@@ -8,10 +8,12 @@ use netacc::conn::Conn;
 use netacc::conn::user_buf::{UserBuf, single};
 use netacc::fabric::shm::Shm;
 use netacc::link::{Link, Terms, overdrafts};
+use netacc::poll::waiter::Waiter;
 use netacc::real::sys::Errno;
 use netacc::runtime;
 use netacc::socket::recv::Outcome;
 use netacc::socket::{Role, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const RING: usize = 16 << 10;
 const WINDOW: u64 = 8 << 10;
@@ -144,4 +146,27 @@ fn what_can_be_written_to_takes_something() {
     assert_eq!(write(modest, b", second"), Ok(Outcome::Done(8)));
     receiving.poll(None);
     assert_eq!(read(reads), b"first, second");
+}
+
+/// What is kept for want of room is written when a neighbour comes by: its reader is told as if it had gone at once.
+#[test]
+fn who_reads_what_was_kept_is_woken() {
+    runtime::start().expect("a runtime");
+    let (ours, theirs) = Shm::pair(RING).expect("shared memory");
+    let (sending, receiving) = (link(ours), link(theirs));
+    let [greedy, modest] = [0, 1].map(|id| connection(&sending, id));
+    let _readers = [0, 1].map(|id| connection(&receiving, id));
+    while write(greedy, b"g") == Ok(Outcome::Done(1)) {}
+    assert_eq!(write(modest, b"kept"), Ok(Outcome::Done(4)));
+    receiving.poll(None);
+
+    let reader = Waiter::take().expect("a waiter");
+    reader.begin_sleep();
+    receiving.fabric().set_slot(1, reader.slot());
+    receiving.fabric().arm(reader.slot());
+    assert!(send(&sending, 0, b'n'));
+    let mut bell = [PollFd::from_borrowed_fd(reader.bell(), PollFlags::IN)];
+    assert_eq!(poll(&mut bell, Some(&Timespec::default())), Ok(1));
+    reader.end_sleep(|| (), || ());
+    reader.put();
 }

@@ -66,7 +66,7 @@ impl Part {
 pub struct Stream {
     fd: InternalFd,
     out: Mutex<VecDeque<Part>>,
-    /// A write has failed: the kernel tells that once, and then of an end as if there had been nothing.
+    /// A write has failed because the connection was broken off: the kernel tells that once, and then of an end as if there had been nothing.
     failed: AtomicBool,
 }
 
@@ -106,7 +106,7 @@ impl Stream {
         self.write(&mut self.out.lock())
     }
 
-    /// Whether a write has failed.
+    /// Whether a write has found the connection broken off.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -130,8 +130,10 @@ impl Stream {
                 Ok(sent) => sent,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Posted::Full,
-                Err(_) => {
-                    self.failed.store(true, Ordering::Relaxed);
+                Err(error) => {
+                    // After the peer's end in good order it is EPIPE, and a short memory says nothing of the peer.
+                    let harmless = [Errno::PIPE, Errno::NOBUFS, Errno::NOMEM].contains(&error);
+                    self.failed.fetch_or(!harmless, Ordering::Relaxed);
                     return Posted::Failed;
                 }
             };

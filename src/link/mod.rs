@@ -18,7 +18,7 @@ mod tx;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
@@ -266,7 +266,7 @@ impl Link {
     pub fn send_data(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
         let mut tx = self.tx.lock();
         let n = tx.data(self, conn, buf, max);
-        drop(tx);
+        self.let_go(tx);
         if n > 0 {
             self.fabric.notify(conn);
         }
@@ -276,7 +276,9 @@ impl Link {
     /// Takes up to `max` bytes of `conn`, at most a record's, for when there is ring space. Returns how many. For
     /// a connection of which it was said that it can be written to, and which waits for room from now on.
     pub fn overdraw(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
-        let taken = self.tx.lock().overdraw(self, conn, buf, max);
+        let mut tx = self.tx.lock();
+        let taken = tx.overdraw(self, conn, buf, max);
+        self.let_go(tx);
         self.fabric.notify(conn);
         taken
     }
@@ -291,8 +293,18 @@ impl Link {
     pub fn send_control(&self, conn: u32, kind: Kind, payload: &[u8]) {
         let mut tx = self.tx.lock();
         tx.control(self, conn, kind, payload);
-        drop(tx);
+        self.let_go(tx);
         self.fabric.notify(conn);
+    }
+
+    /// Gives the lock back; tells the readers of records that were owed and have been written by the way.
+    #[inline]
+    fn let_go(&self, mut tx: MutexGuard<'_, Tx>) {
+        let late = tx.take_late();
+        drop(tx);
+        for conn in late {
+            self.fabric.notify(conn);
+        }
     }
 
     /// `socket` wants to hear of ring space; false if there is some by now. Caller holds its lock.
@@ -314,13 +326,9 @@ impl Link {
 
     /// Goes on with owed records and wakes senders if there is room now.
     fn resume_senders(&self, wakes: &mut Wakes) {
-        let (waiting, notify) = {
-            let mut tx = self.tx.lock();
-            tx.resume(self)
-        };
-        for conn in notify {
-            self.fabric.notify(conn);
-        }
+        let mut tx = self.tx.lock();
+        let waiting = tx.resume(self);
+        self.let_go(tx);
         for socket in waiting {
             socket.room_in_link(self, wakes);
         }
@@ -383,16 +391,22 @@ impl Link {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
+        let mut late = Vec::new();
         if !unknown {
             // Under the same lock: who hears of the `Close` may use the id anew at once, which has to
             // find it free here; and who finds it free here must not be told `Close` afterwards.
-            self.tx.lock().control(self, id, Kind::Close, &[]);
+            let mut tx = self.tx.lock();
+            tx.control(self, id, Kind::Close, &[]);
+            late = tx.take_late();
         }
         rx.conns.forget(id, unknown);
         self.count(&rx, 0);
         drop(rx);
         if !unknown {
-            self.fabric.notify(id);
+            late.push(id);
+        }
+        for conn in late {
+            self.fabric.notify(conn);
         }
         self.poll_missed();
     }

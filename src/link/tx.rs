@@ -49,6 +49,9 @@ pub struct Tx {
     /// The peer's cursor when last looked at.
     freed: u64,
     owed: VecDeque<Owed>,
+    /// Connections of records that were written after they had been owed for a while: nobody has notified their
+    /// readers yet.
+    late: Vec<u32>,
     waiting: Vec<&'static Socket>,
 }
 
@@ -62,6 +65,7 @@ impl Tx {
             written: 0,
             freed: 0,
             owed: VecDeque::new(),
+            late: Vec::new(),
             waiting: Vec::new(),
         }
     }
@@ -114,7 +118,7 @@ impl Tx {
     /// Appends `Data` records with up to `max` bytes of `buf`, publishing each as soon as it is
     /// complete: on shared memory that costs a store, and the peer copies while we go on.
     pub fn data(&mut self, link: &Link, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
-        if !self.owed.is_empty() && !self.pay(link) {
+        if !self.owed.is_empty() && !self.pay(link, false) {
             return 0;
         }
         let max = max.min(buf.left());
@@ -169,9 +173,16 @@ impl Tx {
             kind,
             payload,
         });
-        if !self.pay(link) {
-            self.mark_full(link);
+        if !self.pay(link, true) {
+            self.ask_for_space(link);
+            // What was given back just before is not told any more.
+            self.pay(link, true);
         }
+    }
+
+    /// Connections whose readers the caller has to notify, once it has let go of the lock.
+    pub fn take_late(&mut self) -> Vec<u32> {
+        core::mem::take(&mut self.late)
     }
 
     /// The largest payload of one record, in bytes.
@@ -193,8 +204,9 @@ impl Tx {
         }
     }
 
-    /// Writes owed records; true if none is left.
-    fn pay(&mut self, link: &Link) -> bool {
+    /// Writes owed records; true if none is left. Who reads them is in `late`, but for the last one if that is the
+    /// caller's `own`.
+    fn pay(&mut self, link: &Link, own: bool) -> bool {
         let before = self.written;
         while let Some(owed) = self.owed.pop_front() {
             let bytes = owed.payload.bytes();
@@ -218,6 +230,9 @@ impl Tx {
             }
             self.written += size as u64;
             stats::bump(&link.stats.tx_records, 1);
+            if !own || !self.owed.is_empty() {
+                self.late.push(owed.conn);
+            }
             if let Payload::Data(_) = owed.payload {
                 overdrafts::settled();
             }
@@ -235,16 +250,16 @@ impl Tx {
         self.free(link, enough) >= enough
     }
 
-    fn mark_full(&mut self, link: &Link) {
+    fn ask_for_space(&mut self, link: &Link) {
         link.full.store(true, Ordering::Relaxed);
-        stats::bump(&link.stats.stalls, 1);
-        stats::add(&stats::global().ring_full_stalls, 1);
         link.fabric.want_space();
     }
 
     /// `socket` waits for room. False if there is some by now.
     pub fn wait(&mut self, link: &Link, socket: &'static Socket) -> bool {
-        self.mark_full(link);
+        stats::bump(&link.stats.stalls, 1);
+        stats::add(&stats::global().ring_full_stalls, 1);
+        self.ask_for_space(link);
         if self.has_room(link) {
             return false;
         }
@@ -254,17 +269,16 @@ impl Tx {
         true
     }
 
-    /// If there is room now: writes what is owed and returns who waits and whom to notify.
-    pub fn resume(&mut self, link: &Link) -> (Vec<&'static Socket>, Vec<u32>) {
-        let notify: Vec<u32> = self.owed.iter().map(|o| o.conn).collect();
-        if !self.has_room(link) || !self.pay(link) {
+    /// If there is room now: writes what is owed and returns who waits.
+    pub fn resume(&mut self, link: &Link) -> Vec<&'static Socket> {
+        if !self.has_room(link) || !self.pay(link, false) {
             // Asked anew: the last answer may have been used up.
             link.fabric.want_space();
-            if !self.has_room(link) || !self.pay(link) {
-                return (Vec::new(), notify);
+            if !self.has_room(link) || !self.pay(link, false) {
+                return Vec::new();
             }
         }
         link.full.store(false, Ordering::Relaxed);
-        (core::mem::take(&mut self.waiting), notify)
+        core::mem::take(&mut self.waiting)
     }
 }

@@ -210,10 +210,14 @@ impl Socket {
             Err(Errno::INTR) => self.finish_later(runtime, opening, inner, Errno::INTR),
             Err(_) => {
                 withdraw(&opening);
+                let outcome = match nonblocking {
+                    true => Outcome::Done(kernel_connect(fd, &opening.dest)),
+                    false => Outcome::Kernel,
+                };
                 let left = self.become_plain_after(&mut inner, &opening, Reason::SidePortRefused);
                 drop(inner);
                 left.say();
-                Outcome::Kernel
+                outcome
             }
         }
     }

@@ -113,9 +113,10 @@ impl Socket {
             && (conn.link.pending() || conn.rx.is_empty() && conn.link.is_remote())
         {
             let source = conn.link.source();
-            drop(inner);
-            source.poll(None);
-            inner = self.lock();
+            let look = || {
+                source.poll(None);
+            };
+            inner = self.unlocked(inner, look).ok_or(Errno::BADF)?;
         }
         if let Some(result) = call.attempt(&mut inner, nonblocking) {
             return result;

@@ -136,10 +136,11 @@ impl Socket {
             && let Some(link) = inner.link().filter(|link| link.is_remote())
         {
             // News of room lies with the device until somebody looks.
-            drop(inner);
-            network::flush();
-            link.source().poll(None);
-            inner = self.lock();
+            let look = || {
+                network::flush();
+                link.source().poll(None);
+            };
+            inner = self.unlocked(inner, look).ok_or(Errno::BADF)?;
             attempt = call.attempt(self, &mut inner, nonblocking);
         }
         if let Some(Err(Errno::AGAIN)) = attempt

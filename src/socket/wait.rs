@@ -129,6 +129,26 @@ impl Inner {
 }
 
 impl Socket {
+    /// Does `look` without the lock. `None`: the socket was closed meanwhile.
+    #[inline]
+    pub fn unlocked(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        look: impl FnOnce(),
+    ) -> Option<MutexGuard<'static, Inner>> {
+        // So that it is not another connection afterwards.
+        inner.users += 1;
+        drop(inner);
+        look();
+        let mut inner = self.lock();
+        inner.users -= 1;
+        if inner.fds.is_empty() {
+            self.recycle_if_done(&mut inner);
+            return None;
+        }
+        Some(inner)
+    }
+
     /// Waits until `attempt` gives a result. It is called with the lock held whenever something may
     /// have changed; the lock is free while waiting. `also` is a kernel descriptor whose input is a
     /// change too.

@@ -151,10 +151,6 @@ impl Remote {
         mut rings: Rings,
     ) -> Result<(), Errno> {
         let source = carrier.rings();
-        if let Some(link) = self.link() {
-            let kind = carrier.kind().stats() as u32;
-            link.stats.fabric.store(kind, Ordering::Relaxed);
-        }
         let outcome = {
             let mut sending = self.sending.lock();
             if sending.shut {
@@ -165,6 +161,10 @@ impl Remote {
             if let Err(error) = rings.complete(&sending, &receiving, &*source) {
                 carrier.close();
                 return Err(error);
+            }
+            if let Some(link) = self.link() {
+                let kind = carrier.kind().stats() as u32;
+                link.stats.fabric.store(kind, Ordering::Relaxed);
             }
             sending.spare = rings.mirror;
             // First of all: it may still write to the rings.
