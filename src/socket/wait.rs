@@ -136,13 +136,14 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         look: impl FnOnce(),
     ) -> Option<MutexGuard<'static, Inner>> {
+        let numbers = inner.fds.len();
         // So that it is not another connection afterwards.
         inner.users += 1;
         drop(inner);
         look();
         let mut inner = self.lock();
         inner.users -= 1;
-        if inner.fds.is_empty() {
+        if inner.fds.is_empty() && numbers > 0 {
             self.recycle_if_done(&mut inner);
             return None;
         }
