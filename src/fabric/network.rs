@@ -21,8 +21,8 @@ use super::remote::Remote;
 use crate::poll::waiter::Waiter;
 
 /// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found something
-/// that the application had left lying, doubling up to the second while the application looks after all.
-const WATCH_NS: (u64, u64) = (200_000, 4_000_000);
+/// that the application had left lying for long, doubling up to the second while the application comes back.
+const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
 /// Looks that find nothing to watch before a watch ends.
 const IDLE_LOOKS: u32 = 8;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
@@ -71,6 +71,8 @@ pub struct Network {
     flushes: AtomicU64,
     watched: AtomicBool,
     polls: AtomicU64,
+    /// Looks by threads of the application.
+    visits: AtomicU64,
     wakes: AtomicU64,
     /// All ends that ever were.
     ends: AtomicU64,
@@ -90,7 +92,10 @@ pub fn pending() -> bool {
 /// Takes in what has come and hands it to its links. `me` is the caller's own waiter. Returns whether there
 /// was anything.
 pub fn poll(me: Option<&'static Waiter>) -> bool {
-    network().is_some_and(|network| network.poll(me))
+    network().is_some_and(|network| {
+        network.visits.fetch_add(1, Ordering::Relaxed);
+        network.poll(me)
+    })
 }
 
 /// Has an event raised for whatever comes next. The caller looks once more afterwards.
@@ -121,7 +126,9 @@ pub fn woken() {
 
 /// An I/O thread was woken by an event: takes in what came and hears what comes next, unless others watch.
 pub fn serve() {
-    poll(None);
+    if let Some(network) = network() {
+        network.poll(None);
+    }
     woken();
 }
 
@@ -288,6 +295,8 @@ impl Network {
 pub struct Watch {
     polls: u64,
     flushes: u64,
+    visits: u64,
+    was_away: bool,
     idle: u32,
     pause: u64,
 }
@@ -304,18 +313,20 @@ impl Watch {
             self.pause = WATCH_NS.0;
             return None;
         }
+        let visits = network.visits.load(Ordering::Relaxed);
+        let came = visits != core::mem::replace(&mut self.visits, visits);
         let flushes = network.flushes.load(Ordering::Relaxed);
         let flushed = flushes != core::mem::replace(&mut self.flushes, flushes);
         let polls = network.polls.load(Ordering::Relaxed);
         let taken_in = polls.wrapping_sub(self.polls);
-        // The application has not come back since the last look.
         let left_lying = deferred && !flushed;
         if left_lying {
             network.flush();
         }
-        // Nobody else has looked, or there was nothing.
-        let neglected = taken_in == 0 && network.poll(None);
-        self.pause = match left_lying || neglected {
+        let neglected = !came && network.poll(None);
+        // Away for more than one look: not just in the middle of a turn of its event loop.
+        let away = core::mem::replace(&mut self.was_away, !came) && !came;
+        self.pause = match away && (left_lying || neglected) {
             true => WATCH_NS.0,
             false => (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1),
         };

@@ -191,12 +191,20 @@ impl Link {
     /// arrives until its lock is free.
     #[inline]
     pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
-        self.pending() && self.poll_pending(None, me)
+        if !self.pending() {
+            return false;
+        }
+        self.let_holder_finish();
+        self.poll_pending(None, me)
     }
 
     /// As [`poll`](Self::poll), but leaves what was sent after `until`.
     fn poll_until(self: &Arc<Self>, until: Stamp, me: Option<&'static Waiter>) -> bool {
-        self.pending() && self.poll_pending(Some(until), me)
+        if !self.pending() {
+            return false;
+        }
+        self.let_holder_finish();
+        self.poll_pending(Some(until), me)
     }
 
     /// When the next record was sent that nobody has looked at.
@@ -219,7 +227,6 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut broken = None;
-        self.let_holder_finish();
         // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
             || self.rx.try_lock(),
@@ -248,8 +255,12 @@ impl Link {
     /// Lets the thread that has the `rx` lock get done. Whoever did not wait for it would not find what
     /// was sent before something that it knows of already: over the kernel, sent on this host is there.
     ///
-    /// For a bounded time: the holder may be this very thread, interrupted by a signal's handler.
+    /// For a bounded time: the holder may be this very thread, interrupted by a signal's handler. (What comes from
+    /// other hosts comes when it comes.)
     fn let_holder_finish(&self) {
+        if self.remote {
+            return;
+        }
         for turn in 0..HOLDER_TURNS.0 + HOLDER_TURNS.1 {
             if !self.rx.is_locked() {
                 return;
