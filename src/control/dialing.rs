@@ -71,6 +71,8 @@ const DIAL_NS: u64 = 4_000_000_000;
 /// Longest time for a first contact to be held up by that: the application's connect waits for it. The passive
 /// side, which does not know our [`FIRST_MORE_NS`], counts on it.
 pub(super) const FIRST_NS: u64 = 3_000_000_000;
+/// Shortest time for one of its tries.
+const FIRST_TRY_NS: u64 = 500_000_000;
 /// So much longer than NACC_CONNECT_TIMEOUT_MS it may be held up, within [`FIRST_NS`].
 const FIRST_MORE_NS: u64 = 1_000_000_000;
 /// Shortest and longest pause before another try: the link rests on a queue pair that is of no use, for seconds.
@@ -107,12 +109,16 @@ impl Session {
             let Some(rdma) = control.rdma() else { break };
             match rdma.dial(door, scope, token) {
                 Ok(line) => {
-                    let until = now_ns() + DIAL_NS;
-                    let until = match self.dialing.first {
-                        Some(_) => until.min(self.dialing.first_until),
-                        None => until,
+                    let now = now_ns();
+                    let patience = match self.dialing.first {
+                        // What gets lost is said again: there is time for another try.
+                        Some(_) => {
+                            let left = self.dialing.first_until.saturating_sub(now);
+                            (left / 2).max(FIRST_TRY_NS).min(left)
+                        }
+                        None => DIAL_NS,
                     };
-                    self.dialing.line = Some((line, until));
+                    self.dialing.line = Some((line, now + patience));
                     return;
                 }
                 Err(error) => {
