@@ -63,31 +63,29 @@ fn packets_are_lost() {
     meets(faults.as_flattened()).finish();
 }
 
-#[test]
-fn devices_are_removed() {
-    for guest in BOTH {
-        let transfer = Transfer::start(6, 1);
-        let removed = Fault::NoDevice(guest).begin(&transfer);
-        transfer.wait_until("the loss", |now| now.lost > 0);
-        // By the stream.
-        transfer.wait_for_more(4 << 20);
-        drop(removed);
-        transfer.wait_until("a queue pair again", |now| now.resumed > 0);
-        transfer.wait_for_more(4 << 20);
-        transfer.finish();
-    }
-}
-
-#[test]
-fn both_devices_are_removed() {
+/// Traffic whose link loses its queue pair by what `remove` takes away, goes on by its stream, and gets another queue
+/// pair when that is there again.
+fn outlives<T>(remove: impl FnOnce(&Transfer) -> T) {
     let transfer = Transfer::start(6, 1);
-    let removed = BOTH.map(|guest| Fault::NoDevice(guest).begin(&transfer));
+    let removed = remove(&transfer);
     transfer.wait_until("the loss", |now| now.lost > 0);
     transfer.wait_for_more(4 << 20);
     drop(removed);
     transfer.wait_until("a queue pair again", |now| now.resumed > 0);
     transfer.wait_for_more(4 << 20);
     transfer.finish();
+}
+
+#[test]
+fn devices_are_removed() {
+    for guest in BOTH {
+        outlives(|transfer| Fault::NoDevice(guest).begin(transfer));
+    }
+}
+
+#[test]
+fn both_devices_are_removed() {
+    outlives(|transfer| BOTH.map(|guest| Fault::NoDevice(guest).begin(transfer)));
 }
 
 /// Only the queue pair is needed while it works.
