@@ -191,20 +191,17 @@ impl Link {
     /// arrives until its lock is free.
     #[inline]
     pub fn poll(self: &Arc<Self>, me: Option<&'static Waiter>) -> bool {
-        if !self.pending() {
-            return false;
-        }
-        self.let_holder_finish();
-        self.poll_pending(None, me)
+        self.pending() && self.poll_in_turn(None, me)
     }
 
     /// As [`poll`](Self::poll), but leaves what was sent after `until`.
     fn poll_until(self: &Arc<Self>, until: Stamp, me: Option<&'static Waiter>) -> bool {
-        if !self.pending() {
-            return false;
-        }
+        self.pending() && self.poll_in_turn(Some(until), me)
+    }
+
+    fn poll_in_turn(self: &Arc<Self>, until: Option<Stamp>, me: Option<&'static Waiter>) -> bool {
         self.let_holder_finish();
-        self.poll_pending(Some(until), me)
+        self.poll_pending(until, me)
     }
 
     /// When the next record was sent that nobody has looked at.
