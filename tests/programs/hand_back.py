@@ -125,12 +125,15 @@ def run(side, number, connection, results):
     connection.close()
 
 
-def ends(side, port, results):
+def listen(port):
+    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+    print("ready", flush=True)
+    return listener
+
+
+def ends(side, port, results, listener=None):
     """All connections of one side, until they are over."""
     threads = []
-    if side == "server":
-        listener = socket.create_server(("127.0.0.1", port), backlog=64)
-        print("ready", flush=True)
     for _ in range(CONNECTIONS):
         if side == "server":
             connection, _ = listener.accept()
@@ -150,12 +153,12 @@ def main():
     results = {}
     match sys.argv[1]:
         case "serve":
-            ends("server", port, results)
+            ends("server", port, results, listen(port))
         case "connect":
             ends("client", port, results)
         case "self":
             accepted = {}
-            server = threading.Thread(target=ends, args=("server", port, accepted))
+            server = threading.Thread(target=ends, args=("server", port, accepted, listen(port)))
             server.start()
             ends("client", port, results)
             server.join()
