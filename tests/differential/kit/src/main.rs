@@ -1,0 +1,77 @@
+//! Runs scenarios by hand: `netacc-differential run FILE [--scenario NAME] [--over CARRIER] [--show]`.
+
+use netacc_differential::compare::{Verdict, compare};
+use netacc_differential::host::{Carrier, Here};
+use netacc_differential::lang::Scenario;
+use netacc_differential::{run, suite};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: netacc-differential run FILE [--scenario NAME] [--over CARRIER] [--show]
+  --scenario NAME  only this one
+  --over CARRIER   tcp, tcp-one, shm, loop, mixed-a, mixed-b or mixed; all but the first two if not given
+  --show           print the trace of one run instead of comparing
+Build before: `make build; cargo build --workspace`, and set NACC_TEST_LIB to the release library.";
+
+/// The word after `name`.
+fn option(words: &[String], name: &str) -> Option<String> {
+    let at = words.iter().position(|word| word == name)?;
+    words.get(at + 1).cloned()
+}
+
+fn one(scenario: &Scenario, carrier: Carrier, show: bool) -> Result<bool, String> {
+    let title = format!("{} over {}", scenario.name, carrier.name());
+    if show || carrier.oracle() == carrier {
+        let trace = run::run(&Here, scenario, carrier, 1)?;
+        println!("## {title}\n{}\n", trace.lines.join("\n"));
+        return Ok(true);
+    }
+    match compare(&Here, scenario, carrier)? {
+        Verdict::Same => println!("{title}: same"),
+        Verdict::Skipped(why) => println!("{title}: skipped: {why}"),
+        Verdict::Different(diff) => {
+            println!("{title}: DIFFERENT\n{diff}");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn main_or_error() -> Result<bool, String> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [verb, file, ..] = words.as_slice() else {
+        return Err(USAGE.to_string());
+    };
+    if verb != "run" {
+        return Err(USAGE.to_string());
+    }
+    let mut scenarios = suite::load(file.as_ref())?;
+    if let Some(name) = option(&words, "--scenario") {
+        scenarios.retain(|s| s.name == name || s.name.ends_with(&format!("/{name}")));
+    }
+    let carriers = match option(&words, "--over") {
+        Some(name) => Carrier::named(&name),
+        None => Carrier::HERE.to_vec(),
+    };
+    if scenarios.is_empty() || carriers.is_empty() {
+        return Err(format!("no such scenario or no such carrier\n{USAGE}"));
+    }
+    let show = words.iter().any(|word| word == "--show");
+    let mut all_same = true;
+    for scenario in &scenarios {
+        for &carrier in &carriers {
+            all_same &= one(scenario, carrier, show)?;
+        }
+    }
+    Ok(all_same)
+}
+
+fn main() -> ExitCode {
+    match main_or_error() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("netacc-differential: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
