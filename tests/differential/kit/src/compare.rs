@@ -4,8 +4,9 @@ use crate::host::{Carrier, Host};
 use crate::lang::{Action, Arg, Scenario};
 use crate::run::{Trace, run};
 
-/// How often a scenario that differs is run again, and how much slower.
-const AGAIN: u32 = 2;
+/// How often a scenario that differs is run again before it is believed.
+pub const AGAIN: u32 = 2;
+/// And how much slower.
 const SLOWER: u32 = 10;
 
 /// What a comparison found.
@@ -90,16 +91,21 @@ fn once(
 }
 
 /// Runs the scenario over the carrier and over its oracle; a difference counts only if it stays when all
-/// is done slowly.
+/// is done slowly, `again` times.
 ///
 /// # Errors
 /// The scenario makes no sense.
-pub fn compare(host: &dyn Host, scenario: &Scenario, carrier: Carrier) -> Result<Verdict, String> {
+pub fn compare(
+    host: &dyn Host,
+    scenario: &Scenario,
+    carrier: Carrier,
+    again: u32,
+) -> Result<Verdict, String> {
     if let Some(why) = unsuited(scenario, carrier) {
         return Ok(Verdict::Skipped(why));
     }
     let mut found = once(host, scenario, carrier, 1)?;
-    for _ in 0..AGAIN {
+    for _ in 0..again {
         if found.is_some() {
             found = once(host, scenario, carrier, SLOWER)?;
         }

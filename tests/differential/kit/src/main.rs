@@ -1,6 +1,6 @@
 //! Runs scenarios by hand: `netacc-differential run FILE [--scenario NAME] [--over CARRIER] [--show]`.
 
-use netacc_differential::compare::{Verdict, compare};
+use netacc_differential::compare::{AGAIN, Verdict, compare};
 use netacc_differential::host::{Carrier, Here};
 use netacc_differential::lang::Scenario;
 use netacc_differential::{run, suite};
@@ -25,7 +25,7 @@ fn one(scenario: &Scenario, carrier: Carrier, show: bool) -> Result<bool, String
         println!("## {title}\n{}\n", trace.lines.join("\n"));
         return Ok(true);
     }
-    match compare(&Here, scenario, carrier)? {
+    match compare(&Here, scenario, carrier, AGAIN)? {
         Verdict::Same => println!("{title}: same"),
         Verdict::Skipped(why) => println!("{title}: skipped: {why}"),
         Verdict::Different(diff) => {

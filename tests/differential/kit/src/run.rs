@@ -75,9 +75,10 @@ pub fn run(
         let Some(result) = run.step(step).map_err(wrong)? else {
             continue;
         };
-        let hangs = result == "hangs";
+        // What follows would only tell of this again, and slowly.
+        let stuck = result == "hangs" || result.starts_with("never");
         lines.push(format!("{step} -> {result}"));
-        if hangs {
+        if stuck {
             break;
         }
         if run.slowly {
@@ -162,6 +163,7 @@ impl Run<'_> {
             Action::Start(call) => {
                 self.tell(actor, call)?;
                 std::thread::sleep(self.settle);
+                return Ok(Some("started".to_string()));
             }
             Action::Join => return self.result(actor, None).map(Some),
             Action::Pending => {
