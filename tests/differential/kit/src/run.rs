@@ -6,7 +6,7 @@ use crate::lang::{Action, Arg, Call, Scenario, Step};
 use crate::links::{Answer, LIMIT, Links};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What was observed, and what the library counted.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl Run<'_> {
             Action::Settle(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             Action::Start(call) => {
                 self.tell(actor, call)?;
-                std::thread::sleep(self.settle);
+                self.until_asleep(actor)?;
                 return Ok(Some("started".to_string()));
             }
             Action::Join => return self.result(actor, None).map(Some),
@@ -186,6 +186,28 @@ impl Run<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until the thread has gone to sleep in the call that it was told, or has returned from it.
+    fn until_asleep(&mut self, actor: &str) -> Result<(), String> {
+        let deadline = Instant::now() + LIMIT;
+        let mut seen = 0;
+        while seen < 3 && Instant::now() < deadline {
+            let link = self.links.get(actor)?;
+            if link.has_answered(Duration::from_millis(2)) {
+                break;
+            }
+            let command = format!("sleeps {}", link.tid);
+            match self.ask_spawner(actor, &command)?.as_str() {
+                "yes" => seen += 1,
+                "no" => seen = 0,
+                _ => {
+                    std::thread::sleep(self.settle);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `kill(b, SIGKILL)`: the process. `kill(b.2, SIGUSR1)`: the thread; `b` or `b.1` is b's first.

@@ -1,6 +1,7 @@
 //! The connection over which one thread is told what to do: raw system calls, which nothing can interpose.
 
-use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::net::SocketAddr;
@@ -11,6 +12,9 @@ const HIGH: RawFd = 900;
 
 /// All of this process, for a child to close.
 static OPEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// Where the kernel tells in which system call a thread is: the thread's number, that file, and its connection.
+static CALLS: Mutex<Vec<(i32, RawFd, RawFd)>> = Mutex::new(Vec::new());
 
 /// One thread's connection to the runner.
 pub struct Control {
@@ -37,6 +41,12 @@ impl Control {
         };
         let pid = rustix::process::getpid().as_raw_nonzero();
         let tid = rustix::thread::gettid().as_raw_nonzero();
+        // Not every kernel tells.
+        if let Ok(call) = calls_of_this_thread() {
+            let own = control.fd.as_raw_fd();
+            let mut calls = CALLS.lock().expect("calls");
+            calls.push((tid.get(), call.into_raw_fd(), own));
+        }
         control.write(&format!("{name} {pid} {tid}"))?;
         Ok(control)
     }
@@ -75,6 +85,29 @@ impl Control {
     }
 }
 
+/// Opened now, so that no low number is in use at a time when the scenario would get it.
+fn calls_of_this_thread() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let low = openat(CWD, "/proc/thread-self/syscall", flags, Mode::empty())?;
+    rustix::io::fcntl_dupfd_cloexec(&low, HIGH)
+}
+
+/// Does the thread sleep in a system call, other than to wait for what to do next? `None` if nobody knows.
+pub fn sleeps(tid: i32) -> Option<bool> {
+    let calls = CALLS.lock().expect("calls");
+    let &(_, fd, own) = calls.iter().find(|(other, ..)| *other == tid)?;
+    // SAFETY: it is never closed but in a child, before anything else.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut buf = [0; 64];
+    let n = rustix::io::pread(fd, &mut buf, 0).ok()?;
+    let text = String::from_utf8_lossy(&buf[..n]);
+    let mut words = text.split_whitespace();
+    let (call, first) = (words.next()?, words.next().unwrap_or_default());
+    let first = u64::from_str_radix(first.trim_start_matches("0x"), 16).unwrap_or(0);
+    let waits = call.parse() == Ok(libc::SYS_read) && first == own as u64;
+    Some(call != "running" && !waits)
+}
+
 impl Drop for Control {
     fn drop(&mut self) {
         if let Ok(mut open) = OPEN.lock() {
@@ -86,8 +119,12 @@ impl Drop for Control {
 
 /// In a new child: the connections are its parent's.
 pub fn leave_all() {
-    let all = std::mem::take(&mut *OPEN.lock().expect("control"));
-    for fd in all {
+    let controls = std::mem::take(&mut *OPEN.lock().expect("control"));
+    let calls = std::mem::take(&mut *CALLS.lock().expect("calls"));
+    for fd in controls
+        .into_iter()
+        .chain(calls.into_iter().map(|(_, fd, _)| fd))
+    {
         // SAFETY: the number is one of the parent's control connections, which nothing here uses any more.
         unsafe { rustix::io::close(fd) };
     }

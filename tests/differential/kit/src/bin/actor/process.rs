@@ -30,6 +30,11 @@ fn spawn_and_signal(mut own: Control) {
                 }
                 Err(error) => format!("!no thread: error {error}"),
             },
+            ("sleeps", _, Some(tid), _) => match control::sleeps(tid) {
+                Some(true) => "yes".to_string(),
+                Some(false) => "no".to_string(),
+                None => "unknown".to_string(),
+            },
             // To a thread, or (0) to the process.
             ("kill", _, Some(tid), Some(signal)) => kill(tid, signal),
             ("cancel", Some(name), ..) => match threads.remove(*name) {
