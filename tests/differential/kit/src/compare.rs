@@ -2,7 +2,7 @@
 
 use crate::host::{Carrier, Host};
 use crate::lang::{Action, Arg, Scenario};
-use crate::run::{Trace, run};
+use crate::run::{Pace, Trace, run};
 
 /// How often a scenario that differs is run again before it is believed.
 pub const AGAIN: u32 = 2;
@@ -72,15 +72,15 @@ fn misrouted(scenario: &Scenario, carrier: Carrier, trace: &Trace) -> Option<Str
     }
 }
 
-/// Runs the scenario over the carrier and over its oracle, once.
+/// Runs the scenario over the carrier and over its oracle, once: the difference.
 ///
 /// # Errors
 /// The scenario makes no sense.
-fn once(
+pub fn once(
     host: &dyn Host,
     scenario: &Scenario,
     carrier: Carrier,
-    pace: u32,
+    pace: Pace,
 ) -> Result<Option<String>, String> {
     let expected = run(host, scenario, carrier.oracle(), pace)?;
     let got = run(host, scenario, carrier, pace)?;
@@ -104,10 +104,14 @@ pub fn compare(
     if let Some(why) = unsuited(scenario, carrier) {
         return Ok(Verdict::Skipped(why));
     }
-    let mut found = once(host, scenario, carrier, 1)?;
+    let mut found = once(host, scenario, carrier, Pace::USUAL)?;
+    let slowly = Pace {
+        slower: SLOWER,
+        ..Pace::USUAL
+    };
     for _ in 0..again {
         if found.is_some() {
-            found = once(host, scenario, carrier, SLOWER)?;
+            found = once(host, scenario, carrier, slowly)?;
         }
     }
     Ok(found.map_or(Verdict::Same, Verdict::Different))

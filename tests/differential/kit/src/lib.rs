@@ -3,12 +3,15 @@
 
 pub mod compare;
 pub mod constants;
+pub mod generate;
 pub mod host;
 pub mod known;
 pub mod lang;
 pub mod links;
 pub mod pattern;
+pub mod random;
 pub mod run;
+pub mod shrink;
 pub mod suite;
 
 // What the other tests have too, and which is made for test programs, not for a library.

@@ -8,6 +8,26 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+/// How patiently a scenario is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Settles so many times longer, and above 1 after every step.
+    pub slower: u32,
+    /// How long a call may take; then it hangs.
+    pub limit: Duration,
+    /// How long an `until` waits.
+    pub until: Duration,
+}
+
+impl Pace {
+    /// As scenarios are run.
+    pub const USUAL: Pace = Pace {
+        slower: 1,
+        limit: LIMIT,
+        until: Duration::from_secs(10),
+    };
+}
+
 /// What was observed, and what the library counted.
 #[derive(Debug)]
 pub struct Trace {
@@ -29,9 +49,8 @@ struct Place {
 struct Run<'a> {
     host: &'a dyn Host,
     carrier: Carrier,
+    pace: Pace,
     settle: Duration,
-    /// Settles after each step.
-    slowly: bool,
     links: Links,
     processes: Vec<Box<dyn Process>>,
     /// The actor whose process plays all, if one does.
@@ -44,7 +63,7 @@ struct Run<'a> {
     connected: bool,
 }
 
-/// Runs `scenario`; a `pace` above 1 settles so many times longer, and after every step.
+/// Runs `scenario`.
 ///
 /// # Errors
 /// The scenario makes no sense: what is wrong with which step.
@@ -52,13 +71,13 @@ pub fn run(
     host: &dyn Host,
     scenario: &Scenario,
     carrier: Carrier,
-    pace: u32,
+    pace: Pace,
 ) -> Result<Trace, String> {
     let mut run = Run {
         host,
         carrier,
-        settle: Duration::from_millis(20) * pace,
-        slowly: pace > 1,
+        pace,
+        settle: Duration::from_millis(20) * pace.slower,
         links: Links::new(host.control()),
         processes: Vec::new(),
         first: "a".to_string(),
@@ -81,7 +100,7 @@ pub fn run(
         if stuck {
             break;
         }
-        if run.slowly {
+        if pace.slower > 1 {
             std::thread::sleep(run.settle / 10);
         }
     }
@@ -190,7 +209,7 @@ impl Run<'_> {
 
     /// Waits until the thread has gone to sleep in the call that it was told, or has returned from it.
     fn until_asleep(&mut self, actor: &str) -> Result<(), String> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.pace.limit;
         let mut seen = 0;
         while seen < 3 && Instant::now() < deadline {
             let link = self.links.get(actor)?;
@@ -244,7 +263,8 @@ impl Run<'_> {
         let mut line = call.to_string();
         if call.verb == "until" {
             // The actor reads calls only.
-            line = format!("until({}, {})", call.args[0], call.args[1]);
+            let ms = self.pace.until.as_millis();
+            line = format!("until({}, {}, {ms})", call.args[0], call.args[1]);
         }
         for (name, place) in &self.places {
             let Place {
@@ -285,7 +305,8 @@ impl Run<'_> {
 
     /// Waits for the result of what was told.
     fn result(&mut self, actor: &str, call: Option<&Call>) -> Result<String, String> {
-        let line = match self.links.get(actor)?.answer(LIMIT) {
+        let limit = self.pace.limit;
+        let line = match self.links.get(actor)?.answer(limit) {
             Answer::Line(line) => line,
             Answer::Gone => return Ok("gone".to_string()),
             Answer::Nothing => return Ok("hangs".to_string()),

@@ -10,7 +10,7 @@ use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
 /// For what is waited for; the runner gives up a little later.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the call if it is of this family.
 pub fn call(ctx: &Ctx) -> Res<Option<Out>> {

@@ -1,6 +1,6 @@
 //! poll, ppoll, select, pselect, and waiting until something is so.
 
-use crate::data::{PATIENCE, timespec};
+use crate::data::timespec;
 use crate::signals::mask;
 use crate::sys;
 use crate::world::{Ctx, Out, Res};
@@ -120,7 +120,8 @@ fn select(ctx: &Ctx) -> Res<Out> {
 /// `until EVENTS s`: all of these show. `until bytes(N) s`: so many can be read.
 fn until(ctx: &Ctx) -> Res<Out> {
     let fd = ctx.fd(0)?;
-    let deadline = Instant::now() + PATIENCE;
+    let limit = ctx.time(2)?.unwrap_or(0);
+    let deadline = Instant::now() + Duration::from_nanos(limit as u64);
     let wanted = ctx.arg(1)?;
     loop {
         let now = match wanted {
