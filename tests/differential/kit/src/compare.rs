@@ -9,6 +9,9 @@ pub const AGAIN: u32 = 2;
 /// And how much slower.
 const SLOWER: u32 = 10;
 
+/// How the text begins when not the traces differ, but the way that the connections went.
+pub const MISROUTED: &str = "equal, but ";
+
 /// What a comparison found.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
@@ -65,10 +68,18 @@ fn misrouted(scenario: &Scenario, carrier: Carrier, trace: &Trace) -> Option<Str
             .then(|| format!("nothing was left to the kernel for the reason '{reason}'")),
         None if !trace.connected => None,
         None if accelerated > 0 && kernel == 0 => None,
-        None => Some(format!(
-            "{accelerated} connections accelerated, {kernel} left to the kernel: {:#?}",
-            trace.counters
-        )),
+        None => {
+            let all = format!("{:#?}", trace.counters);
+            let counted = all
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.ends_with(": 0,"));
+            let reasons: Vec<&str> = counted.filter(|line| line.contains("fallback_")).collect();
+            let reasons = reasons.join(" ");
+            Some(format!(
+                "{accelerated} connections accelerated, {kernel} left to the kernel: {reasons}"
+            ))
+        }
     }
 }
 
@@ -87,7 +98,7 @@ pub fn once(
     if expected.lines != got.lines {
         return Ok(Some(diff(&expected.lines, &got.lines, carrier)));
     }
-    Ok(misrouted(scenario, carrier, &got).map(|why| format!("equal, but {why}\n")))
+    Ok(misrouted(scenario, carrier, &got).map(|why| format!("{MISROUTED}{why}\n")))
 }
 
 /// Runs the scenario over the carrier and over its oracle; a difference counts only if it stays when all

@@ -26,6 +26,8 @@ pub fn show(data: &[u8]) -> String {
         };
         let (run, after) = rest.split_at(run);
         words.push(match first {
+            // Room that nobody wrote to.
+            0 if run.len() > 8 && run.iter().all(|&b| b == 0) => format!("{} zeroes", run.len()),
             0..128 => text(run),
             _ => format!("~{}@{}", run.len(), first - 128),
         });

@@ -66,7 +66,7 @@ pub fn run(
     });
     let find = found.into_inner().expect("the find");
     let text = find.map(|(seed, diff)| {
-        let small = shrink(host, &groups(seed), carrier, |some| scenario(seed, some));
+        let small = shrink(host, &groups(seed), carrier, &diff, |some| scenario(seed, some));
         let over = carrier.name();
         let small_diff = match compare(host, &small, carrier, 0) {
             Ok(Verdict::Different(diff)) => diff,
