@@ -46,6 +46,15 @@ pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: si
     unsafe { sendfile(out, input, offset, count) }
 }
 
+/// Whether `fd` is open for `mode`, `O_RDONLY` or `O_WRONLY`.
+fn may(fd: c_int, mode: c_int) -> bool {
+    // SAFETY: no argument.
+    let flags = unsafe { orig::fcntl(fd, libc::F_GETFL, 0) };
+    flags >= 0
+        && flags & libc::O_PATH == 0
+        && [mode, libc::O_RDWR].contains(&(flags & libc::O_ACCMODE))
+}
+
 /// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
 /// own position stays; without, it moves by what was sent.
 unsafe fn copy_file(
@@ -54,6 +63,15 @@ unsafe fn copy_file(
     offset: *mut off_t,
     count: usize,
 ) -> Result<ssize_t, Errno> {
+    /// The kernel moves no more in one call.
+    const MOST: usize = 0x7fff_f000;
+    if !may(input, libc::O_RDONLY) {
+        return Err(Errno::BADF);
+    }
+    if isize::try_from(count).is_err() {
+        return Err(Errno::INVAL);
+    }
+    let count = count.min(MOST);
     let file = sys::borrow(input);
     let start = if offset.is_null() {
         rustix::fs::seek(file, rustix::fs::SeekFrom::Current(0)).map_err(|_| Errno::INVAL)?
@@ -113,9 +131,14 @@ pub unsafe fn splice(
             return unsafe { orig::splice(input, off_in, out, off_out, len, flags) };
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
+        _ if flags & !SPLICE_FLAGS != 0 => Err(Errno::INVAL),
+        _ if len == 0 => Ok(0),
+        _ if !may(input, libc::O_RDONLY) || !may(out, libc::O_WRONLY) => Err(Errno::BADF),
         // One end must be a pipe, and neither end here has positions.
         (Ok(true), Ok(true)) => Err(Errno::INVAL),
-        _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::SPIPE),
+        (Ok(true), _) if !off_out.is_null() => Err(Errno::SPIPE),
+        (_, Ok(true)) if !off_in.is_null() => Err(Errno::SPIPE),
+        _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::INVAL),
         (Ok(true), Ok(false)) => from_stream(input, out, len, flags),
         (Ok(false), Ok(true)) => to_stream(input, out, len, flags),
     };
@@ -124,6 +147,10 @@ pub unsafe fn splice(
         Err(error) => fail::<ssize_t>(error),
     }
 }
+
+/// All flags that splice(2) knows.
+const SPLICE_FLAGS: c_uint =
+    libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
 /// Waits for `events` on `fd`, or looks only.
 fn ready(fd: c_int, events: i16, wait: bool) -> Result<(), Errno> {

@@ -161,7 +161,7 @@ impl Socket {
         let kept = !unread.is_empty();
         if kept {
             inner.role = Role::Leftover(Leftover::new(unread));
-            interest::share_with_kernel(&mut inner);
+            interest::share_with_kernel(self, &mut inner);
         } else {
             self.be_plain(&mut inner);
         }
@@ -172,8 +172,7 @@ impl Socket {
         page.set_link(None);
         tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
         let mut wakes = Wakes::new(None);
-        let mask = inner.poll_mask();
-        inner.announce(self, mask, &mut wakes);
+        // Its watches have heard of what came by the link; the kernel tells them of the rest.
         for waiter in &inner.sleepers {
             wakes.add(waiter);
         }

@@ -13,6 +13,7 @@ use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
+use crate::real::orig;
 use crate::real::sys::{self, Errno};
 use crate::runtime;
 use crate::stats::{self, ConnState};
@@ -115,19 +116,39 @@ impl Socket {
         if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
             inner.fds.remove(at);
         }
-        if inner.fds.is_empty() {
-            let farewell = match inner.keep_for_heirs(self) {
-                true => inner.unwatched(),
-                false => inner.end(),
-            };
-            // Not recycled before the link has forgotten it.
-            inner.users += 1;
-            drop(inner);
-            farewell.say();
-            let mut inner = self.lock();
-            inner.users -= 1;
-            self.recycle_if_done(&mut inner);
+        if !inner.fds.is_empty() {
+            return;
         }
+        // A listener ends at once: no number is left by which the kernel's queue could be asked.
+        match inner.held > 0 && !matches!(inner.role, Role::Listening(_)) {
+            true => inner.closing = true,
+            false => self.see_off(inner),
+        }
+    }
+
+    /// A call that [held](Inner::hold) it has ended.
+    pub fn let_go(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        inner.held -= 1;
+        inner.users -= 1;
+        match inner.held == 0 && std::mem::take(&mut inner.closing) {
+            true => self.see_off(inner),
+            false => self.recycle_if_done(&mut inner),
+        }
+    }
+
+    /// Its last number is gone.
+    fn see_off(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let farewell = match inner.keep_for_heirs(self) {
+            true => inner.unwatched(),
+            false => inner.end(),
+        };
+        // Not recycled before the link has forgotten it.
+        inner.users += 1;
+        drop(inner);
+        farewell.say();
+        let mut inner = self.lock();
+        inner.users -= 1;
+        self.recycle_if_done(&mut inner);
     }
 
     /// Ends a socket that the application never got: the peer is reset, as by the kernel when a
@@ -147,6 +168,9 @@ impl Socket {
         how: i32,
     ) -> Option<Result<(), Errno>> {
         let page = inner.stats;
+        if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
+            return Some(self.stop_listening(inner, how));
+        }
         let Role::Connected(conn) = &mut inner.role else {
             return None;
         };
@@ -180,7 +204,45 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// shutdown(2) of a listener: it listens no more, at its side port either.
+    fn stop_listening(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        how: i32,
+    ) -> Result<(), Errno> {
+        let fd = inner.fd();
+        // SAFETY: no pointers.
+        if unsafe { orig::shutdown(fd, how) } < 0 {
+            return Err(sys::last_error());
+        }
+        let Role::Listening(listening) = std::mem::replace(&mut inner.role, Role::Fresh) else {
+            return Ok(());
+        };
+        // While it listened the kernel was never to wait.
+        let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
+        let mut wakes = Wakes::new(None);
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        drop(inner);
+        wakes.ring();
+        Farewell {
+            listener: listening.side,
+            ..Farewell::default()
+        }
+        .say();
+        Ok(())
+    }
+}
+
 impl Inner {
+    /// A blocked call wants it as it is, until [`Socket::let_go`].
+    pub fn hold(&mut self) {
+        self.held += 1;
+        self.users += 1;
+    }
+
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();

@@ -15,21 +15,19 @@ use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 
-/// A socket in use by a thread: it is not reused for another connection meanwhile.
+/// A socket in use by a blocked call: it does not end meanwhile, whoever closes it.
 struct Use(&'static Socket);
 
 impl Use {
     fn new(socket: &'static Socket, inner: &mut Inner) -> Use {
-        inner.users += 1;
+        inner.hold();
         Use(socket)
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.users -= 1;
-        self.0.recycle_if_done(&mut inner);
+        self.0.let_go(self.0.lock());
     }
 }
 
@@ -42,6 +40,7 @@ pub struct Sleeper {
 impl Sleeper {
     /// Lists `waiter`.
     pub fn new(socket: &'static Socket, inner: &mut Inner, waiter: &'static Waiter) -> Sleeper {
+        inner.hold();
         inner.sleepers.push(waiter);
         inner.update_slot();
         Sleeper { socket, waiter }
@@ -59,6 +58,7 @@ impl Drop for Sleeper {
             inner.sleepers.swap_remove(at);
             inner.update_slot();
         }
+        self.socket.let_go(inner);
     }
 }
 
