@@ -239,6 +239,7 @@ fn to_stream(pipe: c_int, out: c_int, len: usize, flags: c_uint) -> Result<usize
 }
 
 unsafe extern "C" {
+    fn vasprintf(text: *mut *mut c_char, format: *const c_char, args: *mut c_void) -> c_int;
     fn fopencookie(
         cookie: *mut c_void,
         mode: *const c_char,
@@ -314,5 +315,60 @@ pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
             head.fileno = fd;
         }
         stream
+    }
+}
+
+/// vdprintf(3): the C library would write inside, unseen.
+pub unsafe fn vdprintf(fd: c_int, format: *const c_char, args: *mut c_void) -> c_int {
+    if !matches!(fdtable::get(fd), Some(Entry::Socket(_))) {
+        // SAFETY: the caller's contract is that of the original.
+        return unsafe { orig::vdprintf(fd, format, args) };
+    }
+    let mut text = core::ptr::null_mut();
+    // SAFETY: a format and its arguments by the caller's contract, and room for a pointer.
+    let length = unsafe { vasprintf(&mut text, format, args) };
+    if length < 0 {
+        return -1;
+    }
+    // SAFETY: the text that was made just now, which is given back.
+    unsafe {
+        let result = write_all(fd, text, length as usize);
+        libc::free(text.cast());
+        give(result.map(|()| length))
+    }
+}
+
+/// Writes `len` bytes at `text`.
+///
+/// # Errors
+/// As write(2); some may be written then.
+///
+/// # Safety
+/// They are there.
+unsafe fn write_all(fd: c_int, text: *const c_char, len: usize) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < len {
+        // SAFETY: within the text.
+        let n = unsafe { super::write(fd, text.add(done).cast(), len - done) };
+        if n < 0 {
+            return Err(sys::last_error());
+        }
+        done += n as usize;
+    }
+    Ok(())
+}
+
+/// The form of programs that were built with checks: of the format, which for a socket of ours is as it is.
+pub unsafe fn __vdprintf_chk(
+    fd: c_int,
+    flag: c_int,
+    format: *const c_char,
+    args: *mut c_void,
+) -> c_int {
+    match fdtable::get(fd) {
+        // SAFETY: the caller's contract.
+        Some(Entry::Socket(_)) => unsafe { vdprintf(fd, format, args) },
+        // SAFETY: the caller's contract is that of the original.
+        _ => unsafe { orig::__vdprintf_chk(fd, flag, format, args) },
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use super::kernel;
 use super::nested::Nested;
-use super::ready::{Looks, ReadyList};
+use super::ready::{Looks, ReadyList, spent_mark};
 use super::waiter::Waiter;
 use crate::fabric::network;
 use crate::link::Link;
@@ -510,23 +510,29 @@ impl EpollSet {
             // It was rung for a thread that sleeps.
             sys::signal(waiter.bell());
         }
-        self.nested.without_idle(rest, kept)
+        let all = self.nested.without_idle(rest, kept);
+        match found == 0 && kept < got {
+            // What the kernel only said to look at.
+            true => all + self.ready.collect(&mut rest[all..]),
+            false => all,
+        }
     }
 
-    /// Removes the bell and the engines' events from the first `count`, and hears the latter; returns how many are
-    /// left. `me` is the waiter of the calling thread.
+    /// Removes what is under a mark of ours (the bell, the engines, sockets to look at) from the first `count`, and hears
+    /// it; returns how many are left. `me` is the waiter of the calling thread.
     fn without_ours(
         &self,
         events: &mut [epoll_event],
         count: usize,
         me: Option<&'static Waiter>,
     ) -> usize {
-        let (bell, engine) = (bell_mark(), network::mark());
+        let (bell, engine, spent) = (bell_mark(), network::mark(), spent_mark());
         let (mut kept, mut heard) = (0, false);
         for at in 0..count {
             let mark = events[at].u64;
             heard |= mark == engine;
-            if mark != bell && mark != engine && !self.looks.hear(mark, self) {
+            let ours = mark == bell || mark == engine || mark == spent;
+            if !ours && !self.looks.hear(mark, self) {
                 events[kept] = events[at];
                 kept += 1;
             }

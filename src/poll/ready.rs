@@ -14,6 +14,12 @@ use crate::socket::{Inner, Socket};
 
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 
+/// The data of what nobody is to hear of: an address of ours, which the application has no reason to use.
+pub fn spent_mark() -> u64 {
+    static MARK: u8 = 0;
+    &raw const MARK as u64
+}
+
 /// One registration of a socket in an epoll set.
 pub struct Watch {
     /// The set.
@@ -88,8 +94,8 @@ impl Watch {
         }
     }
 
-    /// The same, for a kernel that is to go on from here: a one-shot that is spent stays so (but for errors and hang-ups,
-    /// which the kernel always adds).
+    /// The same, for a kernel that is to go on from here: a one-shot that is spent stays so. (Of errors and hang-ups the
+    /// kernel tells always, so these come under a mark that the application does not hear of.)
     pub fn kernel_event(&self) -> epoll_event {
         let mut event = self.event();
         if let Some(socket) = self.looks {
@@ -98,6 +104,7 @@ impl Watch {
             event.u64 = socket.mark();
         } else if self.spent {
             event.events &= (libc::EPOLLONESHOT | libc::EPOLLET) as u32;
+            event.u64 = spent_mark();
         }
         event
     }

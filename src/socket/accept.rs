@@ -10,6 +10,7 @@ use rustix::fd::{AsFd, IntoRawFd, RawFd};
 use super::addr::Address;
 use super::connect::Side;
 use super::lifecycle::Farewell;
+use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
 use crate::conn::Conn;
 use crate::control::io_thread::Command;
@@ -132,12 +133,16 @@ impl Socket {
         }
         inner.claim_listener();
         let nonblocking = inner.nonblocking;
-        let timeout = inner.receive_timeout;
+        let wait = Wait {
+            timeout: inner.receive_timeout,
+            also: Some(fd),
+            begun: None,
+        };
         let mut attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
             Err(Errno::AGAIN) if !nonblocking => None,
             other => Some(other),
         };
-        let (accepted, remote) = self.wait_until(inner, timeout, Some(fd), &mut attempt)?;
+        let (accepted, remote) = self.wait_until(inner, wait, &mut attempt)?;
         if !addr.is_null() {
             // SAFETY: by the contract.
             if let Err(error) = unsafe { remote.write(addr, len) } {

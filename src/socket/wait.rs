@@ -1,5 +1,6 @@
 //! How a thread waits for a socket: look, take in what the link has, spin a little, sleep.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,17 @@ use crate::link::source::{self, Source};
 use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
+
+/// How a call waits.
+#[derive(Clone, Copy, Default)]
+pub struct Wait<'a> {
+    /// For so long at most.
+    pub timeout: Option<Duration>,
+    /// A kernel descriptor whose input is a change too.
+    pub also: Option<RawFd>,
+    /// Whether a part is done, which a signal has the call return.
+    pub begun: Option<&'a Cell<bool>>,
+}
 
 /// A socket in use by a blocked call: it does not end meanwhile, whoever closes it.
 struct Use(&'static Socket);
@@ -160,8 +172,7 @@ impl Socket {
     pub fn wait_until<T>(
         &'static self,
         mut inner: MutexGuard<'static, Inner>,
-        timeout: Option<Duration>,
-        also: Option<RawFd>,
+        wait: Wait<'_>,
         mut attempt: impl FnMut(&mut Inner) -> Option<Result<T, Errno>>,
     ) -> Result<T, Errno> {
         if let Some(result) = attempt(&mut inner) {
@@ -170,6 +181,7 @@ impl Socket {
         let _in_use = Use::new(self, &mut inner);
         drop(inner);
         network::flush();
+        let (timeout, also) = (wait.timeout, wait.also);
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
         let borrowed = Waiter::take().map(Borrowed);
         let spin_max = crate::runtime::spin_ns();
@@ -202,10 +214,14 @@ impl Socket {
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
+            // As the kernel: not with a timeout, and not when there is something to return.
+            let goes_on = timeout.is_none() && !wait.begun.is_some_and(Cell::get);
             let woken = match left {
                 Some(Duration::ZERO) => Err(Errno::AGAIN),
-                left if also.is_none() && asleep.hears_network() => waiter.sleep_with_network(left),
-                left => waiter.sleep(left, also),
+                left if also.is_none() && asleep.hears_network() => {
+                    waiter.sleep_with_network(left, goes_on)
+                }
+                left => waiter.sleep(left, also, goes_on),
             };
             drop(asleep);
             drop(listed);
