@@ -55,6 +55,31 @@ fn may(fd: c_int, mode: c_int) -> bool {
         && [mode, libc::O_RDWR].contains(&(flags & libc::O_ACCMODE))
 }
 
+/// The calling thread cannot be cancelled meanwhile: in sendfile(2), other than in send(2), it never can.
+struct Uncancelled(c_int);
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+impl Uncancelled {
+    fn new() -> Self {
+        /// PTHREAD_CANCEL_DISABLE of Linux's C libraries.
+        const DISABLE: c_int = 1;
+        let mut old = 0;
+        // SAFETY: room for the former state.
+        unsafe { pthread_setcancelstate(DISABLE, &mut old) };
+        Uncancelled(old)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: the former state; the new one is not asked for.
+        unsafe { pthread_setcancelstate(self.0, core::ptr::null_mut()) };
+    }
+}
+
 /// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
 /// own position stays; without, it moves by what was sent.
 unsafe fn copy_file(
@@ -80,6 +105,7 @@ unsafe fn copy_file(
         u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
     };
     let mut buf = vec![0u8; PIECE.min(count)];
+    let _whole = Uncancelled::new();
     let mut done = 0;
     let mut failed = None;
     while done < count {

@@ -99,7 +99,7 @@ fn cancel(thread: libc::pthread_t) -> String {
         pthread_cancel(thread);
         let mut deadline = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_REALTIME, &mut deadline);
-        deadline.tv_sec += 10;
+        deadline.tv_sec += 3;
         pthread_timedjoin_np(thread, &mut value, &deadline)
     };
     match (ret, value as isize) {
