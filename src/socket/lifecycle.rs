@@ -119,11 +119,19 @@ impl Socket {
         if !inner.fds.is_empty() {
             return;
         }
-        // A listener ends at once: no number is left by which the kernel's queue could be asked.
-        match inner.held > 0 && !matches!(inner.role, Role::Listening(_)) {
-            true => inner.closing = true,
-            false => self.see_off(inner),
+        // A listener ends at once: no number is left by which the kernel's queue could be asked. Who waits for it
+        // looks again and finds that.
+        let mut wakes = Wakes::new(None);
+        match inner.role {
+            Role::Listening(_) => inner.sleepers.iter().for_each(|w| wakes.add(w)),
+            _ if inner.held > 0 => {
+                inner.closing = true;
+                return;
+            }
+            _ => {}
         }
+        self.see_off(inner);
+        wakes.ring();
     }
 
     /// A call that [held](Inner::hold) it has ended.
@@ -138,6 +146,19 @@ impl Socket {
 
     /// Its last number is gone.
     fn see_off(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        // Bytes that nobody has looked for are unread too.
+        if let Role::Connected(conn) = &inner.role
+            && conn.rx.is_empty()
+            && !conn.rx_fin
+            && (conn.link.pending() || conn.link.is_remote())
+        {
+            let source = conn.link.source();
+            inner.users += 1;
+            drop(inner);
+            source.poll(None);
+            inner = self.lock();
+            inner.users -= 1;
+        }
         let farewell = match inner.keep_for_heirs(self) {
             true => inner.unwatched(),
             false => inner.end(),
