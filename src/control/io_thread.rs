@@ -20,6 +20,7 @@ use super::opening::Opening;
 use super::rdma::Rdma;
 use super::server::{Guest, Stranger};
 use super::session::Session;
+use crate::conn::stalls;
 use crate::fabric::network::{self, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
@@ -215,6 +216,7 @@ impl Control {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
         let mut watch = Watch::default();
+        let mut stalls = stalls::Watch::default();
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
@@ -224,7 +226,11 @@ impl Control {
             let beats = self.beat();
             let ends = self.help_to_exit();
             let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let next = [expires, beats, ends, looks].into_iter().flatten().min();
+            let stalls = stalls.look();
+            let next = [expires, beats, ends, looks, stalls]
+                .into_iter()
+                .flatten()
+                .min();
             let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),

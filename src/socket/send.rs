@@ -83,6 +83,9 @@ impl Call<'_> {
                 break;
             }
         }
+        if !conn.windows.is_roomy() {
+            inner.note_stall(socket);
+        }
         if nonblocking {
             return Some(if self.sent > 0 {
                 Ok(Outcome::Done(self.sent))
