@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 const USUAL: Range<u64> = 1..1_000;
 const TIME: Duration = Duration::from_secs(20);
 
-/// The seeds to run and until when: `NACC_RANDOM_SEEDS=FROM..TO`, all of them, or the usual ones for a while.
+/// The seeds to run and until when: `NACC_RANDOM_SEEDS=FROM..TO`, all of them, or the usual ones for a while, which
+/// `parts` share.
 ///
 /// # Panics
 /// The variable is not FROM..TO.
-pub fn seeds() -> (Range<u64>, Option<Instant>) {
+pub fn seeds(parts: u32) -> (Range<u64>, Option<Instant>) {
     match std::env::var("NACC_RANDOM_SEEDS") {
         Ok(text) => (
             range(&text).unwrap_or_else(|| panic!("NACC_RANDOM_SEEDS='{text}' is not FROM..TO")),
             None,
         ),
-        Err(_) => (USUAL, Some(Instant::now() + TIME)),
+        Err(_) => (USUAL, Some(Instant::now() + TIME / parts)),
     }
 }
 

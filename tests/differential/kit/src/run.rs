@@ -77,7 +77,7 @@ pub fn run(
         host,
         carrier,
         pace,
-        settle: Duration::from_millis(20) * pace.slower,
+        settle: host.settle() * pace.slower,
         links: Links::new(host.control()),
         processes: Vec::new(),
         first: "a".to_string(),
@@ -259,6 +259,10 @@ impl Run<'_> {
         if let ("drain", [_, Arg::Word(name)]) = (call.verb.as_str(), call.args.as_slice()) {
             let amount = self.filled.remove(name);
             call.args[1] = Arg::Int(amount.ok_or_else(|| format!("'{name}' was not filled"))?);
+        }
+        if call.verb == "fill" {
+            let ms = self.settle.as_millis() as i64;
+            call.args.push(Arg::Int(ms));
         }
         let mut line = call.to_string();
         if call.verb == "until" {

@@ -292,15 +292,15 @@ pub fn timespec(ns: i64) -> libc::timespec {
     }
 }
 
-/// Sends a pattern until nothing more goes, for good: what was on its way may make room. How much goes differs, so
-/// it is no part of the pattern of the socket's other sends.
+/// `fill(c)`, with the time for which nothing more must go: what is on its way may make room. How much goes differs,
+/// so it is no part of the pattern of the socket's other sends.
 fn fill(ctx: &Ctx) -> Res<Out> {
     let (fd, name) = (ctx.fd(0)?, ctx.word(0)?);
     let own = format!("{name}/fill");
-    let piece = ctx.int_or(1, 16_384)? as usize;
+    let quiet = Duration::from_nanos(ctx.time(1)?.unwrap_or(0) as u64);
     let (mut total, mut refused) = (0, 0);
     while refused < 4 {
-        let data = pattern::bytes(ctx.sent(&own), piece);
+        let data = pattern::bytes(ctx.sent(&own), 16_384);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: that many bytes are there.
         let ret = unsafe { sys::send(fd, data.as_ptr().cast(), data.len(), flags) };
@@ -311,7 +311,7 @@ fn fill(ctx: &Ctx) -> Res<Out> {
             refused = 0;
         } else if std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN) {
             refused += 1;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(quiet / 4);
         } else {
             return Ok(out);
         }
