@@ -169,9 +169,22 @@ impl Model {
     fn reached(&mut self, i: usize, what: &str) {
         let peer = &self.ends[i ^ 1];
         if self.ends[i].unsure || peer.unsure {
-            self.and(format!("{}: settle", self.ends[i].actor));
+            self.noticed(i);
         } else if let Some(name) = peer.names.first() {
             self.and(format!("{}: until {what} {name}", peer.actor));
+        }
+    }
+
+    /// Whatever comes of it is there, and both ends have looked (a send does not look: known, see found.scn).
+    fn noticed(&mut self, i: usize) {
+        self.and(format!("{}: settle", self.ends[i].actor));
+        for end in [i, i ^ 1] {
+            let End { actor, names, .. } = &self.ends[end];
+            if let Some(name) = names.first() {
+                self.and(format!(
+                    "{actor}: poll({{{name}: POLLIN|POLLOUT|POLLRDHUP}}, 0)"
+                ));
+            }
         }
     }
 
@@ -179,7 +192,7 @@ impl Model {
         for end in [i, i ^ 1] {
             self.ends[end].unsure = true;
         }
-        self.and(format!("{}: settle", self.ends[i].actor));
+        self.noticed(i);
     }
 
     fn send(&mut self, i: usize) {
@@ -204,10 +217,12 @@ impl Model {
             _ => format!("send({fd}, bytes({n}), {flags})"),
         };
         self.emit([format!("{}: {call}", end.actor)]);
-        if end.wrote_last || end.reset || end.unsure {
+        if end.wrote_last || end.reset {
             return;
         }
-        if !peer.open() {
+        if end.unsure {
+            self.noticed(i);
+        } else if !peer.open() {
             // It answers with a reset.
             self.ends[i].reset = true;
             self.and(format!("{}: until POLLERR|POLLHUP {fd}", end.actor));
@@ -372,7 +387,7 @@ impl Model {
         let (fd, end) = (self.fd(i), self.ends[i].clone());
         let how = self.pick(&["SHUT_WR", "SHUT_WR", "SHUT_WR", "SHUT_RD", "SHUT_RDWR"]);
         self.emit([format!("{}: shutdown({fd}, {how})", end.actor)]);
-        if end.reset || end.unsure {
+        if end.reset {
             return;
         }
         if how != "SHUT_WR" {
@@ -397,10 +412,12 @@ impl Model {
                 set.members.retain(|member| *member != fd);
             }
         }
-        if !last || end.reset || end.unsure {
+        if !last || end.reset {
             return;
         }
-        if end.unread > 0 {
+        if end.unsure {
+            self.noticed(i);
+        } else if end.unread > 0 {
             self.ends[i ^ 1].reset = true;
             self.reached(i, "POLLERR|POLLHUP");
         } else if !end.wrote_last {
