@@ -44,6 +44,7 @@ struct Set {
 
 struct Model {
     rng: Rng,
+    room: u64,
     /// Steps that belong together.
     groups: Vec<Vec<String>>,
     ends: Vec<End>,
@@ -51,10 +52,12 @@ struct Model {
     count: usize,
 }
 
-/// The scenario of a seed, in groups of steps of which none is to be left out alone.
-pub fn groups(seed: u64) -> Vec<Vec<String>> {
+/// The scenario of a seed, in groups of steps of which none is to be left out alone. No more than `room` bytes are
+/// left unread by all together.
+pub fn groups(seed: u64, room: u64) -> Vec<Vec<String>> {
     let mut model = Model {
         rng: Rng::with_seed(seed),
+        room,
         groups: Vec::new(),
         ends: Vec::new(),
         sets: Vec::new(),
@@ -202,7 +205,8 @@ impl Model {
         let (end, peer) = (self.ends[i].clone(), self.ends[i ^ 1].clone());
         // Known to differ, see found.scn: data for one who has shut down both ways, or shut down and closed.
         let deaf = peer.wrote_last && (peer.reads_no_more || !peer.open());
-        if peer.unread + n > UNREAD || deaf && !end.reset {
+        let all: u64 = self.ends.iter().map(|end| end.unread).sum();
+        if peer.unread + n > UNREAD || all + n > self.room || deaf && !end.reset {
             return self.recv(i);
         }
         let flags = self.pick(&[

@@ -114,6 +114,11 @@ pub trait Host: Sync {
         Duration::from_millis(20)
     }
 
+    /// How many bytes random scenarios may leave unread.
+    fn room(&self) -> u64 {
+        200_000
+    }
+
     /// The actor's program and the environment that it needs.
     fn command(&self, actor: &str, preloaded: bool, control: SocketAddr) -> Command {
         let mut command = Command::new(built("netacc-differential-actor"));

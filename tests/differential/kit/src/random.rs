@@ -50,7 +50,12 @@ pub fn run(
         if seed >= seeds.end || over || found.lock().expect("the find").is_some() {
             return;
         }
-        let text = match compare(host, &scenario(seed, &groups(seed)), carrier, AGAIN) {
+        let text = match compare(
+            host,
+            &scenario(seed, &groups(seed, host.room())),
+            carrier,
+            AGAIN,
+        ) {
             Ok(Verdict::Different(diff)) => diff,
             Ok(_) => {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -67,7 +72,7 @@ pub fn run(
     });
     let find = found.into_inner().expect("the find");
     let text = find.map(|(seed, diff)| {
-        let small = shrink(host, &groups(seed), carrier, &diff, |some| scenario(seed, some));
+        let small = shrink(host, &groups(seed, host.room()), carrier, &diff, |some| scenario(seed, some));
         let over = carrier.name();
         let small_diff = match compare(host, &small, carrier, 0) {
             Ok(Verdict::Different(diff)) => diff,
