@@ -7,19 +7,25 @@
 pub mod accept;
 pub mod addr;
 pub mod connect;
+pub mod hand_back;
 pub mod lifecycle;
 pub mod options;
+pub mod orphan;
 pub mod recv;
 pub mod send;
 pub mod wait;
 
 use rustix::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::conn::leftover::Leftover;
 use crate::conn::{Conn, Violation};
+use crate::control::heirs;
+use crate::control::identity::Identity;
 use crate::control::listener::SideListener;
 use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
@@ -42,6 +48,10 @@ pub enum Role {
     Connecting(Option<Box<Conn>>),
     /// On a link.
     Connected(Box<Conn>),
+    /// On a link of the process from which this one was forked.
+    Orphan(orphan::Orphan),
+    /// Handed back to the kernel, but for what is read before anything that the kernel has.
+    Leftover(Leftover),
     /// The kernel's; only its addresses and its reason are ours to know.
     Plain,
 }
@@ -69,16 +79,18 @@ impl Socket {
     /// Before a fork: a listener that this process never asked for a connection is for its children to
     /// accept from (a server of many processes). What came in by the side port would wait here for
     /// ever, so it is closed.
-    pub fn leave_to_children(&'static self) {
+    ///
+    /// Returns whether it is a connection, which children inherit.
+    pub fn leave_to_children(&'static self) -> bool {
         // Whoever has the lock is busy with it.
         let Some(mut inner) = self.inner.try_lock() else {
-            return;
+            return true;
         };
         let Role::Listening(listening) = &mut inner.role else {
-            return;
+            return matches!(inner.role, Role::Connected(_) | Role::Leftover(_));
         };
         if listening.claimed {
-            return;
+            return false;
         }
         let listener = listening.side.take();
         if listener.is_some() {
@@ -92,6 +104,7 @@ impl Socket {
             ..lifecycle::Farewell::default()
         }
         .say();
+        false
     }
 }
 
@@ -120,6 +133,10 @@ pub struct Inner {
     pub role: Role,
     /// Counts the lives of this object: tells a late reader that it is another socket now.
     pub life: u64,
+    /// Its number among all sockets of this process.
+    pub serial: u64,
+    /// How many forks there had been when it was made.
+    pub forks: u64,
     /// The application's numbers for it.
     pub fds: Vec<RawFd>,
     /// Threads inside a call on it; it is not reused before they left.
@@ -134,6 +151,8 @@ pub struct Inner {
     pub send_timeout: Option<Duration>,
     /// SO_RCVLOWAT, in bytes.
     pub low_water: usize,
+    /// It has an option that only the kernel's TCP can honour.
+    pub only_kernel: bool,
     /// SO_LINGER, in seconds, if on.
     pub linger: Option<i32>,
     /// `connect` succeeded in the background and nobody has asked again yet.
@@ -153,6 +172,7 @@ pub struct Inner {
 }
 
 static SOCKETS: Slab<Socket> = Slab::new();
+static SERIALS: AtomicU64 = AtomicU64::new(1);
 
 impl Socket {
     fn blank() -> Socket {
@@ -160,6 +180,8 @@ impl Socket {
             inner: Mutex::new(Inner {
                 role: Role::Unused,
                 life: 0,
+                serial: 0,
+                forks: 0,
                 fds: Vec::new(),
                 users: 0,
                 domain: libc::AF_INET,
@@ -167,6 +189,7 @@ impl Socket {
                 receive_timeout: None,
                 send_timeout: None,
                 low_water: 1,
+                only_kernel: false,
                 linger: None,
                 connect_done: false,
                 connect_error: None,
@@ -185,6 +208,8 @@ impl Socket {
         {
             let mut inner = socket.lock();
             inner.role = Role::Fresh;
+            inner.serial = SERIALS.fetch_add(1, Ordering::Relaxed);
+            inner.forks = heirs::forks();
             inner.domain = domain;
             inner.nonblocking = nonblocking;
         }
@@ -211,7 +236,8 @@ impl Socket {
         SOCKETS.put(self);
     }
 
-    /// The link hands a record of connection `id` in. Called under the link's `rx` lock.
+    /// The link hands a record of connection `id` in. Returns whether the connection has left the link by that; the
+    /// caller sees it off. Called under the link's `rx` lock.
     ///
     /// # Errors
     /// What `apply` says about a peer that breaks the protocol.
@@ -222,16 +248,18 @@ impl Socket {
         id: u32,
         wakes: &mut Wakes,
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let mut inner = self.lock();
         let Some(conn) = inner.conn() else {
-            return Ok(());
+            return Ok(false);
         };
-        if conn.id == id && core::ptr::eq(&*conn.link, link) {
-            let events = apply(conn)?;
-            inner.announce(self, events, wakes);
+        if conn.id != id || !core::ptr::eq(&*conn.link, link) {
+            return Ok(false);
         }
-        Ok(())
+        let events = apply(conn)?;
+        let left = conn.is_done_leaving();
+        inner.announce(self, events, wakes);
+        Ok(left)
     }
 
     /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
@@ -256,12 +284,21 @@ impl Socket {
     }
 
     /// The link is gone: what has arrived stays readable, then the stream ends (the peer's process
-    /// died) or breaks off with `error` (`broken`). Called under the link's `rx` lock.
-    pub fn link_gone(&'static self, link: &Link, error: Errno, broken: bool, wakes: &mut Wakes) {
+    /// died) or breaks off with `error` (`broken`). Returns whether it leaves the link, as
+    /// [`deliver`](Self::deliver) does. Called under the link's `rx` lock.
+    pub fn link_gone(
+        &'static self,
+        link: &Link,
+        error: Errno,
+        broken: bool,
+        wakes: &mut Wakes,
+    ) -> bool {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else { return };
+        let Some(conn) = inner.conn() else {
+            return false;
+        };
         if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
-            return;
+            return false;
         }
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
@@ -271,7 +308,9 @@ impl Socket {
         } else {
             conn.on_close()
         };
+        let left = conn.is_done_leaving();
         inner.announce(self, events, wakes);
+        left
     }
 }
 
@@ -308,6 +347,7 @@ impl Inner {
     pub fn poll_mask(&mut self) -> u32 {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
+            Role::Leftover(left) if !left.is_empty() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }
@@ -356,7 +396,7 @@ impl Socket {
     ///
     /// # Safety
     /// No other thread may run.
-    pub unsafe fn inherit(&'static self) -> Inherited {
+    pub unsafe fn inherit(&'static self, parent: Option<&Identity>) -> Inherited {
         // SAFETY: by the contract nobody changes it; only plain values are copied.
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
@@ -368,7 +408,16 @@ impl Socket {
             })),
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
-            Role::Connected(_) | Role::Connecting(_) => return Inherited::Orphan,
+            Role::Orphan(orphan) => Role::Orphan(*orphan),
+            Role::Connected(_) | Role::Leftover(_) => match parent {
+                Some(parent) => Role::Orphan(orphan::Orphan {
+                    rendezvous: parent.rendezvous,
+                    key: parent.family,
+                    serial: old.serial,
+                }),
+                None => return Inherited::Lost,
+            },
+            Role::Connecting(_) => return Inherited::Lost,
         };
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
@@ -389,8 +438,8 @@ pub enum Inherited {
     Kernel,
     /// A socket of the child's own.
     Socket(&'static Socket),
-    /// The parent's stream, out of the child's reach.
-    Orphan,
+    /// A connect of the parent's under way, out of the child's reach.
+    Lost,
 }
 
 /// For a forked child: the parent's sockets are not ours.
