@@ -48,7 +48,7 @@ def build_tests(failures):
             raise Failure(f"cargo {' '.join(words)} failed: see above")
         return done.stdout
 
-    cargo("build", "-p", "netacc-test-peer")
+    cargo("build", "-p", "netacc-test-peer", "-p", "netacc-differential")
     messages = cargo(
         "test", "--no-run", "-p", "netacc", "--features", "lab_failures" if failures else "lab", "--test", "lab",
         "--message-format", "json-render-diagnostics", stdout=subprocess.PIPE, text=True,
