@@ -82,7 +82,7 @@ def main():
     if args.shell:
         command, devices = args.shell, (DEVICES[0],)
     else:
-        words = [build_tests(args.failures), "--test-threads=1", *([args.tests] if args.tests else [])]
+        words = ["run-tests", build_tests(args.failures), "--test-threads=1", *([args.tests] if args.tests else [])]
         command, devices = " ".join(map(guests.quote, words)), DEVICES
     if args.device != "both":
         devices = (args.device,)

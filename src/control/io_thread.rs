@@ -17,7 +17,7 @@ use super::contact::{Contact, Waiting};
 use super::heirs::{Estate, Heirs};
 use super::listener::SideListener;
 use super::opening::Opening;
-use super::rdma::Rdma;
+use super::rdma::{Outcome, Rdma};
 use super::server::{Guest, Stranger};
 use super::session::Session;
 use crate::conn::stalls;
@@ -51,7 +51,7 @@ pub enum Command {
     /// A session has more to write than the kernel takes.
     Stalled(Token),
     /// A device could not connect the line of that number.
-    NotConnected(u64),
+    NotConnected(u64, Outcome),
     /// A connection has been handed back, or broken off before it was.
     Leave(&'static Socket, Arc<Link>, u32),
     /// Watch for the end of the children of a fork.
@@ -263,7 +263,7 @@ impl Control {
             Command::Contact(address, waiting) => self.contact(address, waiting),
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
-            Command::NotConnected(line) => self.not_connected(line),
+            Command::NotConnected(line, outcome) => self.line_over(line, outcome),
             Command::Leave(socket, link, id) => {
                 socket.leave_link(&link, id);
                 self.settle_claims();
