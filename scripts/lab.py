@@ -164,6 +164,41 @@ def accelerated(values):
     return sum(n for carrier, n in accepted(values).items() if carrier != "tcp")
 
 
+class Sampler(threading.Thread):
+    """Remembers the highest counters of every process that `pids` names, read from outside while they run."""
+
+    def __init__(self, bin_dir, pids, interval=0.1):
+        super().__init__(daemon=True)
+        self.bin_dir, self.pids, self.interval, self.over = bin_dir, pids, interval, threading.Event()
+        self.seen, self.lock = {}, threading.Lock()
+
+    def run(self):
+        while not self.over.wait(self.interval):
+            self.look()
+
+    def look(self):
+        """Reads the counters now: for a process that is about to end."""
+        try:
+            now = counters(self.bin_dir)
+        except subprocess.TimeoutExpired:
+            return  # a busy machine: the next look tells
+        with self.lock:
+            for pid in now.keys() & set(self.pids()):
+                most = self.seen.setdefault(pid, {})
+                for name, value in now[pid].items():
+                    most[name] = max(value, most.get(name, 0))
+
+    def total(self):
+        """Each counter summed over all the processes; the end of the sampling."""
+        self.over.set()
+        self.join()
+        sums = {}
+        for values in self.seen.values():
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+
 def benchmark_figures(text):
     """What `redis-benchmark --csv` printed: {"SET": {"rps": .., "p50_latency_ms": .., ...}, "GET": ...}."""
     figures = {}

@@ -18,11 +18,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from lab import PORTS, Failure, Session, accelerated, binaries, counters, free_port, interruptible, need, progress, session_pids
+from lab import (
+    PORTS, Failure, Sampler, Session, accelerated, binaries, free_port, interruptible, need, progress, session_pids,
+)
 
 UNITS = [
     "unit/protocol", "unit/networking", "unit/querybuf", "unit/limits", "unit/pubsub", "unit/multi",
@@ -127,36 +128,6 @@ def results(log):
     return found
 
 
-class Sampler(threading.Thread):
-    """Remembers the highest counters of every process of a session, read from outside while it runs."""
-
-    def __init__(self, bin_dir, sid):
-        super().__init__(daemon=True)
-        self.bin_dir, self.sid, self.over = bin_dir, sid, threading.Event()
-        self.seen = {}
-
-    def run(self):
-        while not self.over.wait(0.1):
-            try:
-                now = counters(self.bin_dir)
-            except subprocess.TimeoutExpired:
-                continue  # a busy machine: the next look tells
-            for pid in now.keys() & set(session_pids(self.sid)):
-                most = self.seen.setdefault(pid, {})
-                for name, value in now[pid].items():
-                    most[name] = max(value, most.get(name, 0))
-
-    def total(self):
-        """Each counter summed over all the processes."""
-        self.over.set()
-        self.join()
-        sums = {}
-        for values in self.seen.values():
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value
-        return sums
-
-
 class Worker:
     """Runs units one after the other, in directories and in a range of ports of its own."""
 
@@ -187,7 +158,7 @@ class Worker:
         begun = time.monotonic()
         with tempfile.TemporaryFile("w+", errors="replace") as log:
             with Session(argv, cwd=self.work / side, stdout=log, stderr=subprocess.STDOUT) as session:
-                sampler = Sampler(self.bin_dir, session.process.pid)
+                sampler = Sampler(self.bin_dir, lambda: session_pids(session.process.pid))
                 if runner:
                     sampler.start()
                 late = False
