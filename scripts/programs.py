@@ -79,7 +79,9 @@ class Row:
                     break
                 self.again += 1
                 for test, why in doubtful.items():
-                    print(f"  run again: {self.name}, {side}: {test}: {why}", flush=True)
+                    # The end of a traceback says most; all of it is shown if it stays.
+                    last = why.strip().splitlines()[-1]
+                    print(f"  run again: {self.name}, {side}: {test}: {last}", flush=True)
                 self.sides[side].results.update(self.attempt(side, set(doubtful)).results)
 
     def passed(self, side):

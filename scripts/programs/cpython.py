@@ -20,13 +20,15 @@ MODULES = [
 # Those of test_asyncio that touch sockets, pipes and child processes: the others test Python's own objects.
 ASYNCIO = [
     "test_sock_lowlevel", "test_events", "test_streams", "test_server", "test_sslproto", "test_ssl", "test_buffered_proto",
-    "test_sendfile", "test_unix_events", "test_selector_events", "test_base_events", "test_subprocess", "test_protocols",
+    "test_sendfile", "test_unix_events", "test_selector_events", "test_base_events", "test_subprocess",
 ]
 MODULES += [f"test_asyncio.{name}" for name in ASYNCIO]
 SHORT = ["test_select", "test_poll", "test_epoll", "test_urllib2_localnet", "test_asyncio.test_sock_lowlevel"]
 
 # These watch pipes, Unix sockets or stand-ins for sockets.
-NEVER_ACCELERATED = [f"cpython/{name}" for name in ("test_select", "test_poll", "test_selectors", "test_asyncio.test_selector_events")]
+NEVER_ACCELERATED = [f"cpython/{name}" for name in (
+    "test_select", "test_poll", "test_selectors", "test_subprocess", "test_asyncio.test_selector_events", "test_asyncio.test_subprocess",
+)]
 # A test may take this long, then it hangs.
 STILL = 90
 HANGS = 3  # after so many of them a module is given up
@@ -53,9 +55,9 @@ def run(side, module):
             argv += ["--only", only]
         report.write_text("")
         with open(side.work / "log", "w+", errors="replace") as log:
-            session = side.start(argv, env=NEAR, stdout=log, stderr=subprocess.STDOUT)
+            session = side.start(argv, env=NEAR, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
             try:
-                stuck = watch(session, report)
+                stuck = watch(side, session, report)
                 told = f"HANGS: no end after {STILL} s\n{stacks(session)}" if stuck else ""
             finally:
                 side.stop(session)
@@ -75,13 +77,16 @@ def run(side, module):
             return
 
 
-def watch(session, report):
-    """Waits for the end; whether nothing happened for too long."""
+def watch(side, session, report):
+    """Waits for the end, for which the tests ask once they are done; whether nothing happened for too long."""
     size, since = 0, time.monotonic()
     while session.process.poll() is None:
         time.sleep(0.05)
         if report.stat().st_size != size:
             size, since = report.stat().st_size, time.monotonic()
+            if '{"done"' in report.read_text()[-20:]:
+                side.look()
+                session.process.stdin.close()
         if time.monotonic() - since > STILL:
             return True
     return False

@@ -1,4 +1,4 @@
-"""PostgreSQL, whose server forks a process for each connection: pgbench, psql, COPY of much data, TLS off."""
+"""PostgreSQL, whose server forks a process for each connection: pgbench, psql, COPY of much data."""
 
 import contextlib
 import os
@@ -11,6 +11,9 @@ from .side import CaseFailed, expect
 VERSIONS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 BIN = VERSIONS[-1] if VERSIONS else Path("/usr/lib/postgresql/15/bin")
 NEEDS = [BIN / "postgres", BIN / "initdb", BIN / "pgbench", "psql", "setpriv"]
+
+# It forks helpers before it first waits for connections: its listener has no side port.
+NEVER_ACCELERATED = ["postgres"]
 
 
 def suites():
@@ -59,9 +62,9 @@ def run(side):
             raise CaseFailed(said)
 
     def consistent():
-        """Every transaction of pgbench moves one sum through three tables."""
+        """Every transaction of pgbench adds one amount to three tables."""
         sums = psql("-c", "select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers), "
-                          "(select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history)")
+                          "(select sum(bbalance) from pgbench_branches)")
         expect(len(set(sums.strip().split("|"))) == 1, f"balances differ: {sums}")
 
     def copy():

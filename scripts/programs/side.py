@@ -77,10 +77,14 @@ class Side:
         self.sids.append(session.process.pid)
         return session
 
-    def stop(self, session):
-        """Stops it; its counters are read before."""
+    def look(self):
+        """Reads the counters of what runs now."""
         if self.name != "bare":
             self.sampler.look()
+
+    def stop(self, session):
+        """Stops it; its counters are read before."""
+        self.look()
         session.stop()
 
     @contextlib.contextmanager
