@@ -1,7 +1,7 @@
 """Real programs and their own tests, run bare, with NetACC switched off and with NetACC on."""
 
-from . import cpython, haproxy, java_streams, nginx, node, postgres, side
+from . import cpython, curl, haproxy, iperf3, java_streams, memcached, nginx, node, postgres, side, sockperf, stress_ng
 
 # Each module has NEEDS, the programs that it runs, and suites(): (name, whether it is part of the short form,
 # what runs it at a `Side`). The longest first.
-MODULES = [postgres, nginx, haproxy, java_streams, node, cpython]
+MODULES = [postgres, nginx, haproxy, stress_ng, curl, java_streams, node, memcached, sockperf, iperf3, cpython]

@@ -3,10 +3,9 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 from . import http_client as http
-from .side import expect
+from .side import expect, own_user
 
 NEEDS = ["nginx", "wrk", "curl"]
 # Its workers are forked before they wait: they stay with kernel TCP.
@@ -49,11 +48,6 @@ def started(side, port, sendfile, root, main):
     return side.server(argv, port)
 
 
-def user():
-    """Workers of a master that is root would become www-data, and could not be accelerated with their clients."""
-    return "user root;" if Path("/proc/self").stat().st_uid == 0 else ""
-
-
 def cases(side, port, sendfile, root, files):
     url = f"http://127.0.0.1:{port}"
     label = f"sendfile {sendfile}"
@@ -85,7 +79,8 @@ def workers(side):
     """A master with two workers, and a reload while a client works."""
     root, files = http.bodies(side)
     port = side.port()
-    main = f"{user()} worker_processes 2;"
+    user = " ".join(own_user("user"))
+    main = f"{user}{';' if user else ''} worker_processes 2;"
     with started(side, port, "on", root, main):
         cases(side, port, "on", root, files)
         side.case("reload under load", reload, side, port)

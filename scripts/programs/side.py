@@ -3,6 +3,7 @@
 A suite starts its programs through a `Side`, which puts netacc_run before them where that is due, bounds each
 of them, stops them all, and notes what became of each case."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -125,6 +126,12 @@ class Side:
                 raise CaseFailed(f"{' '.join(map(str, argv))[:200]} ended with {ended}\n{shown}{tail(err)}")
         return printed.decode(errors="replace") if text else printed
 
+    def together(self, commands, limit=60, **more):
+        """What several programs print that run at the same time."""
+        with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
+            running = [pool.submit(self.run, argv, limit, **more) for argv in commands]
+            return [one.result() for one in running]
+
     def note(self, case, status, seen="", why=""):
         """Notes what became of a case."""
         self.results[case] = Result(status, seen, why)
@@ -138,6 +145,11 @@ class Side:
             self.note(name, OK, "" if seen is None else str(seen))
         except CaseFailed as failure:
             self.note(name, FAIL, why=str(failure))
+
+
+def own_user(option):
+    """For a server that wants to be told to stay root: both ends of a link belong to one user."""
+    return [option, "root"] if os.geteuid() == 0 else []
 
 
 def claim(port):
