@@ -54,17 +54,23 @@ def need(*programs):
             raise Failure(f"{program} was not found: run 'make setup' first")
 
 
+def is_free(port):
+    """Whether a port can be had together with its side port."""
+    try:
+        for candidate in (port, port + SIDE_PORT_OFFSET):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", candidate))
+        return True
+    except OSError:
+        return False
+
+
 def free_port(ports=PORTS):
     """A port of a range that is free together with its side port."""
     start = os.getpid() % len(ports)
     for port in [*ports[start:], *ports[:start]]:
-        try:
-            for candidate in (port, port + SIDE_PORT_OFFSET):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", candidate))
+        if is_free(port):
             return port
-        except OSError:
-            continue
     raise Failure(f"no free port in {ports.start}..{ports.stop} on 127.0.0.1")
 
 

@@ -15,7 +15,8 @@ RUNNER = Path(__file__).with_name("cpython_tests.py")
 MODULES = [
     "test_socket", "test_ssl", "test_subprocess", "test_selectors", "test_socketserver", "test_httplib", "test_httpservers",
     "test_ftplib", "test_smtplib", "test_urllib2_localnet", "test_xmlrpc", "test_wsgiref", "test_select", "test_poll",
-    "test_epoll",
+    "test_epoll", "test_asyncore", "test_asynchat", "test_poplib", "test_imaplib", "test_telnetlib", "test_smtpd",
+    "test_docxmlrpc", "test_logging",
 ]
 # Those of test_asyncio that touch sockets, pipes and child processes: the others test Python's own objects.
 ASYNCIO = [
@@ -23,7 +24,7 @@ ASYNCIO = [
     "test_sendfile", "test_unix_events", "test_selector_events", "test_base_events", "test_subprocess",
 ]
 MODULES += [f"test_asyncio.{name}" for name in ASYNCIO]
-SHORT = ["test_select", "test_poll", "test_epoll", "test_urllib2_localnet", "test_asyncio.test_sock_lowlevel"]
+SHORT = ["test_epoll", "test_urllib2_localnet", "test_asyncio.test_sock_lowlevel"]
 
 # These watch pipes, Unix sockets or stand-ins for sockets.
 NEVER_ACCELERATED = [f"cpython/{name}" for name in (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .node import note_lines, pair
+from .node import note_lines
 
 NEEDS = ["java", "javac"]
 SOURCE = Path(__file__).with_name("java") / "Streams.java"
@@ -15,7 +15,7 @@ def suites():
 def run(side):
     side.run(["javac", "-d", side.work, SOURCE], limit=120)
     java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", side.work, "Streams"]
-    port = pair(side)
-    with side.server([*java, "server", port], port, port + 1):
-        note_lines(side, "two processes", side.run([*java, "client", port], limit=120))
-    note_lines(side, "one process", side.run([*java, "self", pair(side)], limit=120))
+    ports = side.ports(2)
+    with side.server([*java, "server", ports[0]], *ports):
+        note_lines(side, "two processes", side.run([*java, "client", ports[0]], limit=120))
+    note_lines(side, "one process", side.run([*java, "self", side.ports(2)[0]], limit=120))

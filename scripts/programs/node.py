@@ -13,14 +13,6 @@ def suites():
     return [("node", True, run)]
 
 
-def pair(side):
-    """Two ports in a row, each with its side port free."""
-    while True:
-        port, other = side.port(), side.port()
-        if other == port + 1:
-            return port
-
-
 def note_lines(side, label, printed):
     """Each line of a client is one case."""
     lines = printed.splitlines()
@@ -39,7 +31,7 @@ def note_lines(side, label, printed):
 
 
 def run(side):
-    port = pair(side)
-    with side.server(["node", SCRIPT, "server", port], port, port + 1):
-        note_lines(side, "two processes", side.run(["node", SCRIPT, "client", port]))
-    note_lines(side, "one process", side.run(["node", SCRIPT, "self", pair(side)]))
+    ports = side.ports(2)
+    with side.server(["node", SCRIPT, "server", ports[0]], *ports):
+        note_lines(side, "two processes", side.run(["node", SCRIPT, "client", ports[0]]))
+    note_lines(side, "one process", side.run(["node", SCRIPT, "self", side.ports(2)[0]]))

@@ -11,10 +11,11 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
-from lab import PORTS, Sampler, Session, free_port, session_pids
+from lab import PORTS, Failure, Sampler, Session, is_free, session_pids
 
 SIDES = ("bare", "off", "on")
 # There is no side port 65000 above the ports that programs use: every listener and connection is the kernel's.
@@ -38,10 +39,13 @@ class Result:
 class Side:
     """Where and how one suite runs once."""
 
+    # Ports are given in turn, whoever asks: a port that was left a moment ago is not taken again at once.
+    lock, cursor = threading.Lock(), os.getpid() % len(PORTS)
+
     def __init__(self, name, suite, bin_dir, work, short, only=None):
         self.name, self.suite, self.bin_dir, self.short, self.only = name, suite, bin_dir, short, only
         self.work = Path(tempfile.mkdtemp(prefix=f"{suite.replace('/', '-')}-{name}-", dir=work))
-        self.results, self.sids, self.used = {}, [], set()
+        self.results, self.sids = {}, []
         self.begun = time.monotonic()
         self.sampler = Sampler(bin_dir, self.pids)
         if name != "bare":
@@ -63,12 +67,19 @@ class Side:
         return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {}), **off}
 
     def port(self):
-        """A port for a server of this side; none twice. Each process of these scripts begins elsewhere."""
-        while True:
-            port = free_port([p for p in PORTS if p not in self.used])
-            self.used.add(port)
-            if claim(port):
-                return port
+        """A port for a server of this side; no other suite gets it soon."""
+        return self.ports(1)[0]
+
+    def ports(self, count):
+        """So many ports in a row."""
+        with Side.lock:
+            for start in range(len(PORTS)):
+                first = (Side.cursor + start) % (len(PORTS) - count)
+                row = PORTS[first:first + count]
+                if all(is_free(port) for port in row):
+                    Side.cursor = first + count
+                    return list(row)
+        raise Failure(f"no {count} free ports in a row in {PORTS.start}..{PORTS.stop} on 127.0.0.1")
 
     def start(self, argv, env=None, **popen):
         """A program of this side, in the background."""
@@ -150,17 +161,6 @@ class Side:
 def own_user(option):
     """For a server that wants to be told to stay root: both ends of a link belong to one user."""
     return [option, "root"] if os.geteuid() == 0 else []
-
-
-def claim(port):
-    """Whether no other suite of this process has taken the port."""
-    if port in CLAIMED:
-        return False
-    CLAIMED.add(port)
-    return True
-
-
-CLAIMED = set()
 
 
 def listening():

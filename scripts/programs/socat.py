@@ -54,7 +54,7 @@ def talk(side, port, data, address=None):
     path = side.work / f"say-{hashlib.sha256(data).hexdigest()[:8]}"
     path.write_bytes(data)
     with open(path, "rb") as file:
-        return side.run(["socat", "-t", "20", "-", address or f"TCP4:127.0.0.1:{port}"], stdin=file, text=False, limit=40)
+        return side.run(["socat", "-t", "5", "-", address or f"TCP4:127.0.0.1:{port}"], stdin=file, text=False, limit=40)
 
 
 def back(side, port, data):
@@ -62,7 +62,7 @@ def back(side, port, data):
 
 
 def at_once(side, port):
-    commands = [["sh", "-c", f"echo number {n} | socat -t 20 - TCP4:127.0.0.1:{port}"] for n in range(8)]
+    commands = [["sh", "-c", f"echo number {n} | socat -t 5 - TCP4:127.0.0.1:{port}"] for n in range(8)]
     return [said.strip() for said in side.together(commands)]
 
 
