@@ -15,6 +15,7 @@ from pathlib import Path
 SIDE_PORT_OFFSET = 20000
 # Side ports of this range stay below 32768, where the kernel's own choice of client ports begins.
 PORTS = range(10400, 12700)
+BINARIES = ("netacc_run", "netacc_ss", "libnetacc-preload.so")
 
 
 class Failure(Exception):
@@ -41,7 +42,7 @@ def interruptible():
 def binaries(directory):
     """The directory of netacc_run, netacc_ss and the library, checked, as an absolute path."""
     directory = Path(directory).resolve()
-    for name in ("netacc_run", "netacc_ss", "libnetacc-preload.so"):
+    for name in BINARIES:
         if not (directory / name).exists():
             raise Failure(f"{directory / name} does not exist: run 'make build' first")
     return directory

@@ -9,13 +9,14 @@ that stay for now are in programs/known.txt; an entry there that no longer diffe
 import argparse
 import concurrent.futures
 import os
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import programs
-from lab import Failure, Session, accelerated, binaries, interruptible, need, progress
+from lab import BINARIES, Failure, Session, accelerated, binaries, interruptible, need, progress
 from programs.known import known
 from programs.side import FAIL, OK, SIDES, Side
 
@@ -127,9 +128,9 @@ class Row:
 
     def text(self, word):
         seconds = sum(side.seconds for side in self.sides.values())
-        back = self.handed_back()
+        back = "-" if self.handed_back() is None else self.handed_back()
         passed = "".join(f"{self.passed(side):7}" for side in SIDES)
-        return f"{self.name:34}{passed}{self.accelerated():13,}{'-' if back is None else back:>13}{seconds:9.1f}  {word}"
+        return f"{self.name:34}{passed}{self.accelerated():13,}{back:>13}{seconds:9.1f}  {word}"
 
 
 def chosen(patterns, short):
@@ -151,7 +152,7 @@ def chosen(patterns, short):
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--bin", default="target/release", help="where the release build is")
-    options.add_argument("--suites", nargs="+", metavar="NAME", default=[], help="only those whose names have one of these in them")
+    options.add_argument("--suites", nargs="+", metavar="NAME", default=[], help="only those with this in their names")
     options.add_argument("--short", action="store_true", help="the form for CI: fewer suites, shorter runs")
     options.add_argument("--jobs", type=int, default=2, help="suites at a time; they mostly wait")
     options.add_argument("--list", action="store_true", help="name the suites")
@@ -163,10 +164,15 @@ def main():
             for name, short, _ in module.suites():
                 print(f"{name}{'  (short form too)' if short else ''}")
         return 0
-    bin_dir, listed, begun = binaries(args.bin), known(), time.monotonic()
+    built, listed, begun = binaries(args.bin), known(), time.monotonic()
     wrong, stale, rows = [], [], []
     with tempfile.TemporaryDirectory(prefix="netacc-programs-") as work:
-        os.chmod(work, 0o755)  # a database's server runs as somebody else
+        # A database's server runs as somebody else, who may not come near the build.
+        os.chmod(work, 0o755)
+        bin_dir = Path(work) / "bin"
+        bin_dir.mkdir()
+        for name in BINARIES:
+            shutil.copy(built / name, bin_dir)
         pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
         try:
             print(HEAD, flush=True)
@@ -201,8 +207,9 @@ def main():
     passed = {side: sum(row.passed(side) for row, _ in rows) for side in SIDES}
     totals = ", ".join(f"{passed[side]:,} {side}" for side in SIDES)
     backs = [row.handed_back() for row, _ in rows if row.handed_back() is not None]
-    print(f"\nprograms: {len(rows)} suites; passed: {totals}; {sum(row.accelerated() for row, _ in rows):,} connections "
-          f"accelerated, {sum(backs) if backs else '-'} handed back; {time.monotonic() - begun:.0f} s: "
+    carried = sum(row.accelerated() for row, _ in rows)
+    print(f"\nprograms: {len(rows)} suites; passed: {totals}; {carried:,} connections accelerated, "
+          f"{sum(backs) if backs else '-'} handed back; {time.monotonic() - begun:.0f} s: "
           f"{'FAILED' if wrong or stale else 'passed'}")
     return 1 if wrong or stale else 0
 

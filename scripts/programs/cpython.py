@@ -11,24 +11,26 @@ PYTHON = "/usr/bin/python3.11"
 NEEDS = [PYTHON]
 RUNNER = Path(__file__).with_name("cpython_tests.py")
 
-# Modules, the longest first, and the seconds that one may take in all.
+# Modules, the longest first.
 MODULES = [
-    "test_socket", "test_ssl", "test_subprocess", "test_selectors", "test_socketserver", "test_httplib", "test_httpservers",
-    "test_ftplib", "test_smtplib", "test_urllib2_localnet", "test_xmlrpc", "test_wsgiref", "test_select", "test_poll",
-    "test_epoll", "test_asyncore", "test_asynchat", "test_poplib", "test_imaplib", "test_telnetlib", "test_smtpd",
-    "test_docxmlrpc", "test_logging",
+    "test_socket", "test_ssl", "test_subprocess", "test_selectors", "test_socketserver", "test_httplib",
+    "test_httpservers", "test_ftplib", "test_smtplib", "test_urllib2_localnet", "test_xmlrpc", "test_wsgiref",
+    "test_select", "test_poll", "test_epoll", "test_asyncore", "test_asynchat", "test_poplib", "test_imaplib",
+    "test_telnetlib", "test_smtpd", "test_docxmlrpc", "test_logging",
 ]
 # Those of test_asyncio that touch sockets, pipes and child processes: the others test Python's own objects.
 ASYNCIO = [
-    "test_sock_lowlevel", "test_events", "test_streams", "test_server", "test_sslproto", "test_ssl", "test_buffered_proto",
-    "test_sendfile", "test_unix_events", "test_selector_events", "test_base_events", "test_subprocess",
+    "test_sock_lowlevel", "test_events", "test_streams", "test_server", "test_sslproto", "test_ssl",
+    "test_buffered_proto", "test_sendfile", "test_unix_events", "test_selector_events", "test_base_events",
+    "test_subprocess",
 ]
 MODULES += [f"test_asyncio.{name}" for name in ASYNCIO]
 SHORT = ["test_epoll", "test_urllib2_localnet", "test_asyncio.test_sock_lowlevel"]
 
 # These watch pipes, Unix sockets or stand-ins for sockets.
 NEVER_ACCELERATED = [f"cpython/{name}" for name in (
-    "test_select", "test_poll", "test_selectors", "test_subprocess", "test_asyncio.test_selector_events", "test_asyncio.test_subprocess",
+    "test_select", "test_poll", "test_selectors", "test_subprocess", "test_asyncio.test_selector_events",
+    "test_asyncio.test_subprocess",
 )]
 # A test may take this long, then it hangs.
 STILL = 90

@@ -16,8 +16,11 @@ def suites():
 def certificate(side):
     """A key and a certificate that signs itself, for this host, in one file."""
     pem = side.work / "own.pem"
-    side.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", pem,
-              "-out", side.work / "certificate.pem", "-days", "30", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+    side.run([
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", pem, "-out", side.work / "certificate.pem", "-days", "30", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1",
+    ])
     with open(pem, "a") as both:
         both.write((side.work / "certificate.pem").read_text())
     return pem
@@ -37,6 +40,7 @@ def run(side):
 
 def cases(side, scheme, url, trust, root, files):
     small, big = files["small.bin"], files["big.bin"]
+    close = ["--no-keepalive", "-H", "Connection: close"]
     path = root / "big.bin"
 
     def upload(*words):
@@ -53,12 +57,15 @@ def cases(side, scheme, url, trust, root, files):
         http.curl(side, *trust, "--max-filesize", "1000", "-o", "/dev/null", f"{url}/big.bin", status=63)
         http.get(side, f"{url}/small.bin", small, *trust)
 
-    side.case(f"{scheme}: big download", lambda: http.get(side, f"{url}/big.bin", big, *trust))
-    side.case(f"{scheme}: keep-alive", lambda: http.get(side, f"{url}/small.bin", small, *trust, times=30))
-    side.case(f"{scheme}: no keep-alive", lambda: http.get(side, f"{url}/small.bin", small, *trust, "--no-keepalive", "-H", "Connection: close", times=10))
+    def down(file, body, *words, times=1):
+        return http.get(side, f"{url}/{file}", body, *trust, *words, times=times)
+
+    side.case(f"{scheme}: big download", down, "big.bin", big)
+    side.case(f"{scheme}: keep-alive", lambda: down("small.bin", small, times=30))
+    side.case(f"{scheme}: no keep-alive", lambda: down("small.bin", small, *close, times=10))
     side.case(f"{scheme}: chunks", chunked)
     side.case(f"{scheme}: big upload", upload, "-X", "POST", "--data-binary", f"@{path}")
     side.case(f"{scheme}: big upload without Expect", upload, "-H", "Expect:", "-T", path)
     side.case(f"{scheme}: chunked upload", upload, "-H", "Transfer-Encoding: chunked", "-T", path)
-    side.case(f"{scheme}: limited rate", lambda: http.get(side, f"{url}/small.bin", small, *trust, "--limit-rate", "2K"))
+    side.case(f"{scheme}: limited rate", down, "small.bin", small, "--limit-rate", "2K")
     side.case(f"{scheme}: client that goes away", early_end)

@@ -50,10 +50,15 @@ def run(side):
             url = f"http://127.0.0.1:{port}"
             close = ["-H", "Connection: close"]
             small, big = files["small.bin"], files["big.bin"]
-            side.case(f"{mode}: 50 small bodies on one connection", lambda: http.get(side, f"{url}/small.bin", small, times=50))
-            side.case(f"{mode}: 20 small bodies, no keep-alive", lambda: http.get(side, f"{url}/small.bin", small, *close, times=20))
-            side.case(f"{mode}: big bodies", lambda: http.get(side, f"{url}/big.bin", big, times=3))
+
+            def get(file, body, times, *words, url=url):
+                return http.get(side, f"{url}/{file}", body, *words, times=times)
+
+            side.case(f"{mode}: 50 small bodies on one connection", get, "small.bin", small, 50)
+            side.case(f"{mode}: 20 small bodies, no keep-alive", get, "small.bin", small, 20, *close)
+            side.case(f"{mode}: big bodies", get, "big.bin", big, 3)
             side.case(f"{mode}: parallel", http.parallel, side, f"{url}/small.bin", small)
-            side.case(f"{mode}: PUT", http.put, side, f"{url}/put/up.bin", root / "big.bin", root / "put" / "up.bin", big[1])
+            stored = root / "put" / "up.bin"
+            side.case(f"{mode}: PUT", http.put, side, f"{url}/put/up.bin", root / "big.bin", stored, big[1])
             side.case(f"{mode}: wrk, keep-alive", http.wrk, side, f"{url}/small.bin")
-            side.case(f"{mode}: wrk, no keep-alive", lambda: http.wrk(side, f"{url}/small.bin", *close))
+            side.case(f"{mode}: wrk, no keep-alive", http.wrk, side, f"{url}/small.bin", *close)

@@ -1,6 +1,7 @@
 """A web server of Python's own for curl: http_server.py PORT ROOT [CERTIFICATE].
 
-GET gives a file of ROOT, /chunked the file big.bin in chunks; POST and PUT answer with the size and the checksum of the body."""
+GET gives a file of ROOT, /chunked the file big.bin in chunks; POST and PUT answer with the size and the checksum of
+the body."""
 
 import hashlib
 import http.server

@@ -6,7 +6,8 @@ from .side import expect
 
 NEEDS = ["iperf3"]
 CASES = {
-    "up": [], "down": ["-R"], "both ways": ["--bidir"], "4 streams up": ["-P", "4"], "4 streams down": ["-P", "4", "-R"],
+    "up": [], "down": ["-R"], "both ways": ["--bidir"],
+    "4 streams up": ["-P", "4"], "4 streams down": ["-P", "4", "-R"],
     "small writes": ["-l", "100"], "paced": ["-b", "200M"], "zero copy": ["-Z"],
 }
 

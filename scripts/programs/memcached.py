@@ -14,7 +14,8 @@ def suites():
 
 def run(side):
     port = side.port()
-    with side.server(["memcached", "-l", "127.0.0.1", "-p", port, "-U", "0", "-t", "4", "-m", "512", *own_user("-u")], port):
+    argv = ["memcached", "-l", "127.0.0.1", "-p", port, "-U", "0", "-t", "4", "-m", "512", *own_user("-u")]
+    with side.server(argv, port):
         for number in range(1 if side.short else 4):
             side.case(f"8 connections, run {number + 1}", lambda: side.run(["python3", CLIENT, port]))
         # Several clients at once: the threads of the server change between them.

@@ -18,7 +18,8 @@ def suites():
 
 def config(side, port, sendfile, root, main):
     """A configuration that touches nothing outside the side's directory."""
-    temp = "".join(f"    {kind}_temp_path {side.work}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temp = "".join(f"    {kind}_temp_path {side.work}/{kind};\n" for kind in kinds)
     path = side.work / f"nginx-{sendfile}.conf"
     path.write_text(f"""\
 daemon off;
@@ -52,17 +53,22 @@ def cases(side, port, sendfile, root, files):
     url = f"http://127.0.0.1:{port}"
     label = f"sendfile {sendfile}"
     close = ["-H", "Connection: close"]
-    side.case(f"{label}: small bodies, keep-alive", http.get, side, f"{url}/small.bin", files["small.bin"])
-    side.case(f"{label}: 50 small bodies on one connection", lambda: http.get(side, f"{url}/small.bin", files["small.bin"], times=50))
-    side.case(f"{label}: 20 small bodies, no keep-alive", lambda: http.get(side, f"{url}/small.bin", files["small.bin"], *close, times=20))
-    side.case(f"{label}: big bodies", lambda: http.get(side, f"{url}/big.bin", files["big.bin"], times=3))
+    stored = root / "put" / "up.bin"
+
+    def get(file, times, *words):
+        return http.get(side, f"{url}/{file}", files[file], *words, times=times)
+
+    side.case(f"{label}: a small body", get, "small.bin", 1)
+    side.case(f"{label}: 50 small bodies on one connection", get, "small.bin", 50)
+    side.case(f"{label}: 20 small bodies, no keep-alive", get, "small.bin", 20, *close)
+    side.case(f"{label}: big bodies", get, "big.bin", 3)
     side.case(f"{label}: range", http.get_range, side, f"{url}/big.bin", root / "big.bin", 1_000_001, 3_000_007)
     side.case(f"{label}: parallel", http.parallel, side, f"{url}/small.bin", files["small.bin"])
     side.case(f"{label}: 404", http.status, side, f"{url}/missing", "404")
     side.case(f"{label}: HEAD", http.status, side, f"{url}/big.bin", "200", "-I")
-    side.case(f"{label}: PUT", http.put, side, f"{url}/put/up.bin", root / "big.bin", root / "put" / "up.bin", files["big.bin"][1])
+    side.case(f"{label}: PUT", http.put, side, f"{url}/put/up.bin", root / "big.bin", stored, files["big.bin"][1])
     side.case(f"{label}: wrk, keep-alive", http.wrk, side, f"{url}/small.bin")
-    side.case(f"{label}: wrk, no keep-alive", lambda: http.wrk(side, f"{url}/small.bin", *close))
+    side.case(f"{label}: wrk, no keep-alive", http.wrk, side, f"{url}/small.bin", *close)
     side.case(f"{label}: wrk, big bodies", lambda: http.wrk(side, f"{url}/big.bin", connections=4))
 
 
@@ -89,8 +95,8 @@ def workers(side):
 def reload(side, port):
     """The old workers end what they have begun, the new ones take the next: nothing fails."""
     master = int((side.work / "nginx-on.pid").read_text())
-    seconds = 3
-    argv = ["wrk", "-t1", "-c8", f"-d{seconds}s", "--timeout", "10s", "-H", "Connection: close", f"http://127.0.0.1:{port}/small.bin"]
+    url = f"http://127.0.0.1:{port}/small.bin"
+    argv = ["wrk", "-t1", "-c8", "-d3s", "--timeout", "10s", "-H", "Connection: close", url]
     with open(side.work / "reload.log", "w+") as log:
         load = side.start(argv, stdout=log)
         try:

@@ -33,8 +33,8 @@ def database(side, port):
         shutil.chown(home, "postgres", "postgres")
         side.work.chmod(0o755)
     data = home / "data"
-    # Made by a bare server: what is under test begins when it listens.
-    side.run([*unprivileged(), BIN / "initdb", "-D", data, "-A", "trust", "-U", "bench", "--no-sync", "-E", "UTF8"], cwd=home)
+    words = ["-D", data, "-A", "trust", "-U", "bench", "--no-sync", "-E", "UTF8"]
+    side.run([*unprivileged(), BIN / "initdb", *words], cwd=home)
     settings = {
         "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": home, "fsync": "off",
         "shared_buffers": "32MB", "max_connections": 40, "logging_collector": "off",
@@ -50,12 +50,14 @@ def run(side):
     port = side.port()
     place = ["-h", "127.0.0.1", "-p", port, "-U", "bench"]
 
+    def client(program, *words, **more):
+        return side.run([*unprivileged(), program, *place, *words, "postgres"], cwd="/", **more)
+
     def psql(*words, **more):
-        return side.run([*unprivileged(), "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *place, "postgres", *words], cwd="/", **more)
+        return client("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *words, **more)
 
     def bench(*words):
-        seconds = 1 if side.short else 4
-        said = side.run([*unprivileged(), BIN / "pgbench", *place, *words, "-T", seconds, "postgres"], cwd="/", limit=60 + seconds)
+        said = client(BIN / "pgbench", *words, "-T", 1 if side.short else 4)
         failed = re.search(r"number of failed transactions: (\d+)", said)
         done = re.search(r"number of transactions actually processed: (\d+)", said)
         if not done or int(done[1]) == 0 or not failed or int(failed[1]):
@@ -63,8 +65,9 @@ def run(side):
 
     def consistent():
         """Every transaction of pgbench adds one amount to three tables."""
-        sums = psql("-c", "select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers), "
-                          "(select sum(bbalance) from pgbench_branches)")
+        tables = {"abalance": "accounts", "tbalance": "tellers", "bbalance": "branches"}
+        each = ", ".join(f"(select sum({column}) from pgbench_{table})" for column, table in tables.items())
+        sums = psql("-c", f"select {each}")
         expect(len(set(sums.strip().split("|"))) == 1, f"balances differ: {sums}")
 
     def copy():
@@ -84,12 +87,13 @@ def run(side):
 
     def cancelled():
         """psql is stopped by the server's limit, and the session goes on."""
-        return psql("-v", "ON_ERROR_STOP=0", "-c", "set statement_timeout = 200", "-c", "select pg_sleep(20)", "-c", "select 1", status=None)
+        words = ["set statement_timeout = 200", "select pg_sleep(20)", "select 1"]
+        return psql("-v", "ON_ERROR_STOP=0", *(part for word in words for part in ("-c", word)), status=None)
 
     with database(side, port):
         side.case("psql", lambda: psql("-c", "select sum(n) from generate_series(1, 1000) n"))
         side.case("one connection after the other", reconnects)
-        side.case("pgbench -i", lambda: side.run([*unprivileged(), BIN / "pgbench", *place, "-i", "-q", "postgres"], cwd="/") and None)
+        side.case("pgbench -i", lambda: client(BIN / "pgbench", "-i", "-q") and None)
         side.case("pgbench, 8 clients", bench, "-c", "8", "-j", "2")
         side.case("pgbench, prepared", bench, "-c", "4", "-j", "2", "-M", "prepared")
         side.case("pgbench, a connection for each transaction", bench, "-c", "4", "-C", "-S")

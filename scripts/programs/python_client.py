@@ -1,4 +1,6 @@
-"""Asks a server of python_server.py: python_client.py threads|asyncio PORT [CERTIFICATE]; one line of JSON for each case."""
+"""Asks a server of python_server.py: python_client.py threads|asyncio PORT [CERTIFICATE].
+
+One line of JSON for each case."""
 
 import asyncio
 import concurrent.futures

@@ -28,7 +28,8 @@ async def echo(reader, writer):
 
 
 async def serve():
-    server = await asyncio.start_server(echo, "127.0.0.1", port, ssl=tls() if kind.endswith("tls") else None, limit=1 << 20)
+    context = tls() if kind.endswith("tls") else None
+    server = await asyncio.start_server(echo, "127.0.0.1", port, ssl=context, limit=1 << 20)
     async with server:
         await server.serve_forever()
 

@@ -8,7 +8,10 @@ from .side import FAIL, OK, SKIP, expect
 NEEDS = ["redis-server", "redis-cli", "redis-benchmark", "tclsh"]
 STATUS = {"ok": OK, "skip": SKIP, "ignore": SKIP}
 # Of the whole list, those that end within seconds.
-UNITS = ["unit/protocol", "unit/networking", "unit/querybuf", "unit/limits", "unit/pubsub", "unit/multi", "integration/redis-benchmark"]
+UNITS = [
+    "unit/protocol", "unit/networking", "unit/querybuf", "unit/limits", "unit/pubsub", "unit/multi",
+    "integration/redis-benchmark",
+]
 LIMIT = 150
 
 

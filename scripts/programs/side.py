@@ -187,7 +187,8 @@ def stacks(session, most=4):
         return "(no stacks: gdb is not installed)"
     told = []
     for pid in session_pids(session.process.pid)[:most]:
-        argv = ["gdb", "-p", str(pid), "-batch", "-nx", "-ex", "set debuginfod enabled off", "-ex", "thread apply all bt 14"]
+        argv = ["gdb", "-p", str(pid), "-batch", "-nx", "-ex", "set debuginfod enabled off"]
+        argv += ["-ex", "thread apply all bt 14"]
         try:
             shown = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
         except subprocess.TimeoutExpired:

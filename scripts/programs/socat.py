@@ -54,7 +54,7 @@ def talk(side, port, data, address=None):
     path = side.work / f"say-{hashlib.sha256(data).hexdigest()[:8]}"
     path.write_bytes(data)
     with open(path, "rb") as file:
-        return side.run(["socat", "-t", "5", "-", address or f"TCP4:127.0.0.1:{port}"], stdin=file, text=False, limit=40)
+        return side.run(["socat", "-t", "5", "-", address or f"TCP4:127.0.0.1:{port}"], stdin=file, text=False)
 
 
 def back(side, port, data):
@@ -80,8 +80,8 @@ def fetch(side, port, digest):
 
 def unread(side, port):
     """A client that takes a little of the answer and goes away."""
-    shown = side.run(["sh", "-c", f"socat - TCP4:127.0.0.1:{port} < {side.work}/sent | head -c 1000 | wc -c"], status=None)
-    return shown.strip()
+    pipeline = f"socat - TCP4:127.0.0.1:{port} < {side.work}/sent | head -c 1000 | wc -c"
+    return side.run(["sh", "-c", pipeline], status=None).strip()
 
 
 def tls(side):
