@@ -4,6 +4,7 @@
 //! Stream offsets count from 0 in each direction. The receiver grants offsets up to which the
 //! sender may go; a grant is renewed by a `Window` record when a quarter of the window was taken.
 
+pub mod leftover;
 mod rx;
 pub mod user_buf;
 
@@ -38,6 +39,10 @@ pub struct Conn {
     pub tx_blocked: bool,
     /// It is in the link's list of those who wait for ring space.
     pub awaits_ring: bool,
+    /// What is written here goes over the kernel's connection: the peer was told.
+    pub tx_left: bool,
+    /// What the peer writes comes over the kernel's connection, after what has arrived.
+    pub rx_left: bool,
     window: u64,
     rx_arrived: u64,
     rx_taken: u64,
@@ -65,6 +70,8 @@ impl Conn {
             error: None,
             tx_blocked: false,
             awaits_ring: false,
+            tx_left: false,
+            rx_left: false,
             window,
             rx_arrived: 0,
             rx_taken: 0,
@@ -81,7 +88,7 @@ impl Conn {
     /// [`Violation`] when the peer sends beyond its grant or after its end.
     pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
         self.rx_arrived += chunk.len() as u64;
-        if self.rx_arrived > self.rx_granted || self.rx_fin || self.is_reset() {
+        if self.rx_arrived > self.rx_granted || self.rx_fin || self.rx_left || self.is_reset() {
             return Err(Violation);
         }
         self.rx.push(chunk);
@@ -120,7 +127,8 @@ impl Conn {
 
     /// A `Close` record has arrived: the peer's socket is gone, its stream complete.
     pub fn on_close(&mut self) -> u32 {
-        if self.is_reset() {
+        // After a `HandBack` it only says that the id is free: the peer's socket is with the kernel.
+        if self.is_reset() || self.rx_left {
             return 0;
         }
         self.peer_closed = true;
@@ -143,6 +151,19 @@ impl Conn {
         READABLE | WRITABLE | (libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLRDHUP) as u32
     }
 
+    /// A `HandBack` record has arrived.
+    pub fn on_hand_back(&mut self) -> u32 {
+        self.rx_left = true;
+        self.tx_blocked = false;
+        READABLE | WRITABLE
+    }
+
+    /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's
+    /// connection carries what follows.
+    pub fn has_left(&self) -> bool {
+        self.tx_left && (self.rx_left || self.peer_closed) && !self.is_reset()
+    }
+
     /// Whether both directions ended by a reset.
     pub fn is_reset(&self) -> bool {
         self.rx_shut && self.tx_shut && self.peer_closed
@@ -157,7 +178,7 @@ impl Conn {
     /// thrown away at once.
     pub fn writable(&self) -> bool {
         let roomy = self.credit() as u64 >= self.link.peer_window() / 4 && !self.awaits_ring;
-        self.tx_shut || self.peer_closed || roomy
+        self.tx_shut || self.peer_closed || self.tx_left || roomy
     }
 
     /// `n` bytes went to the link.
@@ -174,7 +195,8 @@ impl Conn {
     pub fn took(&mut self, n: usize) -> Option<u64> {
         self.rx_taken += n as u64;
         let grant = self.rx_taken + self.window;
-        if grant - self.rx_granted >= self.window / 4 && !self.rx_fin && !self.peer_closed {
+        let over = self.rx_fin || self.peer_closed || self.rx_left;
+        if grant - self.rx_granted >= self.window / 4 && !over {
             self.rx_granted = grant;
             return Some(grant);
         }

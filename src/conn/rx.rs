@@ -144,6 +144,16 @@ impl RxQueue {
         0
     }
 
+    /// Takes everything out, in one piece, giving ring space back.
+    pub fn take_all(&mut self, slots: &Slots) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len);
+        for chunk in &self.chunks {
+            all.extend_from_slice(chunk.data());
+        }
+        self.clear(slots);
+        all
+    }
+
     /// Throws everything away, giving ring space back.
     pub fn clear(&mut self, slots: &Slots) {
         for chunk in self.chunks.drain(..) {

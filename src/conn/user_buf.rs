@@ -90,6 +90,19 @@ impl UserBuf {
         }
     }
 
+    /// The buffers' parts that are not copied yet, for a call of the kernel's.
+    pub fn rest(&self) -> Vec<iovec> {
+        let mut rest: Vec<iovec> = (0..self.count)
+            // SAFETY: `iov` points to `count` valid iovecs by the contract of `new`.
+            .map(|i| unsafe { *self.iov.add(i) })
+            .collect();
+        if let Some(first) = rest.first_mut() {
+            first.iov_base = first.iov_base.wrapping_byte_add(self.offset);
+            first.iov_len -= self.offset;
+        }
+        rest
+    }
+
     /// Moves past `n` bytes without copying: they go nowhere.
     pub fn skip(&mut self, n: usize) {
         let mut done = 0;

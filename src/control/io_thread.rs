@@ -25,6 +25,7 @@ use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
+use crate::socket::Socket;
 use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 use crate::verbs::cm::EventChannel;
@@ -49,6 +50,8 @@ pub enum Command {
     Stalled(Token),
     /// A device could not connect the line of that number.
     NotConnected(u64),
+    /// A connection has been handed back.
+    Leave(&'static Socket, Arc<Link>, u32),
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -245,6 +248,7 @@ impl Control {
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
             Command::NotConnected(line) => self.not_connected(line),
+            Command::Leave(socket, link, id) => socket.leave_link(&link, id),
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
                     self.handle(key, false);

@@ -147,6 +147,8 @@ pub trait Fabric: Send + Sync {
 
     /// Wakes the peer's waiter of `conn` if it sleeps. Called after `publish`.
     fn notify(&self, _conn: u32) {}
+    /// Has the peer's I/O thread take in what was published, in case nobody waits there.
+    fn notify_io(&self) {}
     /// Where the reader of `conn` waits.
     fn set_slot(&self, _conn: u32, _slot: u8) {}
     /// The waiter of `slot` is about to sleep: it arms, looks once more, and sleeps.

@@ -238,6 +238,10 @@ impl Fabric for Shm {
     fn want_space(&self) {
         self.tx_head().cursors.want_space();
         // Perhaps nobody waits for any of the records that fill the ring.
+        self.notify_io();
+    }
+
+    fn notify_io(&self) {
         if self.tx_head().armed.claim(SLOT_IO) {
             self.ring_io();
         }

@@ -221,6 +221,17 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
             return 0;
         }
         libc::FIONREAD => {
+            if let Role::Leftover(left) = &inner.role {
+                let left = left.len();
+                drop(inner);
+                // SAFETY: as above.
+                let result = unsafe { orig::ioctl(fd, request, arg) };
+                if result == 0 {
+                    // SAFETY: FIONREAD's argument is an int that the kernel has just written.
+                    unsafe { *number += left as c_int };
+                }
+                return result;
+            }
             if let Some(link) = inner.link() {
                 drop(inner);
                 link.source().poll(None);

@@ -14,13 +14,17 @@ use crate::verbs;
 /// Bytes that go through a buffer of ours at a time.
 const PIECE: usize = 64 << 10;
 
-/// Whether `fd` is a connection on a link.
+/// Whether `fd` is a connection on a link, or has bytes that came by one.
 ///
 /// # Errors
 /// Why the application may not use it.
 fn is_accelerated(fd: c_int) -> Result<bool, Errno> {
     match find(fd) {
-        Found::Socket(_, inner) => Ok(matches!(inner.role, Role::Connected(_))),
+        Found::Socket(_, inner) => Ok(match &inner.role {
+            Role::Connected(_) => true,
+            Role::Leftover(left) => !left.is_empty(),
+            _ => false,
+        }),
         Found::Kernel => Ok(false),
         Found::Refused(error) => Err(error),
     }

@@ -17,11 +17,25 @@ unsafe fn transmit(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> 
             let mut buf = unsafe { UserBuf::new(iov, count) };
             match socket.transmit(inner, &mut buf, flags) {
                 Ok(Outcome::Done(n)) => Some(n as ssize_t),
+                // SAFETY: what is left of the caller's buffers.
+                Ok(Outcome::Partly(n)) => Some(n as ssize_t + unsafe { go_on(fd, &buf, flags) }),
                 Ok(Outcome::Kernel) => None,
                 Err(error) => Some(fail::<ssize_t>(error)),
             }
         }
     }
+}
+
+/// The kernel sends what is left of `buf`. Returns how much; why it was not more the next call tells.
+#[cold]
+unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int) -> ssize_t {
+    let mut rest = buf.rest();
+    // SAFETY: all zeros is a message without parts.
+    let mut message: msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = rest.as_mut_ptr();
+    message.msg_iovlen = rest.len();
+    // SAFETY: a valid message, by the caller's contract.
+    unsafe { orig::sendmsg(fd, &message, flags | libc::MSG_NOSIGNAL) }.max(0)
 }
 
 pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {

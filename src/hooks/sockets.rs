@@ -8,7 +8,7 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, lifecycle};
+use crate::socket::{Inner, Role, lifecycle, options};
 use crate::{fork, stats, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
@@ -181,13 +181,10 @@ pub unsafe fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
-    if level == libc::SOL_SOCKET
-        && name == libc::SO_ZEROCOPY
-        && let Found::Socket(_, inner) = find(fd)
-        && matches!(inner.role, Role::Connected(_))
+    if options::is_kernels(level, name)
+        && let Found::Socket(socket, inner) = find(fd)
     {
-        // Its notifications come by the kernel's error queue: programs go on with plain sends.
-        return fail::<c_int>(Errno::OPNOTSUPP);
+        socket.hand_back(inner);
     }
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::setsockopt(fd, level, name, value, len) };

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
+use crate::control::io_thread::Command;
 use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
@@ -223,6 +224,7 @@ impl Link {
         }
         let mut wakes = Wakes::new(me);
         let mut progress = false;
+        let mut left = Vec::new();
         let mut broken = None;
         // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
@@ -230,6 +232,7 @@ impl Link {
             |mut rx| {
                 let outcome = rx.run(self, until, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
+                left.append(&mut rx.left);
                 drop(rx);
                 match outcome {
                     Ok(any) => progress |= any,
@@ -243,10 +246,21 @@ impl Link {
             self.resume_senders(&mut wakes);
         }
         wakes.ring();
+        self.see_off(left);
         if let Some(Violation) = broken {
             self.retire(Errno::CONNRESET, true);
         }
         progress
+    }
+
+    /// These connections have left for the kernel. Whoever polls may be inside an epoll set that watches them: the
+    /// control thread has them leave.
+    fn see_off(self: &Arc<Self>, left: Vec<(&'static Socket, u32)>) {
+        if let Some(runtime) = crate::runtime::started() {
+            for (socket, id) in left {
+                runtime.command(Command::Leave(socket, self.clone(), id));
+            }
+        }
     }
 
     /// Lets the thread that has the `rx` lock get done. Whoever did not wait for it would not find what
@@ -313,6 +327,13 @@ impl Link {
         for conn in late {
             self.fabric.notify(conn);
         }
+    }
+
+    /// Tells the peer that what `conn` writes goes over the kernel's connection from here on. The peer's I/O thread
+    /// takes it in if nobody waits there.
+    pub fn send_hand_back(&self, conn: u32) {
+        self.send_control(conn, Kind::HandBack, &[]);
+        self.fabric.notify_io();
     }
 
     /// `socket` wants to hear of ring space; false if there is some by now. Caller holds its lock.
@@ -468,6 +489,7 @@ impl Link {
             return;
         }
         let mut wakes = Wakes::new(None);
+        let mut left;
         {
             let mut rx = self.rx.lock();
             if !violated {
@@ -475,11 +497,15 @@ impl Link {
                 let _ = rx.run(self, None, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
             }
-            for socket in rx.conns.sockets() {
-                socket.link_gone(self, error, violated, &mut wakes);
+            left = core::mem::take(&mut rx.left);
+            for (id, socket) in rx.conns.sockets() {
+                if socket.link_gone(self, error, violated, &mut wakes) {
+                    left.push((socket, id));
+                }
             }
         }
         wakes.ring();
+        self.see_off(left);
         self.tx.lock().forget_owed();
         // A peer that broke the protocol does not know: its connections must not wait for us.
         self.fabric.hang_up();

@@ -34,6 +34,9 @@ pub enum Kind {
     Window = 4,
     /// The sender's side is closed for good; nothing more of this id comes from it.
     Close = 5,
+    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id nothing but
+    /// `Close` comes from it.
+    HandBack = 6,
 }
 
 /// A parsed header.
@@ -84,6 +87,7 @@ impl Header {
             3 => (Kind::Reset, len == 0),
             4 => (Kind::Window, len == 8),
             5 => (Kind::Close, len == 0),
+            6 => (Kind::HandBack, len == 0),
             _ => return Err(BadRecord::Kind),
         };
         if fits {

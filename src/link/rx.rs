@@ -20,6 +20,8 @@ pub struct Rx {
     open: OpenRecords,
     /// The connections by id.
     pub conns: Conns,
+    /// Those that have left for the kernel since this was looked at.
+    pub left: Vec<(&'static Socket, u32)>,
 }
 
 // SAFETY: the ring memory is plain mapped memory; records are read only under the lock that holds
@@ -35,6 +37,7 @@ impl Rx {
             released: 0,
             open: OpenRecords::new(),
             conns: Conns::default(),
+            left: Vec::new(),
         }
     }
 
@@ -96,6 +99,12 @@ impl Rx {
                     socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_window(granted)))?;
                     self.open.skip(end);
                 }
+                (Kind::HandBack, Some(socket)) => {
+                    if socket.hand_back_came(link, header.conn, wakes) {
+                        self.left.push((socket, header.conn));
+                    }
+                    self.open.skip(end);
+                }
                 (Kind::Fin, Some(socket)) => {
                     socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_fin()))?;
                     self.open.skip(end);
@@ -106,8 +115,10 @@ impl Rx {
                     self.open.skip(end);
                 }
                 (Kind::Close, socket) => {
-                    if let Some(socket) = socket {
-                        socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_close()))?;
+                    if let Some(socket) = socket
+                        && socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_close()))?
+                    {
+                        self.left.push((socket, header.conn));
                     }
                     self.conns.peer_closed(header.conn);
                     self.open.skip(end);
@@ -296,9 +307,10 @@ impl Conns {
         }
     }
 
-    pub fn sockets(&self) -> impl Iterator<Item = &'static Socket> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Open(s) | Place::Half(s) => Some(*s),
+    pub fn sockets(&self) -> impl Iterator<Item = (u32, &'static Socket)> {
+        let places = self.places.iter().enumerate();
+        places.filter_map(|(id, place)| match place {
+            Place::Open(s) | Place::Half(s) => Some((id as u32, *s)),
             _ => None,
         })
     }

@@ -156,13 +156,29 @@ pub fn leave_kernel(inner: &mut Inner) {
     }
 }
 
+/// The kernel has a say in the socket's readiness from now on, beside us: its epolls watch it too.
+pub fn share_with_kernel(inner: &mut Inner) {
+    inner.watches.retain(Watch::is_live);
+    for watch in inner.watches.iter_mut().filter(|w| !w.in_kernel) {
+        watch.in_kernel = true;
+        show_to_kernel(watch);
+    }
+}
+
+fn show_to_kernel(watch: &Watch) {
+    if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
+        watch.set.kernel_too();
+        let event = watch.event_now();
+        let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &event);
+    }
+}
+
 /// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
     let mut left = Vec::new();
     for watch in inner.watches.drain(..).filter(Watch::is_live) {
-        if !watch.in_kernel && fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
-            watch.set.kernel_too();
-            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &watch.event());
+        if !watch.in_kernel {
+            show_to_kernel(&watch);
         }
         left.push((watch.set, watch.life));
     }

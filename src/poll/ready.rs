@@ -85,6 +85,16 @@ impl Watch {
         }
     }
 
+    /// The same, for a kernel that is to go on from here: a one-shot that is spent stays so (but for errors and hang-ups,
+    /// which the kernel always adds).
+    pub fn event_now(&self) -> epoll_event {
+        let mut event = self.event();
+        if self.spent {
+            event.events &= (libc::EPOLLONESHOT | libc::EPOLLET) as u32;
+        }
+        event
+    }
+
     /// `events` may have become true.
     #[inline]
     pub fn signal(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {

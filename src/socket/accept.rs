@@ -50,7 +50,10 @@ impl Socket {
         if !chosen {
             kernel_listen(fd, backlog)?;
         }
-        let side = self.open_side(fd, backlog);
+        let side = match inner.only_kernel {
+            true => Err(Reason::OptionNotCarried),
+            false => self.open_side(fd, backlog),
+        };
         if chosen {
             kernel_listen(fd, backlog)?;
         }
@@ -274,8 +277,11 @@ fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
         inner.nonblocking = nonblocking;
         inner.fds.push(number);
         let local = inner.local.unwrap_or(remote);
+        // Its peer may have handed it back before anybody accepted it.
+        let early = inner.stats.is_some() || matches!(inner.role, Role::Leftover(_));
         let (mode, reason) = match &inner.role {
             Role::Connected(conn) => (conn.link.fabric().kind().mode(), Reason::None),
+            _ if early => (Mode::Tcp, Reason::HandedBack),
             _ => (Mode::Tcp, Reason::LinkFailed),
         };
         socket.describe(&mut inner, mode, reason, Side::Accepting(local, remote));
@@ -286,6 +292,7 @@ fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
                     .inspect(|page| page.set_link(Some(conn.link.stats)));
                 Entry::Socket(socket)
             }
+            Role::Leftover(_) => Entry::Socket(socket),
             _ => Entry::Plain(socket),
         }
     };

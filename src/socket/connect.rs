@@ -65,12 +65,17 @@ impl Socket {
             }
             Role::Connecting(_) => return Outcome::Done(Err(Errno::ALREADY)),
             Role::Fresh => {}
-            Role::Listening(_) | Role::Plain | Role::Unused => return Outcome::Kernel,
+            Role::Listening(_) | Role::Leftover(_) | Role::Plain | Role::Unused => {
+                return Outcome::Kernel;
+            }
         }
         let Some(dest) = dest else {
             // AF_UNSPEC, or an address that the kernel will refuse: nothing changes.
             return Outcome::Kernel;
         };
+        if inner.only_kernel {
+            return self.leave_to_kernel(inner, dest, Reason::OptionNotCarried);
+        }
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
@@ -235,6 +240,7 @@ impl Socket {
             let joined = self.establish(&mut inner, &opening);
             drop(inner);
             join_sets(joined, &opening.link);
+            self.answer_early_hand_back(self.lock());
         } else {
             drop(inner);
             runtime.command(Command::Open(opening.resume(step)));
@@ -275,6 +281,7 @@ impl Socket {
                 let joined = self.establish(&mut inner, &opening);
                 drop(inner);
                 join_sets(joined, &opening.link);
+                self.answer_early_hand_back(self.lock());
                 Outcome::Done(Ok(()))
             }
             Step::Plain => {
@@ -325,6 +332,9 @@ impl Socket {
         drop(inner);
         join_sets(joined, &opening.link);
         left.say();
+        if step == Step::Accelerated {
+            self.answer_early_hand_back(self.lock());
+        }
         step
     }
 

@@ -155,6 +155,11 @@ impl Socket {
         if !(libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) {
             return Some(Err(Errno::INVAL));
         }
+        if conn.tx_left {
+            conn.rx_shut |= how != libc::SHUT_WR;
+            conn.tx_shut |= how != libc::SHUT_RD;
+            return None;
+        }
         if conn.is_reset() || conn.rx_fin && conn.tx_shut {
             return Some(Err(Errno::NOTCONN));
         }
@@ -194,7 +199,7 @@ impl Inner {
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
                 // As the kernel: unread data, or a linger time of zero, breaks the connection off.
-                if (unread || self.linger == Some(0)) && !conn.peer_closed {
+                if (unread || self.linger == Some(0)) && !conn.peer_closed && !conn.tx_left {
                     conn.link.send_control(conn.id, Kind::Reset, &[]);
                 }
                 farewell.link = Some((conn.link.clone(), conn.id, false));
@@ -202,6 +207,7 @@ impl Inner {
             }
             Role::Listening(listening) => farewell.listener = listening.side,
             Role::Plain if self.stats.is_some() => stats::add(&stats::global().conns_closed, 1),
+            Role::Leftover(_) => stats::add(&stats::global().conns_closed, 1),
             Role::Plain | Role::Fresh | Role::Connecting(None) | Role::Unused => {}
         }
         farewell

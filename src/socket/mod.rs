@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod addr;
 pub mod connect;
+pub mod hand_back;
 pub mod lifecycle;
 pub mod options;
 pub mod recv;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::conn::leftover::Leftover;
 use crate::conn::{Conn, Violation};
 use crate::control::listener::SideListener;
 use crate::fabric::{SLOT_IO, SLOT_NONE};
@@ -42,6 +44,8 @@ pub enum Role {
     Connecting(Option<Box<Conn>>),
     /// On a link.
     Connected(Box<Conn>),
+    /// Handed back to the kernel, but for what is read before anything that the kernel has.
+    Leftover(Leftover),
     /// The kernel's; only its addresses and its reason are ours to know.
     Plain,
 }
@@ -134,6 +138,8 @@ pub struct Inner {
     pub send_timeout: Option<Duration>,
     /// SO_RCVLOWAT, in bytes.
     pub low_water: usize,
+    /// It has an option that only the kernel's TCP can honour.
+    pub only_kernel: bool,
     /// SO_LINGER, in seconds, if on.
     pub linger: Option<i32>,
     /// `connect` succeeded in the background and nobody has asked again yet.
@@ -167,6 +173,7 @@ impl Socket {
                 receive_timeout: None,
                 send_timeout: None,
                 low_water: 1,
+                only_kernel: false,
                 linger: None,
                 connect_done: false,
                 connect_error: None,
@@ -211,7 +218,8 @@ impl Socket {
         SOCKETS.put(self);
     }
 
-    /// The link hands a record of connection `id` in. Called under the link's `rx` lock.
+    /// The link hands a record of connection `id` in. Returns whether the connection has left the link by that; the
+    /// caller sees it off. Called under the link's `rx` lock.
     ///
     /// # Errors
     /// What `apply` says about a peer that breaks the protocol.
@@ -222,16 +230,18 @@ impl Socket {
         id: u32,
         wakes: &mut Wakes,
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         let mut inner = self.lock();
         let Some(conn) = inner.conn() else {
-            return Ok(());
+            return Ok(false);
         };
-        if conn.id == id && core::ptr::eq(&*conn.link, link) {
-            let events = apply(conn)?;
-            inner.announce(self, events, wakes);
+        if conn.id != id || !core::ptr::eq(&*conn.link, link) {
+            return Ok(false);
         }
-        Ok(())
+        let events = apply(conn)?;
+        let left = conn.has_left();
+        inner.announce(self, events, wakes);
+        Ok(left)
     }
 
     /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
@@ -256,12 +266,21 @@ impl Socket {
     }
 
     /// The link is gone: what has arrived stays readable, then the stream ends (the peer's process
-    /// died) or breaks off with `error` (`broken`). Called under the link's `rx` lock.
-    pub fn link_gone(&'static self, link: &Link, error: Errno, broken: bool, wakes: &mut Wakes) {
+    /// died) or breaks off with `error` (`broken`). Returns whether it leaves the link, as
+    /// [`deliver`](Self::deliver) does. Called under the link's `rx` lock.
+    pub fn link_gone(
+        &'static self,
+        link: &Link,
+        error: Errno,
+        broken: bool,
+        wakes: &mut Wakes,
+    ) -> bool {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else { return };
+        let Some(conn) = inner.conn() else {
+            return false;
+        };
         if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
-            return;
+            return false;
         }
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
@@ -271,7 +290,9 @@ impl Socket {
         } else {
             conn.on_close()
         };
+        let left = conn.has_left();
         inner.announce(self, events, wakes);
+        left
     }
 }
 
@@ -308,6 +329,7 @@ impl Inner {
     pub fn poll_mask(&mut self) -> u32 {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
+            Role::Leftover(left) if !left.is_empty() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }
@@ -368,7 +390,9 @@ impl Socket {
             })),
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
-            Role::Connected(_) | Role::Connecting(_) => return Inherited::Orphan,
+            Role::Connected(_) | Role::Connecting(_) | Role::Leftover(_) => {
+                return Inherited::Orphan;
+            }
         };
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();

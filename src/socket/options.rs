@@ -12,6 +12,41 @@ use crate::real::sys::Errno;
 const RECEIVE_TIMEOUT: c_int = libc::SO_RCVTIMEO;
 const SEND_TIMEOUT: c_int = libc::SO_SNDTIMEO;
 
+/// Whether an option changes what comes or goes on a connection in a way that only the kernel can: encryption,
+/// filters, time stamps, what `recvmsg` tells beside the bytes.
+pub fn is_kernels(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::SOL_SOCKET => matches!(
+            name,
+            libc::SO_ATTACH_FILTER
+                | libc::SO_ATTACH_BPF
+                | libc::SO_TIMESTAMP
+                | libc::SO_TIMESTAMPNS
+                | libc::SO_TIMESTAMPING
+                | SO_TIMESTAMP_NEW
+                | SO_TIMESTAMPNS_NEW
+                | SO_TIMESTAMPING_NEW
+                | libc::SO_PEEK_OFF
+        ),
+        libc::IPPROTO_TCP => matches!(
+            name,
+            libc::TCP_ULP
+                | libc::TCP_REPAIR
+                | libc::TCP_MD5SIG
+                | libc::TCP_INQ
+                | libc::TCP_ZEROCOPY_RECEIVE
+                | TCP_TX_DELAY
+        ),
+        _ => false,
+    }
+}
+
+// include/uapi/asm-generic/socket.h and linux/tcp.h; the libc crate does not have them.
+const SO_TIMESTAMP_NEW: c_int = 63;
+const SO_TIMESTAMPNS_NEW: c_int = 64;
+const SO_TIMESTAMPING_NEW: c_int = 65;
+const TCP_TX_DELAY: c_int = 37;
+
 impl Inner {
     /// The kernel has accepted setsockopt(2) with these arguments.
     ///
@@ -24,6 +59,7 @@ impl Inner {
         value: *const c_void,
         len: socklen_t,
     ) {
+        self.only_kernel |= is_kernels(level, name) && matches!(self.role, Role::Fresh);
         if level != libc::SOL_SOCKET {
             return;
         }
@@ -78,7 +114,7 @@ impl Inner {
     /// Bytes that a read would give now (FIONREAD). `None`: ask the kernel.
     pub fn readable_bytes(&self) -> Option<usize> {
         match &self.role {
-            Role::Connected(conn) => Some(conn.rx.len()),
+            Role::Connected(conn) if !conn.rx_left => Some(conn.rx.len()),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use parking_lot::MutexGuard;
 
 use super::{Inner, Role, Socket};
+use crate::conn::leftover::Leftover;
 use crate::conn::user_buf::UserBuf;
 use crate::link::record::Kind;
 use crate::real::sys::Errno;
@@ -13,6 +14,8 @@ use crate::stats;
 pub enum Outcome {
     /// So many bytes.
     Done(usize),
+    /// So many bytes, and the rest of the buffers is the kernel's affair: the caller passes the call on for it.
+    Partly(usize),
     /// The kernel's affair: the caller passes the call on.
     Kernel,
 }
@@ -34,8 +37,12 @@ impl Call<'_> {
             Role::Connected(conn) => &mut **conn,
             Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
             Role::Connecting(_) => return None,
-            _ => return Some(Ok(Outcome::Kernel)),
+            Role::Leftover(left) => return Some(Ok(self.leftover(left))),
+            _ => return Some(Ok(self.by_kernel())),
         };
+        if conn.rx_left && conn.rx.is_empty() {
+            return Some(Ok(self.by_kernel()));
+        }
         let target = match self.flags & libc::MSG_WAITALL {
             0 => low_water.min(self.want),
             _ => self.want,
@@ -73,6 +80,9 @@ impl Call<'_> {
                 _ => Ok(Outcome::Done(0)),
             });
         }
+        if conn.rx_left && conn.rx.is_empty() {
+            return Some(Ok(self.by_kernel()));
+        }
         if nonblocking {
             return Some(if self.copied > 0 {
                 Ok(Outcome::Done(self.copied))
@@ -81,6 +91,39 @@ impl Call<'_> {
             });
         }
         None
+    }
+
+    /// The connection has left its link: what is wanted beyond `copied` comes from the kernel.
+    fn by_kernel(&self) -> Outcome {
+        match self.copied {
+            0 => Outcome::Kernel,
+            // A call that needs no more does not ask for it.
+            copied if self.flags & libc::MSG_WAITALL == 0 => Outcome::Done(copied),
+            copied => Outcome::Partly(copied),
+        }
+    }
+
+    fn leftover(&mut self, left: &mut Leftover) -> Outcome {
+        if left.is_empty() {
+            return self.by_kernel();
+        }
+        let n = left.len().min(self.want - self.copied);
+        if self.flags & libc::MSG_PEEK != 0 {
+            return Outcome::Done(left.peek(self.buf, n));
+        }
+        match self.flags & libc::MSG_TRUNC {
+            0 => left.peek(self.buf, n),
+            _ => {
+                self.buf.skip(n);
+                n
+            }
+        };
+        left.skip(n);
+        self.copied += n;
+        match self.copied {
+            copied if copied == self.want => Outcome::Done(copied),
+            _ => self.by_kernel(),
+        }
     }
 }
 
@@ -105,6 +148,11 @@ impl Socket {
         };
         if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
             return unusual(&inner, flags);
+        }
+        if matches!(inner.role, Role::Leftover(_)) {
+            let result = call.attempt(&mut inner, nonblocking);
+            self.leave_if_read(inner);
+            return result.unwrap_or(Ok(Outcome::Kernel));
         }
         // What is there already may do; if not, the link may have more.
         if let Role::Connected(conn) = &inner.role

@@ -37,7 +37,7 @@ impl Call<'_> {
             Role::Connected(conn) => conn,
             Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
             Role::Connecting(_) => return None,
-            _ => return Some(Ok(Outcome::Kernel)),
+            _ => return Some(Ok(self.by_kernel())),
         };
         if conn.error.is_some() || conn.tx_shut {
             // After a part was sent the error is for the next call.
@@ -45,6 +45,9 @@ impl Call<'_> {
                 0 => Err(conn.error.take().unwrap_or(Errno::PIPE)),
                 sent => Ok(Outcome::Done(sent)),
             });
+        }
+        if conn.tx_left {
+            return Some(Ok(self.by_kernel()));
         }
         if conn.peer_closed {
             // The first write into a closed socket succeeds; the reset that it earns fails the next.
@@ -90,6 +93,14 @@ impl Call<'_> {
         None
     }
 
+    /// The connection has left its link: what is not sent yet goes over the kernel's.
+    fn by_kernel(&self) -> Outcome {
+        match self.sent {
+            0 => Outcome::Kernel,
+            sent => Outcome::Partly(sent),
+        }
+    }
+
     /// Poll has promised that something can be written, and its neighbours have filled the link's ring since.
     fn overdraw(&mut self, inner: &mut Inner) -> Result<Outcome, Errno> {
         let Role::Connected(conn) = &mut inner.role else {
@@ -119,11 +130,13 @@ impl Socket {
         buf: &mut UserBuf,
         flags: i32,
     ) -> Result<Outcome, Errno> {
-        if flags & !FLAGS != 0 {
-            return match inner.role {
-                Role::Connected(_) => Err(Errno::OPNOTSUPP),
-                _ => Ok(Outcome::Kernel),
-            };
+        if flags & !FLAGS != 0
+            && let Role::Connected(conn) = &inner.role
+            && !conn.is_reset()
+        {
+            // Urgent data, MSG_ZEROCOPY and its notifications: the kernel's.
+            self.hand_back(inner);
+            return Ok(Outcome::Kernel);
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
         let mut call = Call {

@@ -13,7 +13,7 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 /// Links that a page can show.
 pub const LINK_SLOTS: usize = 2048;
 /// Connections that a page can show; more are counted in [`Global`] only.
@@ -116,6 +116,8 @@ counters! {
     accepted_tcp,
     /// Connections closed, of every mode.
     conns_closed,
+    /// Connections that left their link for the kernel's connection behind them.
+    handed_back,
     /// Links made.
     links_opened,
     /// Links that another process asked for and that could not be made here.

@@ -78,6 +78,8 @@ reasons! {
         "Both sides have an RDMA device, but no queue pair could be connected: look whether the two devices reach each other (rping), and at the log (netacc_run -d).",
     LockedMemory = 24 "locked_memory"
         "The device needs more locked memory than this process may have: raise RLIMIT_MEMLOCK (ulimit -l unlimited, LimitMEMLOCK=infinity).",
+    HandedBack = 25 "handed_back"
+        "It was accelerated until a call came that only the kernel can serve (urgent data, MSG_ZEROCOPY, a child process that uses it): nothing to do.",
 }
 
 impl Reason {

@@ -1,0 +1,218 @@
+//! Hand-back: a live connection leaves its link for the kernel's connection that stands behind it, at an exact
+//! byte in each direction.
+//!
+//! Either end begins, for a call that only the kernel can serve. It sends `HandBack` as its last record; what it
+//! writes from then on goes over the kernel's connection. The peer answers with a `HandBack` of its own (both may
+//! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
+//! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
+//! but the call that began it.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use rustix::net::Shutdown;
+
+use super::lifecycle::Farewell;
+use super::{Inner, Role, Socket};
+use crate::conn::Conn;
+use crate::conn::leftover::Leftover;
+use crate::fabric::network;
+use crate::fdtable::{self, Entry};
+use crate::link::Link;
+use crate::poll::interest;
+use crate::poll::waiter::Wakes;
+use crate::real::sys::{self, Errno};
+use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+
+impl Inner {
+    /// Its connection on `link` under `id`, once it is established.
+    fn carried(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
+        match &mut self.role {
+            Role::Connected(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
+                Some(conn)
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
+    /// is no connection on a link, or one that is broken off.
+    pub fn begin_hand_back(&mut self) -> bool {
+        let fd = self.fd();
+        let Role::Connected(conn) = &mut self.role else {
+            return false;
+        };
+        if conn.is_reset() {
+            return false;
+        }
+        if !conn.tx_left {
+            conn.tx_left = true;
+            // The kernel's connection comes to where this one stands; it has carried nothing.
+            match (conn.rx_shut, conn.tx_shut) {
+                (false, false) => {}
+                (true, false) => shut(fd, Shutdown::Read),
+                (false, true) => shut(fd, Shutdown::Write),
+                (true, true) => shut(fd, Shutdown::Both),
+            }
+            if !conn.peer_closed {
+                conn.link.send_hand_back(conn.id);
+            }
+        }
+        true
+    }
+
+    /// Whether a hand-back has begun and is not over.
+    fn is_leaving(&self) -> bool {
+        match &self.role {
+            Role::Connected(conn) => conn.tx_left && !conn.has_left() && !conn.is_reset(),
+            _ => false,
+        }
+    }
+}
+
+fn shut(fd: rustix::fd::RawFd, how: Shutdown) {
+    // Not while it waits to be accepted: who accepts it has not shut anything.
+    if fd >= 0 {
+        let _ = rustix::net::shutdown(sys::borrow(fd), how);
+    }
+}
+
+impl Socket {
+    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread.
+    /// Does nothing to a socket that is on no link, and to one that was reset.
+    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        if !inner.begin_hand_back() {
+            return;
+        }
+        let Some(link) = inner.link() else { return };
+        let id = inner.conn().map_or(0, |conn| conn.id);
+        // A signal's handler runs meanwhile, and the wait goes on.
+        loop {
+            let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
+            match self.wait_until(inner, None, None, left) {
+                Err(Errno::INTR) => inner = self.lock(),
+                _ => break,
+            }
+        }
+        self.leave_link(&link, id);
+    }
+
+    /// The peer's `HandBack` of connection `id` has come: it is answered unless this end began. Returns whether the
+    /// connection has left; the caller sees it off. Called under the link's `rx` lock.
+    pub fn hand_back_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
+        let mut inner = self.lock();
+        let Some(conn) = inner.conn() else {
+            return false;
+        };
+        if conn.id != id || !core::ptr::eq(&*conn.link, link) || conn.is_reset() {
+            return false;
+        }
+        let events = conn.on_hand_back();
+        // One that is not established yet answers when it is.
+        let left = inner.begin_hand_back();
+        inner.announce(self, events, wakes);
+        left
+    }
+
+    /// The socket is established, and its peer may have begun a hand-back before that.
+    pub fn answer_early_hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        if inner.conn().is_some_and(|conn| conn.rx_left) && inner.begin_hand_back() {
+            let (link, id) = (inner.link(), inner.conn().map_or(0, |conn| conn.id));
+            drop(inner);
+            if let Some(link) = link {
+                self.leave_link(&link, id);
+            }
+        }
+    }
+
+    /// Connection `id` of `link`, if it has left: the socket is the kernel's, once what came by the link is read.
+    /// Never called under a lock.
+    pub fn leave_link(&'static self, link: &Arc<Link>, id: u32) {
+        let mut inner = self.lock();
+        if !inner.carried(link, id).is_some_and(|conn| conn.has_left()) {
+            return;
+        }
+        let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
+            return;
+        };
+        let unread = conn.rx.take_all(&link.slots);
+        let (receive, send) = (inner.receive_timeout, inner.send_timeout);
+        let fd = inner.fd();
+        if fd >= 0 {
+            // An accepted socket has them from its listener, which the kernel's connection did not come by.
+            use rustix::net::sockopt::{Timeout, set_socket_timeout};
+            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Recv, receive);
+            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Send, send);
+        }
+        let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
+        let kept = !unread.is_empty();
+        if kept {
+            inner.role = Role::Leftover(Leftover::new(unread));
+            interest::share_with_kernel(&mut inner);
+        } else {
+            self.be_plain(&mut inner);
+        }
+        stats::add(&stats::global().handed_back, 1);
+        let page = inner.stats.get_or_insert_with(|| ConnStats::claim(fd));
+        page.set_mode(Mode::Tcp, Reason::HandedBack);
+        page.set_state(ConnState::Tcp);
+        page.set_link(None);
+        tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
+        let mut wakes = Wakes::new(None);
+        let mask = inner.poll_mask();
+        inner.announce(self, mask, &mut wakes);
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        // Not used again before the link has forgotten it; one that waits to be accepted has no number yet.
+        let numbers = inner.fds.len();
+        inner.users += 1;
+        drop(inner);
+        wakes.ring();
+        let farewell = Farewell {
+            link: Some((link.clone(), id, false)),
+            joined: true,
+            sets: sets.clone(),
+            ..Farewell::default()
+        };
+        farewell.say();
+        if kept {
+            // They go on watching it, though not for this link.
+            for (set, life) in sets {
+                if set.life() == life {
+                    set.gained_watch(None);
+                    set.rouse();
+                }
+            }
+        }
+        network::flush();
+        let mut inner = self.lock();
+        inner.users -= 1;
+        if numbers > 0 {
+            self.recycle_if_done(&mut inner);
+        }
+    }
+
+    /// The kernel serves it alone from now on. Its watches move to the kernel's epolls; the caller tells their sets.
+    fn be_plain(&'static self, inner: &mut Inner) {
+        inner.role = Role::Plain;
+        for &fd in &inner.fds {
+            fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
+        }
+        interest::enter_kernel(inner);
+    }
+
+    /// What was left over is read: the next call finds the kernel's socket.
+    pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        if matches!(&inner.role, Role::Leftover(left) if left.is_empty()) {
+            let sets = inner.watches.iter().map(|w| (w.set, w.life)).collect();
+            self.be_plain(&mut inner);
+            drop(inner);
+            Farewell {
+                sets,
+                ..Farewell::default()
+            }
+            .say();
+        }
+    }
+}
