@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::control::heirs;
 use crate::link::overdrafts;
 use crate::real::sys::now_ns;
 
@@ -37,7 +38,7 @@ pub fn finish() {
     let Some(runtime) = crate::runtime::started() else {
         return;
     };
-    let at_stake = runtime.network.was_used() || overdrafts::any();
+    let at_stake = runtime.network.was_used() || overdrafts::any() || heirs::may_hold(0);
     if !at_stake || AWAITED.swap(true, Ordering::AcqRel) {
         return;
     }

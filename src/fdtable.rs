@@ -24,7 +24,7 @@ const SOCKET: usize = 0b001;
 const EPOLL: usize = 0b010;
 const INTERNAL: usize = 0b011;
 const PLAIN: usize = 0b100;
-const ORPHAN: usize = 0b101;
+const LOST: usize = 0b101;
 
 /// What a descriptor is to the library.
 #[derive(Clone, Copy)]
@@ -35,8 +35,8 @@ pub enum Entry {
     Plain(&'static Socket),
     /// An epoll set.
     Epoll(&'static EpollSet),
-    /// A connection that a forked child inherited: its stream lives in the parent.
-    Orphan,
+    /// A connect of the parent's that was under way at the fork: out of the child's reach.
+    Lost,
     /// One of the library's own.
     Internal,
 }
@@ -65,7 +65,7 @@ fn decode(value: usize) -> Option<Entry> {
             SOCKET => Entry::Socket(&*(address as *const Socket)),
             PLAIN => Entry::Plain(&*(address as *const Socket)),
             EPOLL => Entry::Epoll(&*(address as *const EpollSet)),
-            ORPHAN => Entry::Orphan,
+            LOST => Entry::Lost,
             INTERNAL => Entry::Internal,
             _ => return None,
         })
@@ -77,7 +77,7 @@ fn encode(entry: Entry) -> usize {
         Entry::Socket(s) => s as *const Socket as usize | SOCKET,
         Entry::Plain(s) => s as *const Socket as usize | PLAIN,
         Entry::Epoll(e) => e as *const EpollSet as usize | EPOLL,
-        Entry::Orphan => ORPHAN,
+        Entry::Lost => LOST,
         Entry::Internal => INTERNAL,
     }
 }

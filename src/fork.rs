@@ -2,11 +2,17 @@
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 use rustix::fd::RawFd;
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::control::heirs;
 use crate::fdtable::{self, Entry};
-use crate::socket::{Inherited, Socket};
+use crate::real::sys::InternalFd;
+use crate::socket::{Inherited, Socket, orphan};
 use crate::{runtime, stats};
 
 /// The process that the tables describe; 0 until there is something in them.
@@ -90,7 +96,7 @@ fn watch() {
     }
     // SAFETY: both functions live as long as the library, which is never unloaded.
     unsafe {
-        libc::pthread_atfork(Some(prepare), None, Some(child));
+        libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
         libc::atexit(at_exit);
         at_quick_exit(at_quick);
     }
@@ -118,11 +124,46 @@ extern "C" fn prepare() {
         return;
     }
     let _errno = crate::log::ErrnoGuard::new();
+    let mut connections = false;
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
         if let Entry::Socket(socket) = entry {
-            socket.leave_to_children();
+            connections |= socket.leave_to_children();
         }
     });
+    // Without one the child is taken for gone: what the parent closes ends for both.
+    if connections && let Ok((reading, writing)) = orphan::pipe() {
+        PIPE.set(Some((reading.leave(), writing.leave())));
+    }
+}
+
+thread_local! {
+    /// Both ends of the pipe of the fork that this thread makes.
+    static PIPE: Cell<Option<(RawFd, RawFd)>> = const { Cell::new(None) };
+}
+
+/// Runs in the parent, after a fork (or the attempt).
+extern "C" fn parent() {
+    if let Some((reading, writing)) = PIPE.take() {
+        let _errno = crate::log::ErrnoGuard::new();
+        drop(InternalFd::take_back(writing));
+        heirs::forked(InternalFd::take_back(reading));
+    }
+}
+
+/// Writing ends of pipes: as long as this process or a child of it lives, ancestors keep what it may claim.
+static HELD: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// The writing ends that this child holds from now on.
+fn hold_pipes() -> Vec<RawFd> {
+    // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
+    let held = unsafe {
+        while HELD.is_locked() {
+            HELD.force_unlock();
+        }
+        &mut *HELD.data_ptr()
+    };
+    held.extend(PIPE.take().map(|(_, writing)| writing));
+    held.clone()
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.
@@ -130,6 +171,9 @@ extern "C" fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    let identity = runtime::started().map(|runtime| &runtime.identity);
+    let held = hold_pipes();
+    heirs::reset_after_fork();
     let own = OWN.swap(core::ptr::null_mut(), Ordering::AcqRel);
     if !own.is_null() {
         PARENTS.store(own, Ordering::Release);
@@ -144,8 +188,9 @@ extern "C" fn child() {
         crate::poll::waiter::reset_after_fork();
         runtime::reset_after_fork();
     }
-    let mut inherited: Vec<(*const Socket, Inherited)> = Vec::new();
+    let mut inherited: HashMap<*const Socket, Inherited> = HashMap::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| match entry {
+        Entry::Internal if held.contains(&fd) => {}
         Entry::Internal => {
             fdtable::take(fd);
             crate::real::sys::close(fd);
@@ -153,18 +198,12 @@ extern "C" fn child() {
         Entry::Epoll(_) => {
             fdtable::take(fd);
         }
-        Entry::Orphan => {}
+        Entry::Lost => {}
         Entry::Socket(socket) | Entry::Plain(socket) => {
-            let known = inherited
-                .iter()
-                .find(|(old, _)| core::ptr::eq(*old, socket))
-                .map(|(_, new)| *new);
-            let new = known.unwrap_or_else(|| {
+            let new = *inherited
+                .entry(socket)
                 // SAFETY: as above.
-                let new = unsafe { socket.inherit() };
-                inherited.push((socket, new));
-                new
-            });
+                .or_insert_with(|| unsafe { socket.inherit(identity) });
             put(fd, new, matches!(entry, Entry::Plain(_)));
         }
     });
@@ -175,8 +214,8 @@ fn put(fd: RawFd, new: Inherited, plain: bool) {
         Inherited::Kernel => {
             fdtable::take(fd);
         }
-        Inherited::Orphan => {
-            fdtable::set(fd, Entry::Orphan);
+        Inherited::Lost => {
+            fdtable::set(fd, Entry::Lost);
         }
         Inherited::Socket(socket) => {
             socket.lock().fds.push(fd);

@@ -53,3 +53,58 @@ fn streams_of_a_process_with_itself() {
     assert_eq!(both.line().as_deref(), Some("ready"));
     check(both, 48, 2 * HANDED_BACK);
 }
+
+/// A server that forks, and its client; what they say. `handed_back` counts at the server.
+fn forks(case: &str, with: With) -> (String, Option<u64>) {
+    let port = ports::pair();
+    let script = format!("{}/tests/programs/forking.py", env!("CARGO_MANIFEST_DIR"));
+    let words = [script.as_str(), case, &port.to_string()];
+    let mut server = command("python3", with);
+    server.args(words);
+    let mut server = Proc::start(server);
+    server.wait_for_port(port);
+    let mut client = command("python3", with);
+    client.args(words).arg("client");
+    let mut client = Proc::start(client);
+    assert!(client.finish().success());
+    let mut said = client.rest();
+    server.tell("");
+    let mut handed_back = None;
+    while let Some(line) = server.line() {
+        if line == "over" {
+            let library = (with == With::Library).then(|| Counters::of(server.pid()));
+            handed_back = library
+                .flatten()
+                .map(|counters| counters.get("handed_back"));
+            break;
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    assert!(server.finish().success());
+    (said, handed_back)
+}
+
+#[test]
+fn connections_across_fork() {
+    for (case, handed_back) in [
+        ("child_serves", 1),
+        ("each_half", 1),
+        ("back_to_parent", 1),
+        ("grandchild", 1),
+        ("orphaned_grandchild", 1),
+        ("untouched", 0),
+        ("child_closes", 1),
+        ("shut_before", 1),
+        ("client_is_gone", 1),
+    ] {
+        let (kernel, _) = forks(case, With::Kernel);
+        assert!(
+            kernel.ends_with('\n') && !kernel.contains("wrong"),
+            "{case}: {kernel}"
+        );
+        let (library, counted) = forks(case, With::Library);
+        assert_eq!(kernel, library, "{case}");
+        assert_eq!(counted.unwrap_or(handed_back), handed_back, "{case}");
+    }
+}

@@ -164,6 +164,11 @@ impl Conn {
         self.tx_left && (self.rx_left || self.peer_closed) && !self.is_reset()
     }
 
+    /// Whether a hand-back that began is over, done or in vain.
+    pub fn is_done_leaving(&self) -> bool {
+        self.has_left() || self.tx_left && self.is_reset()
+    }
+
     /// Whether both directions ended by a reset.
     pub fn is_reset(&self) -> bool {
         self.rx_shut && self.tx_shut && self.peer_closed

@@ -9,6 +9,8 @@ pub struct Identity {
     pub host: Host,
     /// Random name of this process.
     pub process: [u8; 16],
+    /// What children know of it and nobody else: random.
+    pub family: [u8; 16],
     /// Where peers on this host fetch shared memory: an abstract Unix address.
     pub rendezvous: [u8; 32],
 }
@@ -30,6 +32,7 @@ impl Identity {
                 net_ns: net_ns(),
             },
             process,
+            family: random(),
             rendezvous,
         }
     }

@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::cache::Key;
 use super::contact::{Contact, Waiting};
+use super::heirs::{Estate, Heirs};
 use super::listener::SideListener;
 use super::opening::Opening;
 use super::rdma::Rdma;
@@ -50,8 +51,12 @@ pub enum Command {
     Stalled(Token),
     /// A device could not connect the line of that number.
     NotConnected(u64),
-    /// A connection has been handed back.
+    /// A connection has been handed back, or broken off before it was.
     Leave(&'static Socket, Arc<Link>, u32),
+    /// Watch for the end of the children of a fork.
+    Heirs(Heirs),
+    /// A connection that children may hold was closed.
+    Claims,
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -81,6 +86,8 @@ pub enum Source {
     Device(Arc<Device>),
     /// Which devices are being removed.
     Removals(Removals),
+    /// Children that may hold connections of this process.
+    Heirs(Heirs),
 }
 
 /// The control thread's state.
@@ -104,6 +111,8 @@ pub struct Control {
     pub next_beat: u64,
     /// Hellos under way, with whoever waits for their outcome.
     pub contacts: HashMap<Key, Vec<Waiting>>,
+    /// What children claim.
+    pub estate: Estate,
 }
 
 const BELL: u64 = 0;
@@ -136,6 +145,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         sessions: HashMap::new(),
         next_beat: 0,
         contacts: HashMap::new(),
+        estate: Estate::default(),
     };
     control.open_rendezvous();
     spawn(move || control.run())?;
@@ -248,7 +258,12 @@ impl Control {
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
             Command::NotConnected(line) => self.not_connected(line),
-            Command::Leave(socket, link, id) => socket.leave_link(&link, id),
+            Command::Leave(socket, link, id) => {
+                socket.leave_link(&link, id);
+                self.settle_claims();
+            }
+            Command::Heirs(heirs) => self.watch_heirs(heirs),
+            Command::Claims => self.settle_claims(),
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
                     self.handle(key, false);
@@ -438,6 +453,7 @@ impl Source {
             Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
+            Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
         }
     }
 
@@ -452,6 +468,7 @@ impl Source {
                 | Source::Engine(_)
                 | Source::Device(_)
                 | Source::Removals(_)
+                | Source::Heirs(_)
         )
     }
 
@@ -469,7 +486,8 @@ impl Source {
             | Source::RdmaEvents(_)
             | Source::Engine(_)
             | Source::Device(_)
-            | Source::Removals(_) => None,
+            | Source::Removals(_)
+            | Source::Heirs(_) => None,
         }
     }
 
@@ -518,6 +536,10 @@ impl Source {
             Source::Removals(removals) => {
                 control.removals(&removals);
                 Some(Source::Removals(removals))
+            }
+            Source::Heirs(heirs) => {
+                control.heirs_gone(&heirs);
+                None
             }
         }
     }

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod contact;
 mod dialing;
+pub mod heirs;
 pub mod identity;
 mod interfaces;
 pub mod io_thread;

@@ -205,7 +205,7 @@ impl Control {
         }
     }
 
-    /// Takes in who comes to the rendezvous: processes of the same user only.
+    /// Takes in who comes to the rendezvous.
     pub fn accept_guests(&mut self, rendezvous: &InternalFd) {
         loop {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -217,7 +217,7 @@ impl Control {
             let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else {
                 continue;
             };
-            if credentials.uid != rustix::process::geteuid() || self.strangers() >= MOST_STRANGERS {
+            if self.strangers() >= MOST_STRANGERS {
                 continue;
             }
             let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
@@ -461,9 +461,21 @@ impl Guest {
             Ok(got) if got.0 > 0 => got,
             _ => return None,
         };
-        let Ok(Parsed::Frame(Frame::Attach { token }, _)) = Frame::parse(&bytes[..n]) else {
-            return None;
+        let token = match Frame::parse(&bytes[..n]) {
+            Ok(Parsed::Frame(Frame::Attach { token }, _)) => token,
+            // A child may be another user's by now; it knows what nobody else does.
+            Ok(Parsed::Frame(Frame::Claim { key, serial }, _))
+                if key == control.runtime.identity.family =>
+            {
+                control.claimed(self.fd, serial);
+                return None;
+            }
+            _ => return None,
         };
+        // Memory is shared with processes of the same user only.
+        if self.uid != rustix::process::geteuid().as_raw() {
+            return None;
+        }
         let promise = control.promised.remove(&token)?;
         let io_bell = fds.into_iter().next()?;
         if let Err(error) = self.hand_over(control, token, &promise, io_bell) {

@@ -409,7 +409,7 @@ impl Control {
 
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
-        let mut settled = !overdrafts::any();
+        let mut settled = !overdrafts::any() && self.is_bequeathed();
         for session in self.sessions_mut() {
             if session.link.owes() || !session.remote.is_settled() {
                 session.remote.ping();

@@ -12,6 +12,8 @@
 //! | 5 attach | connecting side, Unix socket, with its I/O bell | token 16 B |
 //! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
 //! | 7 bell | either side, Unix socket, with the bell | slot u8 |
+//! | 8 claim | forked child, its parent's rendezvous | the parent's secret 16 B, socket number u64 |
+//! | 9 estate | parent, the same, with a memfd of what is unread | bytes unread u64 |
 //!
 //! Every parser here is total: any bytes give a frame or an error.
 
@@ -138,6 +140,8 @@ pub enum Frame {
     Attach { token: [u8; 16] },
     Segment { ring_size: u64 },
     Bell { slot: u8 },
+    Claim { key: [u8; 16], serial: u64 },
+    Estate { unread: u64 },
 }
 
 /// The bytes are not a frame of ours.
@@ -244,6 +248,8 @@ impl Frame {
             Frame::Attach { token } => Writer::new(5).put(token),
             Frame::Segment { ring_size } => Writer::new(6).put(&ring_size.to_le_bytes()),
             Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
+            Frame::Claim { key, serial } => Writer::new(8).put(key).put(&serial.to_le_bytes()),
+            Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
         }
         .end()
     }
@@ -325,6 +331,11 @@ impl Frame {
                 ring_size: r.u64()?,
             },
             7 => Frame::Bell { slot: r.u8()? },
+            8 => Frame::Claim {
+                key: r.bytes()?,
+                serial: r.u64()?,
+            },
+            9 => Frame::Estate { unread: r.u64()? },
             _ => return Err(NotAFrame),
         };
         r.end()?;

@@ -27,7 +27,7 @@ use rustix::fd::RawFd;
 
 use crate::fdtable::{self, Entry};
 use crate::real::sys::{self, Errno};
-use crate::socket::{Inner, Socket};
+use crate::socket::{Inner, Role, Socket};
 use crate::verbs;
 
 /// A descriptor as a data call finds it.
@@ -49,11 +49,16 @@ fn find(fd: RawFd) -> Found {
             Some(Entry::Socket(socket)) => {
                 let inner = socket.lock();
                 // Between the look-up and the lock it may have been closed, and be another's by now.
-                if fdtable::is(fd, Entry::Socket(socket)) {
+                if !fdtable::is(fd, Entry::Socket(socket)) {
+                    continue;
+                }
+                if !matches!(inner.role, Role::Orphan(_)) {
                     return Found::Socket(socket, inner);
                 }
+                drop(inner);
+                socket.adopt();
             }
-            Some(Entry::Orphan) => {
+            Some(Entry::Lost) => {
                 crate::fork::tell_parent();
                 return Found::Refused(Errno::CONNRESET);
             }

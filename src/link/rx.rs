@@ -111,7 +111,9 @@ impl Rx {
                 }
                 (Kind::Reset, Some(socket)) => {
                     let reset = crate::real::sys::Errno::CONNRESET;
-                    socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_reset(reset)))?;
+                    if socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_reset(reset)))? {
+                        self.left.push((socket, header.conn));
+                    }
                     self.open.skip(end);
                 }
                 (Kind::Close, socket) => {

@@ -23,6 +23,10 @@ pub fn control(
     event: Option<&epoll_event>,
 ) -> Option<Result<(), Errno>> {
     let socket = match fdtable::get(fd) {
+        Some(Entry::Socket(socket)) if op != libc::EPOLL_CTL_DEL && socket.is_orphan() => {
+            socket.adopt();
+            return control(set, epfd, op, fd, event);
+        }
         Some(Entry::Socket(socket)) => socket,
         Some(Entry::Epoll(inner)) => {
             inner.observe();

@@ -16,6 +16,10 @@ use crate::socket::{Inner, Socket};
 /// Whether poll(2) on `fd` has anything to do with us.
 fn ours(fd: c_int) -> Option<&'static Socket> {
     match fdtable::get(fd) {
+        Some(Entry::Socket(socket)) if socket.is_orphan() => {
+            socket.adopt();
+            ours(fd)
+        }
         Some(Entry::Socket(socket)) => Some(socket),
         _ => None,
     }

@@ -50,6 +50,11 @@ impl InternalFd {
         InternalFd(raw)
     }
 
+    /// Takes back what was [left](Self::leave).
+    pub fn take_back(raw: RawFd) -> Self {
+        InternalFd(raw)
+    }
+
     /// Leaves the descriptor, open and listed as the library's own, to whoever will close it.
     pub fn leave(self) -> RawFd {
         let raw = self.0;

@@ -65,7 +65,11 @@ impl Socket {
             }
             Role::Connecting(_) => return Outcome::Done(Err(Errno::ALREADY)),
             Role::Fresh => {}
-            Role::Listening(_) | Role::Leftover(_) | Role::Plain | Role::Unused => {
+            Role::Listening(_)
+            | Role::Leftover(_)
+            | Role::Orphan(_)
+            | Role::Plain
+            | Role::Unused => {
                 return Outcome::Kernel;
             }
         }
@@ -240,7 +244,7 @@ impl Socket {
             let joined = self.establish(&mut inner, &opening);
             drop(inner);
             join_sets(joined, &opening.link);
-            self.answer_early_hand_back(self.lock());
+            self.answer_early_hand_back();
         } else {
             drop(inner);
             runtime.command(Command::Open(opening.resume(step)));
@@ -281,7 +285,7 @@ impl Socket {
                 let joined = self.establish(&mut inner, &opening);
                 drop(inner);
                 join_sets(joined, &opening.link);
-                self.answer_early_hand_back(self.lock());
+                self.answer_early_hand_back();
                 Outcome::Done(Ok(()))
             }
             Step::Plain => {
@@ -333,7 +337,7 @@ impl Socket {
         join_sets(joined, &opening.link);
         left.say();
         if step == Step::Accelerated {
-            self.answer_early_hand_back(self.lock());
+            self.answer_early_hand_back();
         }
         step
     }

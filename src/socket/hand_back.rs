@@ -62,7 +62,7 @@ impl Inner {
     }
 
     /// Whether a hand-back has begun and is not over.
-    fn is_leaving(&self) -> bool {
+    pub fn is_leaving(&self) -> bool {
         match &self.role {
             Role::Connected(conn) => conn.tx_left && !conn.has_left() && !conn.is_reset(),
             _ => false,
@@ -97,6 +97,20 @@ impl Socket {
         self.leave_link(&link, id);
     }
 
+    /// Begins to hand the connection back, if it is on a link, without waiting; the control thread's work is done at
+    /// once where the peer has nothing to say any more.
+    pub fn begin_and_leave(&'static self) {
+        let mut inner = self.lock();
+        if inner.begin_hand_back()
+            && let Some(link) = inner.link()
+        {
+            let id = inner.conn().map_or(0, |conn| conn.id);
+            drop(inner);
+            network::flush();
+            self.leave_link(&link, id);
+        }
+    }
+
     /// The peer's `HandBack` of connection `id` has come: it is answered unless this end began. Returns whether the
     /// connection has left; the caller sees it off. Called under the link's `rx` lock.
     pub fn hand_back_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
@@ -115,13 +129,12 @@ impl Socket {
     }
 
     /// The socket is established, and its peer may have begun a hand-back before that.
-    pub fn answer_early_hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if inner.conn().is_some_and(|conn| conn.rx_left) && inner.begin_hand_back() {
-            let (link, id) = (inner.link(), inner.conn().map_or(0, |conn| conn.id));
-            drop(inner);
-            if let Some(link) = link {
-                self.leave_link(&link, id);
-            }
+    pub fn answer_early_hand_back(&'static self) {
+        let mut inner = self.lock();
+        let early = inner.conn().is_some_and(|conn| conn.rx_left);
+        drop(inner);
+        if early {
+            self.begin_and_leave();
         }
     }
 
@@ -171,7 +184,7 @@ impl Socket {
         wakes.ring();
         let farewell = Farewell {
             link: Some((link.clone(), id, false)),
-            joined: true,
+            joined: Some(link.clone()),
             sets: sets.clone(),
             ..Farewell::default()
         };

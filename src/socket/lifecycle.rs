@@ -49,7 +49,7 @@ pub fn duplicated(from: RawFd, to: RawFd) {
             set.numbered();
             install(to, entry);
         }
-        Some(Entry::Orphan) => install(to, Entry::Orphan),
+        Some(Entry::Lost) => install(to, Entry::Lost),
         Some(Entry::Internal) | None => {
             // The number may have been closed behind our back before.
             if let Some(stale) = fdtable::take(to) {
@@ -64,7 +64,7 @@ pub fn release(fd: RawFd, entry: Entry) {
     match entry {
         Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd),
         Entry::Epoll(set) => set.unnumbered(),
-        Entry::Orphan | Entry::Internal => {}
+        Entry::Lost | Entry::Internal => {}
     }
 }
 
@@ -82,8 +82,8 @@ pub struct Farewell {
     /// The link and the id there that it gives up, and whether the peer never knew the id. If it
     /// did, it is told.
     pub link: Option<(Arc<Link>, u32, bool)>,
-    /// Whether the sets count the link for it.
-    pub joined: bool,
+    /// The link that the sets count for it.
+    pub joined: Option<Arc<Link>>,
     /// The epoll sets that lost its watch.
     pub sets: Vec<(&'static EpollSet, u64)>,
     /// The side port that it closes.
@@ -93,13 +93,8 @@ pub struct Farewell {
 impl Farewell {
     /// Does it.
     pub fn say(self) {
-        let counted = self
-            .link
-            .as_ref()
-            .filter(|_| self.joined)
-            .map(|(link, ..)| link);
         for (set, life) in self.sets {
-            set.drop_watch(life, counted);
+            set.drop_watch(life, self.joined.as_ref());
         }
         if let Some((link, id, unknown)) = self.link {
             link.forget(id, unknown);
@@ -121,7 +116,10 @@ impl Socket {
             inner.fds.remove(at);
         }
         if inner.fds.is_empty() {
-            let farewell = inner.end();
+            let farewell = match inner.keep_for_heirs(self) {
+                true => inner.unwatched(),
+                false => inner.end(),
+            };
             // Not recycled before the link has forgotten it.
             inner.users += 1;
             drop(inner);
@@ -183,19 +181,25 @@ impl Socket {
 }
 
 impl Inner {
+    /// No set watches it any more.
+    fn unwatched(&mut self) -> Farewell {
+        let joined = self.joined_link();
+        let watches = self.watches.drain(..).filter(Watch::is_live);
+        Farewell {
+            sets: watches.map(|w| (w.set, w.life)).collect(),
+            joined,
+            ..Farewell::default()
+        }
+    }
+
     /// The application's last number for it is gone, or it breaks the connection off.
     pub fn end(&mut self) -> Farewell {
-        let mut farewell = Farewell::default();
-        let sets = self
-            .watches
-            .drain(..)
-            .filter(Watch::is_live)
-            .map(|w| (w.set, w.life))
-            .collect();
-        farewell.sets = sets;
-        farewell.joined = matches!(self.role, Role::Connected(_));
+        let mut farewell = self.unwatched();
         match std::mem::replace(&mut self.role, Role::Plain) {
             Role::Connected(mut conn) | Role::Connecting(Some(mut conn)) => {
+                if conn.has_left() {
+                    stats::add(&stats::global().handed_back, 1);
+                }
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
                 // As the kernel: unread data, or a linger time of zero, breaks the connection off.
@@ -208,7 +212,8 @@ impl Inner {
             Role::Listening(listening) => farewell.listener = listening.side,
             Role::Plain if self.stats.is_some() => stats::add(&stats::global().conns_closed, 1),
             Role::Leftover(_) => stats::add(&stats::global().conns_closed, 1),
-            Role::Plain | Role::Fresh | Role::Connecting(None) | Role::Unused => {}
+            Role::Plain | Role::Fresh | Role::Connecting(None) | Role::Orphan(_) | Role::Unused => {
+            }
         }
         farewell
     }

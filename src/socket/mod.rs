@@ -10,18 +10,22 @@ pub mod connect;
 pub mod hand_back;
 pub mod lifecycle;
 pub mod options;
+pub mod orphan;
 pub mod recv;
 pub mod send;
 pub mod wait;
 
 use rustix::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::conn::leftover::Leftover;
 use crate::conn::{Conn, Violation};
+use crate::control::heirs;
+use crate::control::identity::Identity;
 use crate::control::listener::SideListener;
 use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
@@ -44,6 +48,8 @@ pub enum Role {
     Connecting(Option<Box<Conn>>),
     /// On a link.
     Connected(Box<Conn>),
+    /// On a link of the process from which this one was forked.
+    Orphan(orphan::Orphan),
     /// Handed back to the kernel, but for what is read before anything that the kernel has.
     Leftover(Leftover),
     /// The kernel's; only its addresses and its reason are ours to know.
@@ -73,16 +79,18 @@ impl Socket {
     /// Before a fork: a listener that this process never asked for a connection is for its children to
     /// accept from (a server of many processes). What came in by the side port would wait here for
     /// ever, so it is closed.
-    pub fn leave_to_children(&'static self) {
+    ///
+    /// Returns whether it is a connection, which children inherit.
+    pub fn leave_to_children(&'static self) -> bool {
         // Whoever has the lock is busy with it.
         let Some(mut inner) = self.inner.try_lock() else {
-            return;
+            return true;
         };
         let Role::Listening(listening) = &mut inner.role else {
-            return;
+            return matches!(inner.role, Role::Connected(_) | Role::Leftover(_));
         };
         if listening.claimed {
-            return;
+            return false;
         }
         let listener = listening.side.take();
         if listener.is_some() {
@@ -96,6 +104,7 @@ impl Socket {
             ..lifecycle::Farewell::default()
         }
         .say();
+        false
     }
 }
 
@@ -124,6 +133,10 @@ pub struct Inner {
     pub role: Role,
     /// Counts the lives of this object: tells a late reader that it is another socket now.
     pub life: u64,
+    /// Its number among all sockets of this process.
+    pub serial: u64,
+    /// How many forks there had been when it was made.
+    pub forks: u64,
     /// The application's numbers for it.
     pub fds: Vec<RawFd>,
     /// Threads inside a call on it; it is not reused before they left.
@@ -159,6 +172,7 @@ pub struct Inner {
 }
 
 static SOCKETS: Slab<Socket> = Slab::new();
+static SERIALS: AtomicU64 = AtomicU64::new(1);
 
 impl Socket {
     fn blank() -> Socket {
@@ -166,6 +180,8 @@ impl Socket {
             inner: Mutex::new(Inner {
                 role: Role::Unused,
                 life: 0,
+                serial: 0,
+                forks: 0,
                 fds: Vec::new(),
                 users: 0,
                 domain: libc::AF_INET,
@@ -192,6 +208,8 @@ impl Socket {
         {
             let mut inner = socket.lock();
             inner.role = Role::Fresh;
+            inner.serial = SERIALS.fetch_add(1, Ordering::Relaxed);
+            inner.forks = heirs::forks();
             inner.domain = domain;
             inner.nonblocking = nonblocking;
         }
@@ -239,7 +257,7 @@ impl Socket {
             return Ok(false);
         }
         let events = apply(conn)?;
-        let left = conn.has_left();
+        let left = conn.is_done_leaving();
         inner.announce(self, events, wakes);
         Ok(left)
     }
@@ -290,7 +308,7 @@ impl Socket {
         } else {
             conn.on_close()
         };
-        let left = conn.has_left();
+        let left = conn.is_done_leaving();
         inner.announce(self, events, wakes);
         left
     }
@@ -378,7 +396,7 @@ impl Socket {
     ///
     /// # Safety
     /// No other thread may run.
-    pub unsafe fn inherit(&'static self) -> Inherited {
+    pub unsafe fn inherit(&'static self, parent: Option<&Identity>) -> Inherited {
         // SAFETY: by the contract nobody changes it; only plain values are copied.
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
@@ -390,9 +408,16 @@ impl Socket {
             })),
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
-            Role::Connected(_) | Role::Connecting(_) | Role::Leftover(_) => {
-                return Inherited::Orphan;
-            }
+            Role::Orphan(orphan) => Role::Orphan(*orphan),
+            Role::Connected(_) | Role::Leftover(_) => match parent {
+                Some(parent) => Role::Orphan(orphan::Orphan {
+                    rendezvous: parent.rendezvous,
+                    key: parent.family,
+                    serial: old.serial,
+                }),
+                None => return Inherited::Lost,
+            },
+            Role::Connecting(_) => return Inherited::Lost,
         };
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
@@ -413,8 +438,8 @@ pub enum Inherited {
     Kernel,
     /// A socket of the child's own.
     Socket(&'static Socket),
-    /// The parent's stream, out of the child's reach.
-    Orphan,
+    /// A connect of the parent's under way, out of the child's reach.
+    Lost,
 }
 
 /// For a forked child: the parent's sockets are not ours.

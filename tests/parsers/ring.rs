@@ -266,7 +266,7 @@ enum Crime {
     /// Data after the end of the stream.
     AfterEnd {
         conn: usize,
-        close: bool,
+        end: Kind,
     },
     /// A record that is not all there.
     Torn {
@@ -289,15 +289,19 @@ fn crime() -> impl Strategy<Value = Crime> {
         })
     };
     prop_oneof![
-        (6..=u8::MAX).prop_map(move |kind| record(kind, 0)),
+        (7..=u8::MAX).prop_map(move |kind| record(kind, 0)),
         Just(record(0, 0)),
         Just(record(Kind::Data as u8, 0)),
         (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len)),
-        (prop::sample::select(vec![2u8, 3, 5]), 1..=u32::MAX)
+        (prop::sample::select(vec![2u8, 3, 5, 6]), 1..=u32::MAX)
             .prop_map(move |(kind, len)| record(kind, len)),
         prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len)),
         (0..CONNS).prop_map(|conn| Crime::Beyond { conn }),
-        (0..CONNS, any::<bool>()).prop_map(|(conn, close)| Crime::AfterEnd { conn, close }),
+        (
+            0..CONNS,
+            prop::sample::select(vec![Kind::Fin, Kind::Close, Kind::HandBack])
+        )
+            .prop_map(|(conn, end)| Crime::AfterEnd { conn, end }),
         (0..CONNS, 1..64u64).prop_map(|(conn, missing)| Crime::Torn { conn, missing }),
         (RING as u64 + 1..=u64::MAX / 2).prop_map(Crime::Ahead),
         (1..=RING as u64).prop_map(Crime::Back),
@@ -317,8 +321,7 @@ fn commit(world: &mut World, crime: Crime) -> bool {
             }
             world.write(&Record::sane(Kind::Data, conn, 1, 1).bytes());
         }
-        Crime::AfterEnd { conn, close } => {
-            let end = if close { Kind::Close } else { Kind::Fin };
+        Crime::AfterEnd { conn, end } => {
             world.write(&Record::sane(end, conn, 0, 0).bytes());
             world.write(&Record::sane(Kind::Data, conn, 1, 1).bytes());
         }

@@ -80,6 +80,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<(u32, [u8; 16])>().prop_map(|(conn, token)| Frame::Open { conn, token }),
         verdict().prop_map(Frame::Verdict),
         any::<[u8; 16]>().prop_map(|token| Frame::Attach { token }),
+        any::<([u8; 16], u64)>().prop_map(|(key, serial)| Frame::Claim { key, serial }),
+        any::<u64>().prop_map(|unread| Frame::Estate { unread }),
         any::<u64>().prop_map(|ring_size| Frame::Segment { ring_size }),
         any::<u8>().prop_map(|slot| Frame::Bell { slot }),
     ]

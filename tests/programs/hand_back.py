@@ -1,6 +1,6 @@
 """Both ends of connections that are handed back to the kernel while both sides send at full rate.
 
-    hand_back.py serve PORT     hand_back.py connect PORT     hand_back.py self PORT
+    hand_back.py serve|connect|self PORT [ADDRESS [LENGTH]]
 
 Each side of each connection sends a stream of its own and checks the other's, byte for byte. An option that only
 the kernel can honour has the connection handed back: set by nobody, the client, the server, or both; before, in
@@ -15,7 +15,8 @@ import sys
 import threading
 
 CONNECTIONS = 24
-LENGTH = 6_000_000
+ADDRESS = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+LENGTH = int(sys.argv[4]) if len(sys.argv) > 4 else 6_000_000
 TCP_INQ = 36
 WHO = ("nobody", "client", "server", "both")
 
@@ -126,7 +127,7 @@ def run(side, number, connection, results):
 
 
 def listen(port):
-    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+    listener = socket.create_server((ADDRESS, port), backlog=64)
     print("ready", flush=True)
     return listener
 
@@ -139,7 +140,7 @@ def ends(side, port, results, listener=None):
             connection, _ = listener.accept()
             number = connection.recv(1)[0]
         else:
-            connection = socket.create_connection(("127.0.0.1", port))
+            connection = socket.create_connection((ADDRESS, port))
             number = len(threads)
             connection.sendall(bytes([number]))
         threads.append(threading.Thread(target=run, args=(side, number, connection, results)))

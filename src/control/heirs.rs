@@ -1,0 +1,200 @@
+//! What forked children have inherited from this process, and how they get it.
+//!
+//! A child that was forked while connections were on links holds their kernel connections, but the links are its
+//! parent's. When it first uses one it *claims* it at the parent's rendezvous; the parent hands the connection back to
+//! the kernel ([`crate::socket::hand_back`]) and passes on what had come by the link and nobody has read. A connection
+//! that the parent closes while a child may hold it is handed back then, and what was unread is kept for a claim.
+//!
+//! Which children live is told by a pipe for each fork: children hold its writing end, and so do theirs.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{MemfdFlags, SeekFrom};
+
+use super::io_thread::{Command, Control, Source};
+use super::passing;
+use super::wire::Frame;
+use crate::fdtable::{self, Entry};
+use crate::real::sys::{Errno, InternalFd};
+use crate::runtime;
+use crate::socket::Socket;
+
+/// Forks so far that children may have inherited connections by.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+/// The last of them of which a child lives.
+static LAST_ALIVE: AtomicU64 = AtomicU64::new(0);
+
+/// The children of one fork, and theirs: nothing is ever written, the end tells that the last is gone.
+pub struct Heirs {
+    fork: u64,
+    pipe: InternalFd,
+}
+
+/// How many forks there were: what is made now is inherited by later ones only.
+pub fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Whether a child may hold what was made when there had been `forks` forks.
+pub fn may_hold(forks: u64) -> bool {
+    LAST_ALIVE.load(Ordering::Acquire) > forks
+}
+
+/// A child may soon have inherited connections. `pipe` ends with it.
+pub fn forked(pipe: InternalFd) {
+    let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+    LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+    runtime::get().command(Command::Heirs(Heirs { fork, pipe }));
+}
+
+/// A forked child has children of its own, and none yet.
+pub fn reset_after_fork() {
+    FORKS.store(0, Ordering::Relaxed);
+    LAST_ALIVE.store(0, Ordering::Relaxed);
+    // SAFETY: the child is alone; the old list, which another thread may have been changing, is left as it is.
+    unsafe {
+        CLOSED.data_ptr().write(Vec::new());
+        while CLOSED.is_locked() {
+            CLOSED.force_unlock();
+        }
+    }
+}
+
+/// Connections that the application has closed and that are being handed back for children.
+static CLOSED: Mutex<Vec<&'static Socket>> = Mutex::new(Vec::new());
+
+/// `socket` was closed here, and children may hold it: it is kept until it is handed back.
+pub fn keep(socket: &'static Socket) {
+    CLOSED.lock().push(socket);
+}
+
+/// What the control thread knows of heirs.
+#[derive(Default)]
+pub struct Estate {
+    /// Claims of connections that are being handed back.
+    claims: Vec<(InternalFd, &'static Socket)>,
+    /// What nobody had read of connections that were closed here, by their serial numbers.
+    unread: HashMap<u64, Vec<u8>>,
+    /// Forks of which a child lives.
+    alive: Vec<u64>,
+}
+
+impl Control {
+    /// See [`forked`].
+    pub fn watch_heirs(&mut self, heirs: Heirs) {
+        self.estate.alive.push(heirs.fork);
+        // If they cannot be watched, they count as alive for good.
+        self.insert(Source::Heirs(heirs));
+    }
+
+    /// All processes that hold a pipe's other end are gone.
+    pub fn heirs_gone(&mut self, heirs: &Heirs) {
+        self.estate.alive.retain(|fork| *fork != heirs.fork);
+        let last = self.estate.alive.iter().copied().max().unwrap_or(0);
+        // A fork that is being made counts already, and has not been told here yet.
+        let _ = LAST_ALIVE.compare_exchange(heirs.fork, last, Ordering::AcqRel, Ordering::Relaxed);
+        if last == 0 {
+            self.estate.unread.clear();
+        }
+    }
+
+    /// A child uses the connection with this number. It is answered by `to` once the kernel has it.
+    pub fn claimed(&mut self, to: InternalFd, serial: u64) {
+        if let Some(unread) = self.estate.unread.remove(&serial) {
+            return answer(&to, &unread);
+        }
+        let Some(socket) = find(serial) else {
+            return answer(&to, &[]);
+        };
+        self.estate.claims.push((to, socket));
+        self.settle_claims();
+    }
+
+    /// Answers the claims of connections that are the kernel's by now.
+    pub fn settle_claims(&mut self) {
+        let claims = core::mem::take(&mut self.estate.claims);
+        for (to, socket) in claims {
+            match socket.bequeath() {
+                Some(unread) => answer(&to, &unread),
+                None => self.estate.claims.push((to, socket)),
+            }
+        }
+        let closed = core::mem::take(&mut *CLOSED.lock());
+        for socket in closed {
+            let serial = socket.lock().serial;
+            match socket.bequeath() {
+                Some(unread) => {
+                    if !unread.is_empty() && !self.estate.alive.is_empty() {
+                        self.estate.unread.insert(serial, unread);
+                    }
+                    socket.was_kept();
+                }
+                None => keep(socket),
+            }
+        }
+    }
+
+    /// The process ends: what children may hold is handed back before. Returns whether all of it is.
+    pub fn is_bequeathed(&mut self) -> bool {
+        let mut done = true;
+        fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+            if let Entry::Socket(socket) = entry {
+                done &= socket.is_handed_to_heirs();
+            }
+        });
+        self.settle_claims();
+        done && CLOSED.lock().is_empty()
+    }
+}
+
+/// The connection with this number.
+fn find(serial: u64) -> Option<&'static Socket> {
+    // Not under its lock: it is taken under sockets' locks.
+    let closed = CLOSED.lock().clone();
+    let mut found = closed.into_iter().find(|s| s.lock().serial == serial);
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+        if let Entry::Socket(socket) = entry
+            && found.is_none()
+            && socket.lock().serial == serial
+        {
+            found = Some(socket);
+        }
+    });
+    found
+}
+
+/// Tells a child that the kernel has its connection, and passes on what is to be read first.
+fn answer(to: &InternalFd, unread: &[u8]) {
+    let frame = Frame::Estate {
+        unread: unread.len() as u64,
+    }
+    .encode();
+    let passed = match unread.is_empty() {
+        true => passing::send(to.as_fd(), &frame, &[]),
+        false => memory_of(unread)
+            .and_then(|memory| passing::send(to.as_fd(), &frame, &[memory.as_fd()])),
+    };
+    if let Err(error) = passed {
+        tracing::warn!(target: "netacc::control", "a child does not get its connection: {error}");
+    }
+}
+
+fn memory_of(bytes: &[u8]) -> Result<InternalFd, Errno> {
+    let memory = rustix::fs::memfd_create(c"netacc-unread", MemfdFlags::CLOEXEC)?;
+    let memory = InternalFd::adopt(memory);
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(&memory, &bytes[written..])?;
+    }
+    rustix::fs::seek(&memory, SeekFrom::Start(0))?;
+    Ok(memory)
+}
+
+impl AsFd for Heirs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}

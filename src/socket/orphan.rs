@@ -1,0 +1,187 @@
+//! Connections across fork: the child's side, which claims what it has inherited, and what the parent does for it.
+//! [`crate::control::heirs`] has the rest of the parent's side.
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use parking_lot::MutexGuard;
+
+use super::{Inner, Role, Socket};
+use crate::conn::leftover::Leftover;
+use crate::control::heirs;
+use crate::control::io_thread::Command;
+use crate::control::passing;
+use crate::control::wire::{Frame, MAX_FRAME, Parsed};
+use crate::fdtable::{self, Entry};
+use crate::real::sys::{Errno, InternalFd};
+use crate::runtime;
+
+/// How long a child waits for its parent: longer than any parent that runs takes. Then the kernel's connection is all
+/// there is.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
+/// A connection that is on a link of the process from which this one was forked.
+#[derive(Clone, Copy)]
+pub struct Orphan {
+    /// Where that process is asked for it.
+    pub rendezvous: [u8; 32],
+    /// Proves to that process that it is its child who asks.
+    pub key: [u8; 16],
+    /// The connection's number there.
+    pub serial: u64,
+}
+
+impl Orphan {
+    /// Asks the parent for it: returns what is to be read before anything that the kernel has.
+    fn claim(&self) -> Result<Vec<u8>, Errno> {
+        let flags = SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let fd: InternalFd = InternalFd::adopt(fd);
+        let address = SocketAddrUnix::new_abstract_name(&self.rendezvous)?;
+        rustix::net::connect(&fd, &address)?;
+        let frame = Frame::Claim {
+            key: self.key,
+            serial: self.serial,
+        }
+        .encode();
+        rustix::net::send(&fd, &frame, SendFlags::NOSIGNAL)?;
+        let mut bytes = [0; MAX_FRAME];
+        let (n, fds) = loop {
+            let mut poll = [PollFd::new(&fd, PollFlags::IN)];
+            match rustix::event::poll(&mut poll, Some(&PATIENCE)) {
+                Ok(0) => return Err(Errno::TIMEDOUT),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error),
+            }
+            match passing::receive(fd.as_fd(), &mut bytes) {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                other => break other?,
+            }
+        };
+        let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
+            return Err(Errno::CONNRESET);
+        };
+        let mut all = vec![0; unread as usize];
+        let mut read = 0;
+        while read < all.len()
+            && let Some(memory) = fds.first()
+        {
+            match rustix::io::read(memory, &mut all[read..])? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        all.truncate(read);
+        Ok(all)
+    }
+}
+
+impl Socket {
+    /// Whether it is one.
+    pub fn is_orphan(&self) -> bool {
+        matches!(self.lock().role, Role::Orphan(_))
+    }
+
+    /// The process uses what it has inherited: has the parent hand the connection back to the kernel first. Nothing
+    /// happens to a socket that is no [`Orphan`].
+    pub fn adopt(&'static self) {
+        let inner = self.lock();
+        if let Role::Orphan(orphan) = &inner.role {
+            let orphan = *orphan;
+            self.adopt_as(inner, &orphan);
+        }
+    }
+
+    #[cold]
+    fn adopt_as(&'static self, mut inner: MutexGuard<'static, Inner>, orphan: &Orphan) {
+        crate::fork::tell_parent();
+        // Under the lock: other threads that use it wait for the same answer.
+        let unread = orphan.claim().unwrap_or_else(|error| {
+            tracing::info!(target: "netacc::conn", "the parent does not answer for an inherited connection: {error}");
+            Vec::new()
+        });
+        if unread.is_empty() {
+            inner.role = Role::Plain;
+            for &fd in &inner.fds {
+                fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
+            }
+        } else {
+            inner.role = Role::Leftover(Leftover::new(unread));
+        }
+    }
+
+    /// For the parent: if the connection is the kernel's by now, or can never be, what nobody had read; it is the
+    /// claimer's.
+    pub fn bequeath(&'static self) -> Option<Vec<u8>> {
+        self.begin_and_leave();
+        let mut inner = self.lock();
+        let unread = match &mut inner.role {
+            Role::Connected(conn) if !conn.is_reset() => return None,
+            Role::Leftover(left) => left.take_all(),
+            _ => Vec::new(),
+        };
+        self.leave_if_read(inner);
+        Some(unread)
+    }
+
+    /// For a parent that ends: begins to hand the connection back if children may hold it. Returns whether there is
+    /// nothing left to do.
+    pub fn is_handed_to_heirs(&'static self) -> bool {
+        if self.lock().has_heirs() {
+            self.begin_and_leave();
+        }
+        let inner = self.lock();
+        !inner.has_heirs() || !inner.is_leaving()
+    }
+
+    /// It was [kept](heirs::keep) for children and need not be any more.
+    pub fn was_kept(&'static self) {
+        let mut inner = self.lock();
+        let farewell = inner.end();
+        drop(inner);
+        farewell.say();
+        let mut inner = self.lock();
+        inner.users -= 1;
+        self.recycle_if_done(&mut inner);
+    }
+}
+
+impl Inner {
+    /// Whether a forked child may hold it.
+    pub fn has_heirs(&self) -> bool {
+        let is_ours = match &self.role {
+            Role::Connected(conn) => !conn.is_reset(),
+            Role::Leftover(left) => !left.is_empty(),
+            _ => false,
+        };
+        is_ours && heirs::may_hold(self.forks)
+    }
+
+    /// The application's last number for it is gone, but children may hold it: it stays until it is handed back.
+    /// False if it cannot be.
+    pub fn keep_for_heirs(&mut self, socket: &'static Socket) -> bool {
+        if !self.has_heirs() {
+            return false;
+        }
+        self.begin_hand_back();
+        self.users += 1;
+        heirs::keep(socket);
+        runtime::get().command(Command::Claims);
+        true
+    }
+}
+
+/// A pipe's ends as descriptors of the library's own.
+///
+/// # Errors
+/// The kernel's.
+pub fn pipe() -> Result<(InternalFd, InternalFd), Errno> {
+    let (reading, writing): (OwnedFd, OwnedFd) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((InternalFd::adopt(reading), InternalFd::adopt(writing)))
+}
