@@ -18,7 +18,7 @@ from pathlib import Path
 import programs
 from lab import BINARIES, Failure, Session, accelerated, binaries, interruptible, need, progress
 from programs.known import known
-from programs.side import FAIL, OK, SIDES, Side
+from programs.side import FAIL, OK, SIDES, UNFORESEEN, CaseFailed, Side
 
 RETRIES = 2
 HEAD = f"{'suite':34}{'bare':>7}{'off':>7}{'on':>7}{'accelerated':>13}{'handed back':>13}{'seconds':>9}  result"
@@ -37,10 +37,7 @@ class Row:
         at = Side(side, self.name, self.bin_dir, self.work, self.short, only)
         try:
             self.run(at)
-        except programs.side.CaseFailed as failure:
-            at.note("start", FAIL, why=str(failure))
-        except OSError as failure:
-            # Of a helper of ours, as a client that reads a page.
+        except (CaseFailed, *UNFORESEEN) as failure:
             at.note("start", FAIL, why=f"{type(failure).__name__}: {failure}")
         finally:
             at.end()

@@ -1,8 +1,8 @@
 """Real programs and their own tests, run bare, with NetACC switched off and with NetACC on."""
 
 from . import (
-    cpython, curl, haproxy, iperf3, java_streams, memcached, netcat, nginx, node, postgres, python_servers, redis, side,
-    socat, sockperf, stress_ng,
+    cpython, curl, haproxy, iperf3, java_streams, memcached, netcat, nginx, node, postgres, python_servers, redis, socat,
+    sockperf, stress_ng,
 )
 
 # Each module has NEEDS, the programs that it runs, and suites(): (name, whether it is part of the short form,

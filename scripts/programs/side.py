@@ -27,6 +27,10 @@ class CaseFailed(Exception):
     """A case did not go as it must; the text says how."""
 
 
+# What a case raises that a program answers otherwise than it should, or not at all.
+UNFORESEEN = (OSError, ValueError, LookupError, subprocess.TimeoutExpired)
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What became of one case: its status, what it saw (equal on all sides), and why it failed."""
@@ -156,6 +160,8 @@ class Side:
             self.note(name, OK, "" if seen is None else str(seen))
         except CaseFailed as failure:
             self.note(name, FAIL, why=str(failure))
+        except UNFORESEEN as failure:
+            self.note(name, FAIL, why=f"{type(failure).__name__}: {failure}")
 
 
 def own_user(option):
