@@ -151,7 +151,7 @@ def main():
     options.add_argument("--bin", default="target/release", help="where the release build is")
     options.add_argument("--suites", nargs="+", metavar="NAME", default=[], help="only those with this in their names")
     options.add_argument("--short", action="store_true", help="the form for CI: fewer suites, shorter runs")
-    options.add_argument("--jobs", type=int, default=2, help="suites at a time; they mostly wait")
+    options.add_argument("--jobs", type=int, default=3, help="suites at a time; they mostly wait")
     options.add_argument("--list", action="store_true", help="name the suites")
     args = options.parse_args()
 

@@ -29,8 +29,8 @@ SHORT = ["test_epoll", "test_urllib2_localnet", "test_asyncio.test_sock_lowlevel
 
 # These watch pipes, Unix sockets or stand-ins for sockets.
 NEVER_ACCELERATED = [f"cpython/{name}" for name in (
-    "test_select", "test_poll", "test_selectors", "test_subprocess", "test_asyncio.test_selector_events",
-    "test_asyncio.test_subprocess",
+    "test_select", "test_poll", "test_selectors", "test_subprocess", "test_smtpd",
+    "test_asyncio.test_selector_events", "test_asyncio.test_subprocess",
 )]
 # A test may take this long, then it hangs.
 STILL = 90
