@@ -23,7 +23,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::conn::leftover::Leftover;
-use crate::conn::{Conn, Violation};
+use crate::conn::{Conn, Violation, Windows};
 use crate::control::heirs;
 use crate::control::identity::Identity;
 use crate::control::listener::SideListener;
@@ -155,6 +155,10 @@ pub struct Inner {
     pub send_timeout: Option<Duration>,
     /// SO_RCVLOWAT, in bytes.
     pub low_water: usize,
+    /// SO_RCVBUF as the kernel reports it, if it was set.
+    pub receive_buffer: Option<u64>,
+    /// SO_SNDBUF was set.
+    pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
     /// SO_LINGER, in seconds, if on.
@@ -195,6 +199,8 @@ impl Socket {
                 receive_timeout: None,
                 send_timeout: None,
                 low_water: 1,
+                receive_buffer: None,
+                send_buffer_is_set: false,
                 only_kernel: false,
                 linger: None,
                 connect_done: false,
@@ -220,6 +226,13 @@ impl Socket {
             inner.nonblocking = nonblocking;
         }
         socket
+    }
+
+    /// The one with this serial number, whether the application still has a number for it or is just closing the last.
+    pub fn of(serial: u64) -> Option<&'static Socket> {
+        let all = SOCKETS.all();
+        all.into_iter()
+            .find(|socket| socket.lock().serial == serial)
     }
 
     /// Locks it.
@@ -336,6 +349,16 @@ const ALL_EVENTS: i16 = libc::POLLIN
     | libc::POLLWRBAND;
 
 impl Inner {
+    /// A connection on `link`, whose receive window fits the socket's buffer.
+    pub fn new_conn(&self, link: &Arc<Link>, id: u32) -> Box<Conn> {
+        let mut conn = Conn::new(link.clone(), id);
+        if let Some(bytes) = self.receive_buffer {
+            conn.windows
+                .begin_receiving(Windows::fitting(bytes, link.window()));
+        }
+        Box::new(conn)
+    }
+
     /// The connection on a link, established or about to be.
     #[inline]
     pub fn conn(&mut self) -> Option<&mut Conn> {
@@ -424,7 +447,7 @@ impl Socket {
     ///
     /// # Safety
     /// No other thread may run.
-    pub unsafe fn inherit(&'static self, parent: Option<&Identity>) -> Inherited {
+    pub unsafe fn inherit(&'static self, parent: Option<(&Identity, RawFd)>) -> Inherited {
         // SAFETY: by the contract nobody changes it; only plain values are copied.
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
@@ -438,10 +461,11 @@ impl Socket {
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
             Role::Connected(_) | Role::Leftover(_) => match parent {
-                Some(parent) => Role::Orphan(orphan::Orphan {
+                Some((parent, will)) => Role::Orphan(orphan::Orphan {
                     rendezvous: parent.rendezvous,
                     key: parent.family,
                     serial: old.serial,
+                    will,
                 }),
                 None => return Inherited::Lost,
             },
@@ -450,6 +474,8 @@ impl Socket {
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
         inner.role = role;
+        inner.receive_buffer = old.receive_buffer;
+        inner.send_buffer_is_set = old.send_buffer_is_set;
         inner.receive_timeout = old.receive_timeout;
         inner.send_timeout = old.send_timeout;
         inner.local = old.local;

@@ -86,6 +86,9 @@ impl Call<'_> {
                 break;
             }
         }
+        if !conn.windows.is_roomy() {
+            inner.note_stall(socket, !nonblocking);
+        }
         if nonblocking {
             return Some(if self.sent > 0 {
                 Ok(Outcome::Done(self.sent))
