@@ -395,6 +395,7 @@ impl Socket {
             }
         };
         inner.role = Role::Connected(conn);
+        inner.kept = Vec::new();
         inner.remote = Some(opening.dest);
         self.describe(
             inner,

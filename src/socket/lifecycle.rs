@@ -146,6 +146,21 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         how: i32,
     ) -> Option<Result<(), Errno>> {
+        inner = match self.refreshed(inner) {
+            Some(inner) => inner,
+            None => return Some(Err(Errno::BADF)),
+        };
+        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
+            inner = match inner.take_side_port() {
+                // Who waits for the kernel's listener learns of it there.
+                Some(farewell) => {
+                    drop(inner);
+                    farewell.say();
+                    return None;
+                }
+                None => inner,
+            };
+        }
         let page = inner.stats;
         let Role::Connected(conn) = &mut inner.role else {
             return None;
@@ -158,7 +173,7 @@ impl Socket {
             conn.tx_shut |= how != libc::SHUT_RD;
             return None;
         }
-        if conn.is_reset() || conn.rx_fin && conn.tx_shut {
+        if conn.is_over() {
             return Some(Err(Errno::NOTCONN));
         }
         let mut events = libc::EPOLLHUP;
@@ -181,6 +196,18 @@ impl Socket {
 }
 
 impl Inner {
+    /// A listener is shut down for reading: nobody comes in by its side port any more either.
+    fn take_side_port(&mut self) -> Option<Farewell> {
+        let Role::Listening(listening) = &mut self.role else {
+            return None;
+        };
+        let listener = Some(listening.side.take()?);
+        Some(Farewell {
+            listener,
+            ..Farewell::default()
+        })
+    }
+
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();

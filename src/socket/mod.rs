@@ -153,6 +153,8 @@ pub struct Inner {
     pub low_water: usize,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
+    /// Options set while it was fresh, for the side port if it comes to listen.
+    pub kept: Vec<options::Kept>,
     /// SO_LINGER, in seconds, if on.
     pub linger: Option<i32>,
     /// `connect` succeeded in the background and nobody has asked again yet.
@@ -190,6 +192,7 @@ impl Socket {
                 send_timeout: None,
                 low_water: 1,
                 only_kernel: false,
+                kept: Vec::new(),
                 linger: None,
                 connect_done: false,
                 connect_error: None,

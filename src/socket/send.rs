@@ -49,6 +49,12 @@ impl Call<'_> {
         if conn.tx_left {
             return Some(Ok(self.by_kernel()));
         }
+        if self.buf.left() == 0 {
+            return Some(match self.buf.has_null() {
+                true => Err(Errno::FAULT),
+                false => Ok(Outcome::Done(0)),
+            });
+        }
         if conn.peer_closed {
             // The first write into a closed socket succeeds; the reset that it earns fails the next.
             self.sent += self.buf.left();
@@ -139,6 +145,11 @@ impl Socket {
             return Ok(Outcome::Kernel);
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        if buf.has_null() {
+            buf.end_at_null();
+        }
+        // A peer that has closed or reset the connection counts from then on, not from when somebody looks.
+        inner = self.refreshed(inner).ok_or(Errno::BADF)?;
         let mut call = Call {
             buf,
             sent: 0,
