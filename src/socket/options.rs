@@ -104,7 +104,9 @@ impl Inner {
         value: *const c_void,
         len: socklen_t,
     ) {
-        self.only_kernel |= is_kernels(level, name) && matches!(self.role, Role::Fresh);
+        let defers = (level, name) == (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+        let kernels = is_kernels(level, name) || defers;
+        self.only_kernel |= kernels && matches!(self.role, Role::Fresh);
         // SAFETY: by the contract.
         unsafe { self.keep_for_side_port(level, name, value, len) };
         if level != libc::SOL_SOCKET {
