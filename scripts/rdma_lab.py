@@ -48,7 +48,7 @@ def build_tests(failures):
             raise Failure(f"cargo {' '.join(words)} failed: see above")
         return done.stdout
 
-    cargo("build", "-p", "netacc-test-peer")
+    cargo("build", "-p", "netacc-test-peer", "-p", "netacc-differential")
     messages = cargo(
         "test", "--no-run", "-p", "netacc", "--features", "lab_failures" if failures else "lab", "--test", "lab",
         "--message-format", "json-render-diagnostics", stdout=subprocess.PIPE, text=True,
@@ -82,7 +82,7 @@ def main():
     if args.shell:
         command, devices = args.shell, (DEVICES[0],)
     else:
-        words = [build_tests(args.failures), "--test-threads=1", *([args.tests] if args.tests else [])]
+        words = ["run-tests", build_tests(args.failures), "--test-threads=1", *([args.tests] if args.tests else [])]
         command, devices = " ".join(map(guests.quote, words)), DEVICES
     if args.device != "both":
         devices = (args.device,)

@@ -184,6 +184,7 @@ extern "C" fn child() {
     // SAFETY: fork leaves the child with this thread only.
     unsafe {
         crate::socket::reset_after_fork();
+        crate::conn::stalls::reset_after_fork();
         crate::poll::epoll::reset_after_fork();
         crate::poll::waiter::reset_after_fork();
         runtime::reset_after_fork();

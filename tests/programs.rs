@@ -65,6 +65,25 @@ fn forked_workers() {
     });
 }
 
+/// Two ends that both write more than a window before either reads: a kernel's buffers would take it.
+#[test]
+fn both_write_before_they_read() {
+    for how in [&[][..], &["nonblocking"]] {
+        compare(|with| {
+            let port = ports::pair().to_string();
+            let script = script("write_first.py");
+            let words = [&[script.as_str(), &port, "2000000"][..], how].concat();
+            let mut said: Vec<_> = client("python3", with, &words)
+                .lines()
+                .map(str::to_owned)
+                .collect();
+            said.sort();
+            assert_eq!(said, ["client whole", "server whole"]);
+            said.concat()
+        });
+    }
+}
+
 /// What came first is reported first, whatever link it came by.
 #[test]
 fn events_of_several_peers() {

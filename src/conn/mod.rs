@@ -6,7 +6,9 @@
 
 pub mod leftover;
 mod rx;
+pub mod stalls;
 pub mod user_buf;
+mod window;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use crate::link::Link;
 use crate::link::record::Kind;
 use crate::real::sys::Errno;
 pub use rx::{Chunk, RxQueue};
+pub use window::Windows;
 
 const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
 const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
@@ -52,12 +55,8 @@ pub struct Conn {
     pub rx_left: bool,
     /// This end has broken it off: what is still on its way here is dropped.
     refused: bool,
-    window: u64,
-    rx_arrived: u64,
-    rx_taken: u64,
-    rx_granted: u64,
-    tx_sent: u64,
-    tx_granted: u64,
+    /// How far each side may send.
+    pub windows: Windows,
 }
 
 /// The peer did what the protocol forbids.
@@ -67,7 +66,7 @@ pub struct Violation;
 impl Conn {
     /// A connection that has just been opened on `link`.
     pub fn new(link: Arc<Link>, id: u32) -> Self {
-        let (window, peer_window) = (link.window(), link.peer_window());
+        let windows = Windows::new(link.window(), link.peer_window());
         Conn {
             link,
             id,
@@ -82,12 +81,7 @@ impl Conn {
             tx_left: false,
             rx_left: false,
             refused: false,
-            window,
-            rx_arrived: 0,
-            rx_taken: 0,
-            rx_granted: window,
-            tx_sent: 0,
-            tx_granted: peer_window,
+            windows,
         }
     }
 
@@ -97,9 +91,8 @@ impl Conn {
     /// # Errors
     /// [`Violation`] when the peer sends beyond its grant or after its end.
     pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
-        self.rx_arrived += chunk.len() as u64;
         let over = self.rx_fin || self.rx_left || self.is_reset() && !self.refused;
-        if self.rx_arrived > self.rx_granted || over {
+        if !self.windows.arrived(chunk.len()) || over {
             return Err(Violation);
         }
         if self.rx_shut && self.tx_shut && !self.tx_left {
@@ -147,7 +140,7 @@ impl Conn {
 
     /// A `Window` record has arrived.
     pub fn on_window(&mut self, granted: u64) -> u32 {
-        self.tx_granted = self.tx_granted.max(granted);
+        self.windows.on_grant(granted);
         self.room()
     }
 
@@ -217,36 +210,37 @@ impl Conn {
 
     /// Bytes that may be sent now as far as the peer's grant goes.
     pub fn credit(&self) -> usize {
-        (self.tx_granted - self.tx_sent) as usize
+        self.windows.credit() as usize
     }
 
     /// Whether `poll` reports POLLOUT: a quarter of the window is free, or a write would fail or be
     /// thrown away at once.
     pub fn writable(&self) -> bool {
-        let roomy = self.credit() as u64 >= self.link.peer_window() / 4 && !self.awaits_ring;
+        let roomy = self.windows.is_roomy() && !self.awaits_ring;
         self.tx_shut || self.peer_closed || self.tx_left || roomy
     }
 
     /// `n` bytes went to the link.
     pub fn sent(&mut self, n: usize) {
-        self.tx_sent += n as u64;
+        self.windows.sent(n);
     }
 
     /// Bytes sent that the peer has not been seen to take, at most (the peer reports in steps).
     pub fn unacknowledged(&self) -> u64 {
-        (self.tx_sent + self.link.peer_window()).saturating_sub(self.tx_granted)
+        self.windows.unacknowledged()
     }
 
     /// The application took `n` bytes. Returns a new grant when it is time to send one.
     pub fn took(&mut self, n: usize) -> Option<u64> {
-        self.rx_taken += n as u64;
-        let grant = self.rx_taken + self.window;
+        let grant = self.windows.took(n);
         let over = self.rx_fin || self.peer_closed || self.rx_left;
-        if grant - self.rx_granted >= self.window / 4 && !over {
-            self.rx_granted = grant;
-            return Some(grant);
-        }
-        None
+        grant.filter(|_| !over)
+    }
+
+    /// The peer's sender waits for a window: a grant of a larger one, if there can be one.
+    pub fn on_want(&mut self) -> Option<u64> {
+        let over = self.rx_fin || self.rx_shut || self.peer_closed || self.rx_left;
+        if over { None } else { self.windows.widen() }
     }
 
     /// Whether a read would not block: `enough` bytes (SO_RCVLOWAT), the end, or an error.

@@ -17,6 +17,8 @@ pub struct Dialing {
     next: usize,
     /// How often all of them were tried in vain.
     rounds: u32,
+    /// How often in a row the port was taken that a try was to connect from.
+    taken: u32,
     /// The line that is being made, and when it is given up.
     line: Option<(u64, u64)>,
     /// When to try again, and how long was waited for that, in nanoseconds.
@@ -63,9 +65,10 @@ impl Dialing {
 /// one comes.
 const NUDGE_NS: u64 = 10_000_000;
 
-/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet (soft
-/// iWARP chooses a local port that may be taken).
+/// How often a first contact tries all doors: a connect may fail for a reason that the next does not meet.
 const ROUNDS: u32 = 3;
+/// How often a door is tried again at once because the local port was taken.
+const MOST_TAKEN: u32 = 8;
 /// Longest time for a connection to be made.
 const DIAL_NS: u64 = 4_000_000_000;
 /// Longest time for a first contact to be held up by that: the application's connect waits for it. The passive
@@ -190,9 +193,15 @@ impl Session {
             return;
         }
         self.dialing.line = None;
+        let taken = core::mem::take(&mut self.dialing.taken);
         let channel = match outcome {
             Outcome::Up(channel) => channel,
-            Outcome::Down => return self.dial(control),
+            Outcome::PortTaken if taken < MOST_TAKEN => {
+                self.dialing.taken = taken + 1;
+                self.dialing.next = self.dialing.next.saturating_sub(1);
+                return self.dial(control);
+            }
+            Outcome::Down | Outcome::PortTaken => return self.dial(control),
             Outcome::Hopeless(reason) => return self.give_up(control, reason),
         };
         if channel.id < self.remote.carrier() {

@@ -17,9 +17,10 @@ use super::contact::{Contact, Waiting};
 use super::heirs::{Estate, Heirs};
 use super::listener::SideListener;
 use super::opening::Opening;
-use super::rdma::Rdma;
+use super::rdma::{Outcome, Rdma};
 use super::server::{Guest, Stranger};
 use super::session::Session;
+use crate::conn::stalls;
 use crate::fabric::network::{self, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
@@ -50,7 +51,7 @@ pub enum Command {
     /// A session has more to write than the kernel takes.
     Stalled(Token),
     /// A device could not connect the line of that number.
-    NotConnected(u64),
+    NotConnected(u64, Outcome),
     /// A connection has been handed back, or broken off before it was.
     Leave(&'static Socket, Arc<Link>, u32),
     /// Watch for the end of the children of a fork.
@@ -215,6 +216,7 @@ impl Control {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
         let mut watch = Watch::default();
+        let mut stalls = stalls::Watch::default();
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
@@ -224,7 +226,11 @@ impl Control {
             let beats = self.beat();
             let ends = self.help_to_exit();
             let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let next = [expires, beats, ends, looks].into_iter().flatten().min();
+            let stalls = stalls.look();
+            let next = [expires, beats, ends, looks, stalls]
+                .into_iter()
+                .flatten()
+                .min();
             let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
@@ -257,7 +263,7 @@ impl Control {
             Command::Contact(address, waiting) => self.contact(address, waiting),
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
-            Command::NotConnected(line) => self.not_connected(line),
+            Command::NotConnected(line, outcome) => self.line_over(line, outcome),
             Command::Leave(socket, link, id) => {
                 socket.leave_link(&link, id);
                 self.settle_claims();

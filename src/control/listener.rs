@@ -84,6 +84,11 @@ impl SideListener {
         })
     }
 
+    /// The application's listener.
+    pub fn owner(&self) -> &'static Socket {
+        self.owner
+    }
+
     /// The application called `listen` again with another backlog.
     pub fn set_backlog(&self, backlog: i32) {
         self.backlog.store(room_of(backlog), Ordering::Relaxed);

@@ -37,7 +37,9 @@ pub struct Opening {
     fd: RawFd,
     stage: Stage,
     announced: bool,
+    window: u64,
     deadline: u64,
+    peer_window: Option<u64>,
 }
 
 /// Where an opening stands.
@@ -54,7 +56,11 @@ pub enum Step {
 }
 
 impl Opening {
-    /// An opening on `fd`, whose connect to the side port was started.
+    /// An opening on `fd`, whose connect to the side port was started; `window` is our own, in bytes.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing that the caller alone knows"
+    )]
     pub fn new(
         socket: &'static Socket,
         life: u64,
@@ -62,6 +68,7 @@ impl Opening {
         link: Arc<Link>,
         id: u32,
         dest: Address,
+        window: u64,
         timeout: core::time::Duration,
     ) -> Self {
         let deadline = now_ns() + timeout.as_nanos() as u64;
@@ -74,8 +81,15 @@ impl Opening {
             fd,
             stage: Stage::Connecting,
             announced: false,
+            window,
             deadline,
+            peer_window: None,
         }
+    }
+
+    /// The acceptor's window for what is sent to it, in bytes, once it has accepted.
+    pub fn peer_window(&self) -> Option<u64> {
+        self.peer_window
     }
 
     /// The application's descriptor.
@@ -117,6 +131,7 @@ impl Opening {
             let frame = Frame::Open {
                 conn: self.id,
                 token: *self.link.token(),
+                window: self.window,
             }
             .encode();
             self.announced = true;
@@ -136,9 +151,15 @@ impl Opening {
             _ => return Step::Failed(Reason::PeerRefused),
         }
         let _ = rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT);
-        match Frame::parse(&bytes) {
-            Ok(Parsed::Frame(Frame::Verdict(Verdict::Yes), _)) => Step::Accelerated,
-            Ok(Parsed::Frame(Frame::Verdict(Verdict::Plain), _)) => Step::Plain,
+        let Ok(Parsed::Frame(Frame::Verdict { verdict, window }, _)) = Frame::parse(&bytes) else {
+            return Step::Failed(Reason::PeerRefused);
+        };
+        match verdict {
+            Verdict::Yes => {
+                self.peer_window = Some(window);
+                Step::Accelerated
+            }
+            Verdict::Plain => Step::Plain,
             _ => Step::Failed(Reason::PeerRefused),
         }
     }

@@ -90,9 +90,15 @@ struct Connecting {
 impl Connecting {
     fn run(self) {
         if let Err(error) = self.channel.cm().connect(&self.data) {
-            // Another address may do.
             tracing::info!(target: "netacc::rdma", "no connection: {error}");
-            self.runtime.command(Command::NotConnected(self.line));
+            let outcome = match error.errno() {
+                // Soft iWARP connects by TCP from a port that librdmacm has chosen without asking TCP.
+                Some(Errno::ADDRINUSE) => Outcome::PortTaken,
+                // Another address may do.
+                _ => Outcome::Down,
+            };
+            self.runtime
+                .command(Command::NotConnected(self.line, outcome));
         }
     }
 }
@@ -103,6 +109,8 @@ pub enum Outcome {
     Up(Arc<Channel>),
     /// It does not, but another one may.
     Down,
+    /// It does not: our own port was taken, and the next one need not be.
+    PortTaken,
     /// It does not, and no other one will.
     Hopeless(Reason),
 }
@@ -499,11 +507,6 @@ impl Control {
         spawn(move || connecting.run()).map_err(failed)
     }
 
-    /// The connection of line `number` could not be made.
-    pub fn not_connected(&mut self, number: u64) {
-        self.line_down(number);
-    }
-
     /// A peer connects for a link.
     fn accept_line(&mut self, cm: &Arc<CmId>, peer: &Introduction) -> Result<(), Error> {
         let link = peer.link;
@@ -572,7 +575,8 @@ impl Control {
         self.line_over(number, Outcome::Down);
     }
 
-    fn line_over(&mut self, number: u64, outcome: Outcome) {
+    /// Line `number` is over; its link hears what became of it.
+    pub fn line_over(&mut self, number: u64, outcome: Outcome) {
         let Some(line) = self.rdma.as_mut().and_then(|r| r.lines.remove(&number)) else {
             return;
         };

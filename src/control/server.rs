@@ -18,7 +18,6 @@ use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
-use crate::socket::Socket;
 use crate::socket::addr::Address;
 use crate::stats;
 
@@ -41,7 +40,12 @@ enum Stage {
     /// The hello was answered; kept until the peer closes it.
     Answered,
     /// Wants to be connection `conn` of `link`, as soon as the listener has room.
-    Held { conn: u32, link: Option<Arc<Link>> },
+    Held {
+        conn: u32,
+        link: Option<Arc<Link>>,
+        /// The peer's receive window.
+        window: u64,
+    },
 }
 
 /// A connection to a side port.
@@ -328,7 +332,14 @@ impl Stranger {
                     self.stage = Stage::Answered;
                     return Some(self);
                 }
-                (Stage::Silent, Frame::Open { conn, token }) => {
+                (
+                    Stage::Silent,
+                    Frame::Open {
+                        conn,
+                        token,
+                        window,
+                    },
+                ) => {
                     // A link that this process does not have belongs to another one that listens on
                     // the same port: the connection goes on as plain TCP.
                     let link = control
@@ -336,7 +347,7 @@ impl Stranger {
                         .get(&token)
                         .filter(|l| !l.is_dead())
                         .cloned();
-                    self.stage = Stage::Held { conn, link };
+                    self.stage = Stage::Held { conn, link, window };
                     self.listener.held.fetch_add(1, Ordering::AcqRel);
                 }
                 _ => {
@@ -398,19 +409,26 @@ impl Stranger {
             }
             return Some(self);
         }
-        let Stage::Held { conn, link } = std::mem::replace(&mut self.stage, Stage::Silent) else {
+        let Stage::Held { conn, link, window } = std::mem::replace(&mut self.stage, Stage::Silent)
+        else {
             return None;
         };
         self.listener.held.fetch_sub(1, Ordering::AcqRel);
         let (local, remote) = (self.local(), self.remote);
-        let socket = Socket::arrived(local, link.as_ref().map(|l| (l, conn)));
-        let accelerated = socket.is_connected();
-        let verdict = if accelerated {
-            Verdict::Yes
-        } else {
-            Verdict::Plain
+        let owner = self.listener.owner();
+        let socket = owner.arrived(local, link.as_ref().map(|l| (l, conn)), window);
+        let receive_window = socket.receive_window();
+        let verdict = match receive_window {
+            Some(window) => Frame::Verdict {
+                verdict: Verdict::Yes,
+                window,
+            },
+            None => Frame::Verdict {
+                verdict: Verdict::Plain,
+                window: 0,
+            },
         };
-        if self.reply(&Frame::Verdict(verdict).encode()).is_err() {
+        if self.reply(&verdict.encode()).is_err() {
             socket.discard();
             return None;
         }

@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | 1 hello | connecting side, a connection of its own to the side port | oldest and newest version u16, capabilities u64, host 16 B, network namespace u64, process 16 B, pid u32, window u64, fabric count u8, fabrics |
 //! | 2 answer | accepting side | version u16, verdict u8, fabric u8, capabilities u64, window u64, pid u32, token 16 B, rendezvous 32 B, door count u8, doors (IPv6 address 16 B, or IPv4 mapped to it, port u16) |
-//! | 3 open | connecting side, the application's own connection to the side port | connection id u32, token 16 B |
-//! | 4 verdict | accepting side | verdict u8 |
+//! | 3 open | connecting side, the application's own connection to the side port | connection id u32, token 16 B, window u64 |
+//! | 4 verdict | accepting side | verdict u8, window u64 |
 //! | 5 attach | connecting side, Unix socket, with its I/O bell | token 16 B |
 //! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
 //! | 7 bell | either side, Unix socket, with the bell | slot u8 |
@@ -26,7 +26,7 @@ pub const MAX_FRAME: usize = 192;
 /// The bytes with which every frame begins.
 pub const PREFIX: usize = 8;
 /// Bytes of a verdict frame.
-pub const VERDICT_LEN: usize = PREFIX + 1;
+pub const VERDICT_LEN: usize = PREFIX + 9;
 
 /// Where the accepting side's RDMA connection manager listens.
 pub type Door = ([u8; 16], u16);
@@ -135,13 +135,31 @@ pub struct Answer {
 pub enum Frame {
     Hello(Hello),
     Answer(Answer),
-    Open { conn: u32, token: [u8; 16] },
-    Verdict(Verdict),
-    Attach { token: [u8; 16] },
-    Segment { ring_size: u64 },
-    Bell { slot: u8 },
-    Claim { key: [u8; 16], serial: u64 },
-    Estate { unread: u64 },
+    Open {
+        conn: u32,
+        token: [u8; 16],
+        window: u64,
+    },
+    Verdict {
+        verdict: Verdict,
+        window: u64,
+    },
+    Attach {
+        token: [u8; 16],
+    },
+    Segment {
+        ring_size: u64,
+    },
+    Bell {
+        slot: u8,
+    },
+    Claim {
+        key: [u8; 16],
+        serial: u64,
+    },
+    Estate {
+        unread: u64,
+    },
 }
 
 /// The bytes are not a frame of ours.
@@ -243,8 +261,17 @@ impl Frame {
                     writer.put(ip).put(&port.to_le_bytes())
                 })
             }
-            Frame::Open { conn, token } => Writer::new(3).put(&conn.to_le_bytes()).put(token),
-            Frame::Verdict(v) => Writer::new(4).put(&[*v as u8]),
+            Frame::Open {
+                conn,
+                token,
+                window,
+            } => Writer::new(3)
+                .put(&conn.to_le_bytes())
+                .put(token)
+                .put(&window.to_le_bytes()),
+            Frame::Verdict { verdict, window } => Writer::new(4)
+                .put(&[*verdict as u8])
+                .put(&window.to_le_bytes()),
             Frame::Attach { token } => Writer::new(5).put(token),
             Frame::Segment { ring_size } => Writer::new(6).put(&ring_size.to_le_bytes()),
             Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
@@ -324,8 +351,12 @@ impl Frame {
             3 => Frame::Open {
                 conn: r.u32()?,
                 token: r.bytes()?,
+                window: r.u64()?,
             },
-            4 => Frame::Verdict(Verdict::from_code(r.u8()?).ok_or(NotAFrame)?),
+            4 => Frame::Verdict {
+                verdict: Verdict::from_code(r.u8()?).ok_or(NotAFrame)?,
+                window: r.u64()?,
+            },
             5 => Frame::Attach { token: r.bytes()? },
             6 => Frame::Segment {
                 ring_size: r.u64()?,

@@ -37,6 +37,8 @@ pub enum Kind {
     /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id nothing but
     /// `Close` comes from it.
     HandBack = 6,
+    /// The sender has used its window up and waits; a receiver with memory to spare gives it a larger one.
+    Want = 7,
 }
 
 /// A parsed header.
@@ -88,6 +90,7 @@ impl Header {
             4 => (Kind::Window, len == 8),
             5 => (Kind::Close, len == 0),
             6 => (Kind::HandBack, len == 0),
+            7 => (Kind::Want, len == 0),
             _ => return Err(BadRecord::Kind),
         };
         if fits {

@@ -99,6 +99,10 @@ impl Rx {
                     socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_window(granted)))?;
                     self.open.skip(end);
                 }
+                (Kind::Want, Some(socket)) => {
+                    socket.wanted(link, header.conn);
+                    self.open.skip(end);
+                }
                 (Kind::HandBack, Some(socket)) => {
                     if socket.hand_back_came(link, header.conn, wakes) {
                         self.left.push((socket, header.conn));

@@ -12,7 +12,6 @@ use super::connect::Side;
 use super::lifecycle::Farewell;
 use super::options::Kept;
 use super::{Inner, Listening, Role, Socket};
-use crate::conn::Conn;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
 use crate::fdtable::{self, Entry};
@@ -160,13 +159,29 @@ impl Socket {
         Ok(accepted)
     }
 
-    /// A connection that came in by the side port: connection `id` of a link, or plain TCP.
-    pub fn arrived(local: Address, link: Option<(&Arc<Link>, u32)>) -> &'static Socket {
+    /// A connection that came in by the side port of this listener: connection `id` of a link, whose peer has a window of
+    /// `window` bytes, or plain TCP.
+    pub fn arrived(
+        &self,
+        local: Address,
+        link: Option<(&Arc<Link>, u32)>,
+        window: u64,
+    ) -> &'static Socket {
+        let (receive_buffer, send_buffer_is_set) = {
+            let listener = self.lock();
+            (listener.receive_buffer, listener.send_buffer_is_set)
+        };
         let socket = Socket::new(local.family(), false);
         let mut inner = socket.lock();
         inner.local = Some(local);
+        inner.receive_buffer = receive_buffer;
+        inner.send_buffer_is_set = send_buffer_is_set;
         inner.role = match link {
-            Some((link, id)) => Role::Connected(Box::new(Conn::new(link.clone(), id))),
+            Some((link, id)) => {
+                let mut conn = inner.new_conn(link, id);
+                conn.windows.begin_sending(window);
+                Role::Connected(conn)
+            }
             None => Role::Plain,
         };
         drop(inner);
@@ -178,9 +193,12 @@ impl Socket {
         socket
     }
 
-    /// Whether it is on a link.
-    pub fn is_connected(&self) -> bool {
-        matches!(self.lock().role, Role::Connected(_))
+    /// Its receive window in bytes, if it is on a link.
+    pub fn receive_window(&self) -> Option<u64> {
+        match &self.lock().role {
+            Role::Connected(conn) => Some(conn.windows.receiving()),
+            _ => None,
+        }
     }
 }
 

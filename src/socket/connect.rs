@@ -13,7 +13,6 @@ use super::addr::Address;
 use super::lifecycle::Farewell;
 use super::wait::Borrowed;
 use super::{Inner, Role, Socket};
-use crate::conn::Conn;
 use crate::control::cache::{self, Look};
 use crate::control::contact::Waiting;
 use crate::control::io_thread::Command;
@@ -187,7 +186,9 @@ impl Socket {
         id: u32,
     ) -> Outcome {
         let nonblocking = inner.nonblocking;
-        inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
+        let conn = inner.new_conn(&link, id);
+        let window = conn.windows.receiving();
+        inner.role = Role::Connecting(Some(conn));
         interest::leave_kernel(&mut inner);
         let opening = Opening::new(
             self,
@@ -196,6 +197,7 @@ impl Socket {
             link,
             id,
             dest,
+            window,
             runtime.connect_timeout(),
         );
         let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
@@ -369,10 +371,13 @@ impl Socket {
             }
         };
         let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
-        inner.role = Role::Connecting(Some(Box::new(Conn::new(link.clone(), id))));
+        let conn = inner.new_conn(&link, id);
+        let window = conn.windows.receiving();
+        inner.role = Role::Connecting(Some(conn));
         inner.update_slot();
         let fd = inner.fd();
-        let mut opening = Opening::new(self, life, fd, link, id, *dest, runtime.connect_timeout());
+        let timeout = runtime.connect_timeout();
+        let mut opening = Opening::new(self, life, fd, link, id, *dest, window, timeout);
         match without_waiting(&inner, || sys::connect(sys::borrow(fd), &side)) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(_) => opening = opening.resume(Step::Failed(Reason::SidePortRefused)),
@@ -386,7 +391,7 @@ impl Socket {
         inner: &mut Inner,
         opening: &Opening,
     ) -> Vec<(&'static EpollSet, u64)> {
-        let conn = match std::mem::replace(&mut inner.role, Role::Fresh) {
+        let mut conn = match std::mem::replace(&mut inner.role, Role::Fresh) {
             Role::Connecting(Some(conn)) => conn,
             // Closed by another thread during a blocking connect.
             other => {
@@ -394,6 +399,9 @@ impl Socket {
                 return Vec::new();
             }
         };
+        if let Some(window) = opening.peer_window() {
+            conn.windows.begin_sending(window);
+        }
         inner.role = Role::Connected(conn);
         inner.kept = Vec::new();
         inner.remote = Some(opening.dest);

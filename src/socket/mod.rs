@@ -23,7 +23,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::conn::leftover::Leftover;
-use crate::conn::{Conn, Violation};
+use crate::conn::{Conn, Violation, Windows};
 use crate::control::heirs;
 use crate::control::identity::Identity;
 use crate::control::listener::SideListener;
@@ -151,6 +151,10 @@ pub struct Inner {
     pub send_timeout: Option<Duration>,
     /// SO_RCVLOWAT, in bytes.
     pub low_water: usize,
+    /// SO_RCVBUF as the kernel reports it, if it was set.
+    pub receive_buffer: Option<u64>,
+    /// SO_SNDBUF was set.
+    pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
     /// Options set while it was fresh, for the side port if it comes to listen.
@@ -191,6 +195,8 @@ impl Socket {
                 receive_timeout: None,
                 send_timeout: None,
                 low_water: 1,
+                receive_buffer: None,
+                send_buffer_is_set: false,
                 only_kernel: false,
                 kept: Vec::new(),
                 linger: None,
@@ -318,6 +324,16 @@ impl Socket {
 }
 
 impl Inner {
+    /// A connection on `link`, whose receive window fits the socket's buffer.
+    pub fn new_conn(&self, link: &Arc<Link>, id: u32) -> Box<Conn> {
+        let mut conn = Conn::new(link.clone(), id);
+        if let Some(bytes) = self.receive_buffer {
+            conn.windows
+                .begin_receiving(Windows::fitting(bytes, link.window()));
+        }
+        Box::new(conn)
+    }
+
     /// The connection on a link, established or about to be.
     #[inline]
     pub fn conn(&mut self) -> Option<&mut Conn> {
@@ -425,6 +441,8 @@ impl Socket {
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
         inner.role = role;
+        inner.receive_buffer = old.receive_buffer;
+        inner.send_buffer_is_set = old.send_buffer_is_set;
         inner.receive_timeout = old.receive_timeout;
         inner.send_timeout = old.send_timeout;
         inner.local = old.local;

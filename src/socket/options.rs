@@ -7,6 +7,7 @@ use libc::{c_int, c_void, socklen_t};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::{Inner, Role};
+use crate::conn::Windows;
 use crate::real::orig;
 use crate::real::sys::Errno;
 
@@ -134,6 +135,8 @@ impl Inner {
                     let linger = value.cast::<libc::linger>().read_unaligned();
                     self.linger = (linger.l_onoff != 0).then_some(linger.l_linger);
                 }
+                libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => self.receive_buffer_set(),
+                libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => self.send_buffer_is_set = true,
                 libc::SO_RCVLOWAT if len as usize >= size_of::<c_int>() => {
                     self.low_water = value.cast::<c_int>().read_unaligned().max(1) as usize;
                 }
@@ -179,6 +182,19 @@ impl Inner {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn receive_buffer_set(&mut self) {
+        // The kernel has its own idea of how large it is.
+        let socket = crate::real::sys::borrow(self.fd());
+        let Ok(bytes) = rustix::net::sockopt::socket_recv_buffer_size(socket) else {
+            return;
+        };
+        self.receive_buffer = Some(bytes as u64);
+        if let Role::Connected(conn) = &mut self.role {
+            let window = Windows::fitting(bytes as u64, conn.link.window());
+            conn.windows.set_receiving(window);
         }
     }
 

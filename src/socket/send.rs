@@ -89,6 +89,9 @@ impl Call<'_> {
                 break;
             }
         }
+        if !conn.windows.is_roomy() {
+            inner.note_stall(socket);
+        }
         if nonblocking {
             return Some(if self.sent > 0 {
                 Ok(Outcome::Done(self.sent))
@@ -149,7 +152,13 @@ impl Socket {
             buf.end_at_null();
         }
         // A peer that has closed or reset the connection counts from then on, not from when somebody looks.
-        inner = self.refreshed(inner).ok_or(Errno::BADF)?;
+        if let Role::Connected(conn) = &inner.role
+            && conn.link.pending()
+        {
+            let link = conn.link.clone();
+            let look = || link.glance();
+            inner = self.unlocked(inner, look).ok_or(Errno::BADF)?;
+        }
         let mut call = Call {
             buf,
             sent: 0,

@@ -151,17 +151,18 @@ impl Socket {
         Some(inner)
     }
 
-    /// Takes in what has come for it on its link, unless another thread is at that: what is asked of it then is
-    /// answered as the kernel would now. `None`: it was closed meanwhile.
-    #[inline]
+    /// Takes in what has come for it on its link: what is asked of it then is answered as the kernel would now.
+    /// `None`: it was closed meanwhile.
     pub fn refreshed(
         &'static self,
         inner: MutexGuard<'static, Inner>,
     ) -> Option<MutexGuard<'static, Inner>> {
         match &inner.role {
-            Role::Connected(conn) if conn.link.pending() => {
-                let link = conn.link.clone();
-                self.unlocked(inner, || link.glance())
+            Role::Connected(conn) if conn.link.pending() || conn.link.is_remote() => {
+                let source = conn.link.source();
+                self.unlocked(inner, || {
+                    source.poll(None);
+                })
             }
             _ => Some(inner),
         }

@@ -2,6 +2,7 @@
 //! the kernel. The README beside this file tells how to write one.
 
 use netacc_differential::host::{Carrier, Here};
+use netacc_differential::random;
 use netacc_differential::suite::{failures, known, load_all};
 
 fn all_over(carrier: Carrier) {
@@ -15,6 +16,35 @@ fn all_over(carrier: Carrier) {
         "{count} of {all} scenarios:\n\n{}",
         failures.join("\n")
     );
+}
+
+/// Random scenarios, as many as there is time for; `NACC_RANDOM_SEEDS=FROM..TO` runs others, all of them.
+fn random_over(carriers: &[Carrier]) {
+    for &carrier in carriers {
+        let (seeds, end) = random::seeds(carriers.len() as u32);
+        let (count, found) = random::run(&Here, carrier, seeds, end);
+        assert!(found.is_none(), "{}", found.unwrap_or_default());
+        assert!(
+            count > 0,
+            "no random scenario was run over {}",
+            carrier.name()
+        );
+    }
+}
+
+#[test]
+fn random_scenarios_over_shared_memory() {
+    random_over(&[Carrier::Shm]);
+}
+
+#[test]
+fn random_scenarios_within_a_process() {
+    random_over(&[Carrier::Loop]);
+}
+
+#[test]
+fn random_scenarios_with_a_bare_peer() {
+    random_over(&[Carrier::MixedA, Carrier::MixedB]);
 }
 
 #[test]

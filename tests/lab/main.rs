@@ -8,6 +8,7 @@ mod common;
 
 mod applications;
 mod carried;
+mod differential;
 #[cfg(feature = "lab_failures")]
 mod failures;
 #[cfg(feature = "lab_failures")]

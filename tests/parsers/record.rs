@@ -4,13 +4,14 @@ use netacc::link::record::{ALIGN, HEADER, Header, Kind, span};
 use netacc::link::stamp::Stamp;
 use proptest::prelude::*;
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Data,
     Kind::Fin,
     Kind::Reset,
     Kind::Window,
     Kind::Close,
     Kind::HandBack,
+    Kind::Want,
 ];
 
 /// Bytes that get past the first looks more often than any bytes would.
@@ -54,7 +55,7 @@ proptest! {
         let len = match kind {
             Kind::Data => len,
             Kind::Window => 8,
-            Kind::Fin | Kind::Reset | Kind::Close | Kind::HandBack => 0,
+            Kind::Fin | Kind::Reset | Kind::Close | Kind::HandBack | Kind::Want => 0,
         };
         let header = Header { len, conn, kind, stamp: Stamp::now() };
         prop_assert_eq!(Header::parse(header.encode(), len as usize), Ok(header));

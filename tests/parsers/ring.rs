@@ -289,11 +289,11 @@ fn crime() -> impl Strategy<Value = Crime> {
         })
     };
     prop_oneof![
-        (7..=u8::MAX).prop_map(move |kind| record(kind, 0)),
+        (8..=u8::MAX).prop_map(move |kind| record(kind, 0)),
         Just(record(0, 0)),
         Just(record(Kind::Data as u8, 0)),
         (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len)),
-        (prop::sample::select(vec![2u8, 3, 5, 6]), 1..=u32::MAX)
+        (prop::sample::select(vec![2u8, 3, 5, 6, 7]), 1..=u32::MAX)
             .prop_map(move |(kind, len)| record(kind, len)),
         prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len)),
         (0..CONNS).prop_map(|conn| Crime::Beyond { conn }),

@@ -77,8 +77,12 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         hello().prop_map(Frame::Hello),
         answer().prop_map(Frame::Answer),
-        any::<(u32, [u8; 16])>().prop_map(|(conn, token)| Frame::Open { conn, token }),
-        verdict().prop_map(Frame::Verdict),
+        any::<(u32, [u8; 16], u64)>().prop_map(|(conn, token, window)| Frame::Open {
+            conn,
+            token,
+            window
+        }),
+        (verdict(), any::<u64>()).prop_map(|(verdict, window)| Frame::Verdict { verdict, window }),
         any::<[u8; 16]>().prop_map(|token| Frame::Attach { token }),
         any::<([u8; 16], u64)>().prop_map(|(key, serial)| Frame::Claim { key, serial }),
         any::<u64>().prop_map(|unread| Frame::Estate { unread }),
@@ -141,7 +145,7 @@ proptest! {
         let mut bytes = frame.encode();
         let len = bytes.len();
         prop_assert!(len <= MAX_FRAME);
-        if matches!(frame, Frame::Verdict(_)) {
+        if matches!(frame, Frame::Verdict { .. }) {
             prop_assert_eq!(len, VERDICT_LEN);
         }
         for part in 0..len {

@@ -1,11 +1,12 @@
 //! Connections: made, refused, ended.
 
+use netacc::real::sys::Errno;
 use netacc::verbs::Error;
 use netacc::verbs::cm::{CmId, EventKind, PRIVATE_DATA};
 use netacc::verbs::qp::State;
 
 use super::ends::{
-    ACCEPTOR, CONNECTOR, End, Events, LISTENER, Pair, address, own_address, resolve,
+    ACCEPTOR, CONNECTOR, End, Events, LISTENER, Pair, address, connect, own_address,
 };
 use crate::event;
 use crate::guest::Guest;
@@ -37,9 +38,7 @@ fn ipv6_addresses_connect() {
 fn request(events: &mut Events, data: &[u8]) -> (CmId, End, CmId, Vec<u8>) {
     let listener = CmId::listen(&events.channel, LISTENER, &own_address(0), 8).unwrap();
     let port = listener.local_address().unwrap().port();
-    let id = resolve(events, &own_address(port));
-    let connector = End::new(id);
-    connector.qp.id().connect(data).unwrap();
+    let connector = connect(events, &own_address(port), |_| data.to_vec()).unwrap();
     let (id, heard) = events.expect(
         LISTENER,
         event!(EventKind::ConnectRequest { id, data } => (id, data)),
@@ -94,16 +93,15 @@ fn a_request_that_is_dropped_is_refused() {
 fn nobody_listens() {
     let mut events = Events::new();
     for here in [Guest::local(), Guest::peer()] {
-        let id = resolve(&mut events, &address((here.address(0), 7)));
-        let connector = End::new(id);
-        if let Err(error) = connector.qp.id().connect(&[]) {
-            // siw finds out at once.
-            assert_eq!(
-                error.errno().map(|e| e.raw_os_error()),
-                Some(libc::ECONNREFUSED)
-            );
-            continue;
-        }
+        let nobody = address((here.address(0), 7));
+        let _connector = match connect(&mut events, &nobody, |_| Vec::new()) {
+            Ok(connector) => connector,
+            Err(error) => {
+                // siw finds out at once.
+                assert_eq!(error.errno(), Some(Errno::CONNREFUSED));
+                continue;
+            }
+        };
         let status = events.expect(
             CONNECTOR,
             event!(EventKind::Rejected { status, .. } => status),

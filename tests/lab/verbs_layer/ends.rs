@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use netacc::real::sys::Errno;
 use netacc::socket::addr::Address;
+use netacc::verbs::Error;
 use netacc::verbs::api::{self, Api};
 use netacc::verbs::cm::{CmId, Event, EventChannel, EventKind};
 use netacc::verbs::cq::{Completion, Cq};
@@ -272,17 +273,8 @@ impl Pair {
         let mut events = Events::new();
         let listener = CmId::listen(&events.channel, LISTENER, address, 8).unwrap();
         let port = listener.local_address().unwrap().port();
-        let connector = loop {
-            let id = resolve(&mut events, &address.with_port(port));
-            let connector = End::new(id);
-            match connector.qp.id().connect(&connector.invitation()) {
-                Ok(()) => break connector,
-                // Soft iWARP connects by TCP from a port that librdmacm has chosen without asking TCP, which may
-                // remember it from the last connection.
-                Err(error) if error.errno() == Some(Errno::ADDRINUSE) => {}
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let there = address.with_port(port);
+        let connector = connect(&mut events, &there, End::invitation).unwrap();
         let (id, back) = events.expect(
             LISTENER,
             event!(EventKind::ConnectRequest { id, data } => (id, data)),
@@ -311,6 +303,28 @@ pub fn resolve(events: &mut Events, address: &Address) -> CmId {
     id.resolve_route(RESOLVE_MS).unwrap();
     events.expect(CONNECTOR, event!(EventKind::RouteResolved => ()));
     id
+}
+
+/// An end that connects to `address`, where it says `data` of itself.
+///
+/// # Errors
+/// The call's own: soft iWARP finds out within it what rxe tells by an event.
+pub fn connect(
+    events: &mut Events,
+    address: &Address,
+    data: impl Fn(&End) -> Vec<u8>,
+) -> Result<End, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let end = End::new(resolve(events, address));
+        match end.qp.id().connect(&data(&end)) {
+            Ok(()) => return Ok(end),
+            // Soft iWARP connects by TCP from a port that librdmacm has chosen without asking TCP, which may
+            // remember it from the last connection.
+            Err(error) if error.errno() == Some(Errno::ADDRINUSE) && Instant::now() < deadline => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The RDMA device of this guest's second wire, which it does not have by itself.

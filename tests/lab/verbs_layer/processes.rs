@@ -11,7 +11,7 @@ use netacc::verbs::qp::{Payload, SendOp, State, Verb};
 
 use super::device::device_descriptors;
 use super::ends::{
-    ACCEPTOR, CONNECTOR, End, Events, LISTENER, Pair, SecondDevice, address, own_address, resolve,
+    ACCEPTOR, CONNECTOR, End, Events, LISTENER, Pair, SecondDevice, address, connect, own_address,
     wait_readable,
 };
 use crate::event;
@@ -57,9 +57,8 @@ fn a_killed_peer_shows_as_a_disconnect() {
         let port = line.rsplit(' ').next().unwrap().parse().unwrap();
 
         let mut events = Events::new();
-        let id = resolve(&mut events, &address((guest.address(0), port)));
-        let end = End::new(id);
-        end.qp.id().connect(&end.invitation()).unwrap();
+        let there = address((guest.address(0), port));
+        let end = connect(&mut events, &there, End::invitation).unwrap();
         events.expect(CONNECTOR, event!(EventKind::Established { .. } => ()));
         peer.kill(libc::SIGKILL);
         events.disconnected(CONNECTOR);

@@ -3,6 +3,8 @@
 //! The model knows just enough to wait, after each step that the other end notices, until it has, and to
 //! block only in calls that return.
 
+mod aside;
+
 use crate::lang::{Scenario, parse_step};
 use fastrand::Rng;
 
@@ -42,6 +44,7 @@ struct Set {
 
 struct Model {
     rng: Rng,
+    room: u64,
     /// Steps that belong together.
     groups: Vec<Vec<String>>,
     ends: Vec<End>,
@@ -49,10 +52,12 @@ struct Model {
     count: usize,
 }
 
-/// The scenario of a seed, in groups of steps of which none is to be left out alone.
-pub fn groups(seed: u64) -> Vec<Vec<String>> {
+/// The scenario of a seed, in groups of steps of which none is to be left out alone. No more than `room` bytes are
+/// left unread by all together.
+pub fn groups(seed: u64, room: u64) -> Vec<Vec<String>> {
     let mut model = Model {
         rng: Rng::with_seed(seed),
+        room,
         groups: Vec::new(),
         ends: Vec::new(),
         sets: Vec::new(),
@@ -169,9 +174,22 @@ impl Model {
     fn reached(&mut self, i: usize, what: &str) {
         let peer = &self.ends[i ^ 1];
         if self.ends[i].unsure || peer.unsure {
-            self.and(format!("{}: settle", self.ends[i].actor));
+            self.noticed(i);
         } else if let Some(name) = peer.names.first() {
             self.and(format!("{}: until {what} {name}", peer.actor));
+        }
+    }
+
+    /// Whatever comes of it is there, and both ends have looked (a send does not look: known, see found.scn).
+    fn noticed(&mut self, i: usize) {
+        self.and(format!("{}: settle", self.ends[i].actor));
+        for end in [i, i ^ 1] {
+            let End { actor, names, .. } = &self.ends[end];
+            if let Some(name) = names.first() {
+                self.and(format!(
+                    "{actor}: poll({{{name}: POLLIN|POLLOUT|POLLRDHUP}}, 0)"
+                ));
+            }
         }
     }
 
@@ -179,13 +197,16 @@ impl Model {
         for end in [i, i ^ 1] {
             self.ends[end].unsure = true;
         }
-        self.and(format!("{}: settle", self.ends[i].actor));
+        self.noticed(i);
     }
 
     fn send(&mut self, i: usize) {
         let (fd, n) = (self.fd(i), self.rng.u64(1..=12) * self.rng.u64(1..=900));
         let (end, peer) = (self.ends[i].clone(), self.ends[i ^ 1].clone());
-        if peer.unread + n > UNREAD {
+        // Known to differ, see found.scn: data for one who has shut down both ways, or shut down and closed.
+        let deaf = peer.wrote_last && (peer.reads_no_more || !peer.open());
+        let all: u64 = self.ends.iter().map(|end| end.unread).sum();
+        if peer.unread + n > UNREAD || all + n > self.room || deaf && !end.reset {
             return self.recv(i);
         }
         let flags = self.pick(&[
@@ -202,10 +223,12 @@ impl Model {
             _ => format!("send({fd}, bytes({n}), {flags})"),
         };
         self.emit([format!("{}: {call}", end.actor)]);
-        if end.wrote_last || end.reset || end.unsure {
+        if end.wrote_last || end.reset {
             return;
         }
-        if !peer.open() {
+        if end.unsure {
+            self.noticed(i);
+        } else if !peer.open() {
             // It answers with a reset.
             self.ends[i].reset = true;
             self.and(format!("{}: until POLLERR|POLLHUP {fd}", end.actor));
@@ -252,125 +275,11 @@ impl Model {
         self.emit([format!("{}: {call}", end.actor)]);
     }
 
-    /// Questions that change nothing.
-    fn look(&mut self, i: usize) {
-        let (fd, actor) = (self.fd(i), self.ends[i].actor);
-        let over = self.ends[i].wrote_last && self.ends[i ^ 1].wrote_last;
-        let call = self.pick(&[
-            "ioctl(IT, FIONREAD)",
-            "getsockname(IT)",
-            // Known to differ: found.scn.
-            if over {
-                "getsockname(IT)"
-            } else {
-                "getpeername(IT)"
-            },
-            "getsockopt(IT, SOL_SOCKET, SO_ERROR)",
-            "fcntl(IT, F_GETFL)",
-            "fcntl(IT, F_GETFD)",
-            "getsockopt(IT, IPPROTO_TCP, TCP_NODELAY)",
-            "getsockopt(IT, SOL_SOCKET, SO_LINGER)",
-        ]);
-        self.emit([format!("{actor}: {}", call.replace("IT", &fd))]);
-    }
-
-    fn poll(&mut self) {
-        let actor = self.pick(&["a", "b"]);
-        let ends: Vec<End> = self
-            .ends
-            .iter()
-            .filter(|end| end.actor == actor)
-            .cloned()
-            .collect();
-        let names: Vec<String> = ends.iter().flat_map(|end| end.names.clone()).collect();
-        if names.is_empty() {
-            return;
-        }
-        let call = if self.rng.u32(0..3) == 0 {
-            let all = names.join(", ");
-            format!("select({{{all}}}, {{{all}}}, {{{all}}}, 0)")
-        } else {
-            let entries: Vec<String> = names
-                .iter()
-                .map(|name| {
-                    let events =
-                        self.pick(&["POLLIN", "POLLOUT", "POLLIN|POLLOUT|POLLRDHUP|POLLPRI", "0"]);
-                    format!("{name}: {events}")
-                })
-                .collect();
-            format!("poll({{{}}}, 0)", entries.join(", "))
-        };
-        self.emit([format!("{actor}: {call}")]);
-    }
-
-    fn watch(&mut self, i: usize) {
-        let (fd, actor) = (self.fd(i), self.ends[i].actor);
-        if self.sets.iter().filter(|set| set.actor == actor).count() < 2 && self.rng.u32(0..3) == 0
-        {
-            let name = self.name("e");
-            self.emit([format!("{actor}: {name} = epoll_create1(0)")]);
-            self.sets.push(Set {
-                actor,
-                name,
-                members: Vec::new(),
-            });
-        }
-        let events = self.pick(&[
-            "EPOLLIN",
-            "EPOLLIN|EPOLLOUT",
-            "EPOLLIN|EPOLLRDHUP",
-            "EPOLLOUT",
-            "0",
-        ]);
-        let mode = self.pick(&["", "", "|EPOLLET", "|EPOLLONESHOT", "|EPOLLET|EPOLLONESHOT"]);
-        let mut mine: Vec<&mut Set> = self
-            .sets
-            .iter_mut()
-            .filter(|set| set.actor == actor)
-            .collect();
-        if mine.is_empty() {
-            return;
-        }
-        let at = self.rng.usize(..mine.len());
-        let set = &mut mine[at];
-        let is_member = set.members.contains(&fd);
-        // Now and then what must be refused.
-        let op = match (is_member, self.rng.u32(0..8)) {
-            (_, 0) => "ADD",
-            (_, 1) => "DEL",
-            (true, 2..4) => "DEL",
-            (true, _) => "MOD",
-            (false, _) => "ADD",
-        };
-        match op {
-            "ADD" if !is_member => set.members.push(fd.clone()),
-            "DEL" => set.members.retain(|member| *member != fd),
-            _ => {}
-        }
-        let line = match op {
-            "DEL" => format!("{actor}: epoll_ctl({}, DEL, {fd})", set.name),
-            op => format!(
-                "{actor}: epoll_ctl({}, {op}, {fd}, {events}{mode})",
-                set.name
-            ),
-        };
-        self.emit([line]);
-    }
-
-    fn wait(&mut self) {
-        if self.sets.is_empty() {
-            return;
-        }
-        let set = &self.sets[self.rng.usize(..self.sets.len())];
-        let line = format!("{}: epoll_wait({}, 16, 0)", set.actor, set.name);
-        self.emit([line]);
-    }
-
     fn shutdown(&mut self, i: usize) {
         let (fd, end) = (self.fd(i), self.ends[i].clone());
         let how = self.pick(&["SHUT_WR", "SHUT_WR", "SHUT_WR", "SHUT_RD", "SHUT_RDWR"]);
         self.emit([format!("{}: shutdown({fd}, {how})", end.actor)]);
-        if end.reset || end.unsure {
+        if end.reset {
             return;
         }
         if how != "SHUT_WR" {
@@ -395,10 +304,12 @@ impl Model {
                 set.members.retain(|member| *member != fd);
             }
         }
-        if !last || end.reset || end.unsure {
+        if !last || end.reset {
             return;
         }
-        if end.unread > 0 {
+        if end.unsure {
+            self.noticed(i);
+        } else if end.unread > 0 {
             self.ends[i ^ 1].reset = true;
             self.reached(i, "POLLERR|POLLHUP");
         } else if !end.wrote_last {
@@ -406,12 +317,6 @@ impl Model {
         } else {
             self.and(format!("{actor}: settle"));
         }
-    }
-
-    fn dup(&mut self, i: usize) {
-        let (fd, actor, name) = (self.fd(i), self.ends[i].actor, self.name("d"));
-        self.emit([format!("{actor}: {name} = dup({fd})")]);
-        self.ends[i].names.push(name);
     }
 
     /// A thread that blocks until the peer sends something.
@@ -454,24 +359,5 @@ impl Model {
             format!("{there}: drain({to}, {fd})"),
             format!("{from}: until POLLOUT {fd}"),
         ]);
-    }
-
-    fn option(&mut self, i: usize) {
-        let (fd, actor) = (self.fd(i), self.ends[i].actor);
-        let call = self.pick(&[
-            "setsockopt(IT, IPPROTO_TCP, TCP_NODELAY, 1)",
-            "setsockopt(IT, SOL_SOCKET, SO_KEEPALIVE, 1)",
-            "setsockopt(IT, IPPROTO_TCP, TCP_QUICKACK, 1)",
-            "setsockopt(IT, SOL_SOCKET, SO_RCVTIMEO, 30)",
-            "fcntl(IT, F_SETFL, O_NONBLOCK)",
-            "ioctl(IT, FIONBIO, 0)",
-            "setsockopt(IT, SOL_SOCKET, SO_TYPE, 1)",
-            "setsockopt(IT, SOL_SOCKET, SO_REUSEADDR, 1, 2)",
-        ]);
-        // With a timeout nothing blocks for long either.
-        if call.contains("F_SETFL") || call.contains("RCVTIMEO") {
-            self.ends[i].nonblocking = true;
-        }
-        self.emit([format!("{actor}: {}", call.replace("IT", &fd))]);
     }
 }

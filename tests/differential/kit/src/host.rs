@@ -5,6 +5,7 @@ use crate::{bare, built, netacc_ss, ports, proc};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Over what the connections of a scenario go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +108,16 @@ pub trait Host: Sync {
 
     /// A port that nobody uses, nor its side port.
     fn port(&self) -> u16;
+
+    /// How long what is on its way may take.
+    fn settle(&self) -> Duration {
+        Duration::from_millis(20)
+    }
+
+    /// How many bytes random scenarios may leave unread.
+    fn room(&self) -> u64 {
+        200_000
+    }
 
     /// The actor's program and the environment that it needs.
     fn command(&self, actor: &str, preloaded: bool, control: SocketAddr) -> Command {

@@ -1,6 +1,12 @@
 //! The list of differences that are known and not mended yet: `CARRIER | FILE/SCENARIO | REASON`, a line each.
+//! `CARRIER?`: it differs sometimes.
 
 use crate::host::Carrier;
+
+/// Does a name of the list mean the carrier?
+fn means(name: &str, carrier: Carrier) -> bool {
+    Carrier::named(name.trim_end_matches('?')).contains(&carrier)
+}
 
 /// The known differences.
 pub struct Known(Vec<(String, String)>);
@@ -17,7 +23,8 @@ impl Known {
             let words: Vec<&str> = line.split('|').map(str::trim).collect();
             match words[..] {
                 [carrier, name, reason]
-                    if !reason.is_empty() && !Carrier::named(carrier).is_empty() =>
+                    if !reason.is_empty()
+                        && !Carrier::named(carrier.trim_end_matches('?')).is_empty() =>
                 {
                     Ok((carrier.to_string(), name.to_string()))
                 }
@@ -31,8 +38,15 @@ impl Known {
 
     /// Is it in the list?
     pub fn has(&self, carrier: Carrier, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(over, other)| other == name && means(over, carrier))
+    }
+
+    /// Is it in the list as one that differs whenever it is run?
+    pub fn always(&self, carrier: Carrier, name: &str) -> bool {
         let listed = |(over, other): &(String, String)| {
-            other == name && Carrier::named(over).contains(&carrier)
+            other == name && means(over, carrier) && !over.ends_with('?')
         };
         self.0.iter().any(listed)
     }

@@ -1,6 +1,6 @@
-//! The scenario language: what a step is, and how it is written. See `tests/differential/README.md`.
+//! The scenario language: what a step is, and how it is read. See `tests/differential/README.md`.
 
-use std::fmt;
+mod print;
 
 /// A scenario: its name, what is expected of it, and its steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -299,65 +299,41 @@ fn number(word: &str) -> Option<i64> {
     }
 }
 
-impl fmt::Display for Arg {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Arg::Int(n) => write!(f, "{n}"),
-            Arg::Word(word) => f.write_str(word),
-            Arg::Text(bytes) => {
-                let text = String::from_utf8_lossy(bytes);
-                let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-                let text = text.replace('\n', "\\n").replace('\0', "\\0");
-                write!(f, "\"{text}\"")
-            }
-            Arg::List(all) => write!(f, "{{{}}}", join(all)),
-            Arg::Entry(name, value) => write!(f, "{name}: {value}"),
-            Arg::Call(name, args) => write!(f, "{name}({})", join(args)),
+#[cfg(test)]
+mod tests {
+    use super::{Action, Arg, parse, parse_step};
+    use crate::generate::{groups, scenario};
+
+    #[test]
+    fn what_is_printed_is_read_as_the_same() {
+        let written = crate::suite::load_all().unwrap();
+        let random = (1..100).map(|seed| scenario(seed, &groups(seed, 100_000)));
+        for scenario in written.into_iter().chain(random) {
+            assert_eq!(parse(&scenario.to_string()), Ok(vec![scenario]));
         }
     }
-}
 
-fn join(args: &[Arg]) -> String {
-    let all: Vec<String> = args.iter().map(Arg::to_string).collect();
-    all.join(", ")
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if let ("until", [name, events]) = (self.verb.as_str(), self.args.as_slice()) {
-            return write!(f, "until {events} {name}");
-        }
-        if !self.binds.is_empty() {
-            write!(f, "{} = ", self.binds.join(", "))?;
-        }
-        let loose = if self.loose { "loose " } else { "" };
-        write!(f, "{loose}{}({})", self.verb, join(&self.args))
+    #[test]
+    fn strings_end_where_they_should() {
+        let step = parse_step(r#"a: send(c, "a # \"quoted\" \n", 0)"#).unwrap();
+        let Action::Call(call) = step.action else {
+            panic!("{step}");
+        };
+        assert_eq!(call.args[1], Arg::Text(b"a # \"quoted\" \n".to_vec()));
     }
-}
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: ", self.actor)?;
-        match &self.action {
-            Action::Call(call) => write!(f, "{call}"),
-            Action::Start(call) => write!(f, "start {call}"),
-            Action::Join => f.write_str("join"),
-            Action::Pending => f.write_str("pending"),
-            Action::Settle(0) => f.write_str("settle"),
-            Action::Settle(ms) => write!(f, "settle {ms}"),
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, wanted) in [
+            ("a: close(c)", "line 1"),
+            ("## x\nclose(c)", "line 2"),
+            ("## x\na: close(c", "line 2"),
+            ("## x\na: close(c) now", "follows the call"),
+            ("## x\n## x", "another scenario"),
+            ("## x\npair c s", "ACTOR.SOCKET"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
         }
-    }
-}
-
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "## {}", self.name)?;
-        for line in &self.header {
-            writeln!(f, "{line}")?;
-        }
-        for step in &self.steps {
-            writeln!(f, "{step}")?;
-        }
-        Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod random;
 pub mod run;
 pub mod shrink;
 pub mod suite;
+mod symbols;
 
 // What the other tests have too, and which is made for test programs, not for a library.
 #[path = "../../../common/counters.rs"]

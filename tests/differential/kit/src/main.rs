@@ -1,7 +1,7 @@
 //! Runs scenarios by hand: `netacc-differential run FILE [--scenario NAME] [--over CARRIER] [--show]`.
 
 use netacc_differential::compare::{AGAIN, Verdict, compare};
-use netacc_differential::host::{Carrier, Here};
+use netacc_differential::host::{Carrier, Here, Host};
 use netacc_differential::lang::Scenario;
 use netacc_differential::run::{self, Pace};
 use netacc_differential::{generate, random, suite};
@@ -48,7 +48,10 @@ fn random_scenarios(seeds: &str, words: &[String]) -> Result<bool, String> {
     for carrier in carriers {
         if words.iter().any(|word| word == "--print") {
             for seed in seeds.clone() {
-                println!("{}", generate::scenario(seed, &generate::groups(seed)));
+                println!(
+                    "{}",
+                    generate::scenario(seed, &generate::groups(seed, Here.room()))
+                );
             }
             return Ok(true);
         }

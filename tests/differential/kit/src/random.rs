@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 const USUAL: Range<u64> = 1..1_000;
 const TIME: Duration = Duration::from_secs(20);
 
-/// The seeds to run and until when: `NACC_RANDOM_SEEDS=FROM..TO`, all of them, or the usual ones for a while.
+/// The seeds to run and until when: `NACC_RANDOM_SEEDS=FROM..TO`, all of them, or the usual ones for a while, which
+/// `parts` share.
 ///
 /// # Panics
 /// The variable is not FROM..TO.
-pub fn seeds() -> (Range<u64>, Option<Instant>) {
+pub fn seeds(parts: u32) -> (Range<u64>, Option<Instant>) {
     match std::env::var("NACC_RANDOM_SEEDS") {
         Ok(text) => (
             range(&text).unwrap_or_else(|| panic!("NACC_RANDOM_SEEDS='{text}' is not FROM..TO")),
             None,
         ),
-        Err(_) => (USUAL, Some(Instant::now() + TIME)),
+        Err(_) => (USUAL, Some(Instant::now() + TIME / parts)),
     }
 }
 
@@ -49,7 +50,12 @@ pub fn run(
         if seed >= seeds.end || over || found.lock().expect("the find").is_some() {
             return;
         }
-        let text = match compare(host, &scenario(seed, &groups(seed)), carrier, AGAIN) {
+        let text = match compare(
+            host,
+            &scenario(seed, &groups(seed, host.room())),
+            carrier,
+            AGAIN,
+        ) {
             Ok(Verdict::Different(diff)) => diff,
             Ok(_) => {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +72,7 @@ pub fn run(
     });
     let find = found.into_inner().expect("the find");
     let text = find.map(|(seed, diff)| {
-        let small = shrink(host, &groups(seed), carrier, &diff, |some| scenario(seed, some));
+        let small = shrink(host, &groups(seed, host.room()), carrier, &diff, |some| scenario(seed, some));
         let over = carrier.name();
         let small_diff = match compare(host, &small, carrier, 0) {
             Ok(Verdict::Different(diff)) => diff,

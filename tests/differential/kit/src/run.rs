@@ -4,6 +4,7 @@ use crate::counters::Counters;
 use crate::host::{Carrier, Host, Process};
 use crate::lang::{Action, Arg, Call, Scenario, Step};
 use crate::links::{Answer, LIMIT, Links};
+use crate::symbols::symbolic;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ pub fn run(
         host,
         carrier,
         pace,
-        settle: Duration::from_millis(20) * pace.slower,
+        settle: host.settle() * pace.slower,
         links: Links::new(host.control()),
         processes: Vec::new(),
         first: "a".to_string(),
@@ -104,7 +105,7 @@ pub fn run(
             std::thread::sleep(run.settle / 10);
         }
     }
-    let lines = run.symbolic(lines);
+    let lines = symbolic(lines, &mut run.port_names);
     let counters = run.processes.iter_mut().filter_map(|p| p.counters());
     Ok(Trace {
         lines,
@@ -260,6 +261,10 @@ impl Run<'_> {
             let amount = self.filled.remove(name);
             call.args[1] = Arg::Int(amount.ok_or_else(|| format!("'{name}' was not filled"))?);
         }
+        if call.verb == "fill" {
+            let ms = self.settle.as_millis() as i64;
+            call.args.push(Arg::Int(ms));
+        }
         let mut line = call.to_string();
         if call.verb == "until" {
             // The actor reads calls only.
@@ -349,43 +354,5 @@ impl Run<'_> {
             };
             self.places.insert(name.to_string(), place);
         }
-    }
-
-    /// Ports by their names; those that have none are numbered as they appear.
-    fn symbolic(&mut self, lines: Vec<String>) -> Vec<String> {
-        let mut count = 0;
-        let mut name = |port: u16| -> String {
-            let names = &mut self.port_names;
-            let named = names.entry(port).or_insert_with(|| {
-                count += 1;
-                format!("port{count}")
-            });
-            if port == 0 {
-                "0".to_string()
-            } else {
-                named.clone()
-            }
-        };
-        let mut replaced = |line: String| -> String {
-            let mut out = String::new();
-            let mut rest = line.as_str();
-            while let Some(start) = rest.find('<') {
-                let Some(end) = rest[start..].find('>').map(|n| n + start) else {
-                    break;
-                };
-                let (before, address) = (&rest[..start], &rest[start + 1..end]);
-                out.push_str(before);
-                match address
-                    .rsplit_once(':')
-                    .and_then(|(ip, p)| Some((ip, p.parse().ok()?)))
-                {
-                    Some((ip, port)) => out.push_str(&format!("{ip}:{}", name(port))),
-                    None => out.push_str(&rest[start..=end]),
-                }
-                rest = &rest[end + 1..];
-            }
-            out + rest
-        };
-        lines.into_iter().map(&mut replaced).collect()
     }
 }

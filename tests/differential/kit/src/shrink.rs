@@ -74,11 +74,14 @@ pub fn shrink(
         return scenario(groups);
     }
     let by_groups = least(groups, |some| differs(host, &scenario(some), carrier));
-    let lines: Vec<Vec<String>> = by_groups
-        .concat()
-        .into_iter()
-        .map(|line| vec![line])
-        .collect();
+    // What is waited for stays with what is waited for: without, chance would decide.
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    for line in by_groups.concat() {
+        match lines.last_mut() {
+            Some(last) if line.contains(": until ") => last.push(line),
+            _ => lines.push(vec![line]),
+        }
+    }
     let by_lines = least(&lines, |some| differs(host, &scenario(some), carrier));
     scenario(&by_lines)
 }

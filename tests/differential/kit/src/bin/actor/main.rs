@@ -9,6 +9,7 @@ mod control;
 mod data;
 mod epoll;
 mod files;
+mod messages;
 mod options;
 mod process;
 mod ready;
@@ -42,6 +43,7 @@ fn call(ctx: &Ctx) -> Res<Out> {
     for family in [
         sockets::call,
         data::call,
+        messages::call,
         options::call,
         files::call,
         ready::call,
