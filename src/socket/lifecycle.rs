@@ -116,6 +116,10 @@ impl Socket {
             inner.fds.remove(at);
         }
         if inner.fds.is_empty() {
+            // Bytes that nobody has looked at yet are unread data too.
+            let Some(mut inner) = self.refreshed(inner) else {
+                return;
+            };
             let farewell = match inner.keep_for_heirs(self) {
                 true => inner.unwatched(),
                 false => inner.end(),
@@ -187,6 +191,7 @@ impl Socket {
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
         }
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
+        inner.update_slot();
         let mut wakes = Wakes::new(None);
         inner.announce(self, events as u32, &mut wakes);
         drop(inner);
