@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab rdma-lab rdma-show lint clean setup bench-redis bench-callgrind cargo
+.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup bench-redis bench-callgrind cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,7 @@ test: ## build, then run every test
 	@$(MAKE) --no-print-directory test-loom
 	@$(MAKE) --no-print-directory test-lab
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+	@$(MAKE) --no-print-directory programs ARGS=--short
 
 # Its own directory: the flag makes another build of everything.
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
@@ -49,6 +50,11 @@ test-redis: ## redis' own networking tests, bare and accelerated, results compar
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
+
+programs: ## real programs and their own tests: bare, NetACC off, NetACC on; a table (ARGS=--short: four minutes)
+	@scripts/setup.sh test programs
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/programs.py --bin $(RELEASE) $(ARGS)
 
 rdma-lab: ## tests between two guests with soft RDMA devices (LAB=qemu: several CPUs each)
 	@scripts/setup.sh lab

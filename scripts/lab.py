@@ -15,6 +15,7 @@ from pathlib import Path
 SIDE_PORT_OFFSET = 20000
 # Side ports of this range stay below 32768, where the kernel's own choice of client ports begins.
 PORTS = range(10400, 12700)
+BINARIES = ("netacc_run", "netacc_ss", "libnetacc-preload.so")
 
 
 class Failure(Exception):
@@ -41,7 +42,7 @@ def interruptible():
 def binaries(directory):
     """The directory of netacc_run, netacc_ss and the library, checked, as an absolute path."""
     directory = Path(directory).resolve()
-    for name in ("netacc_run", "netacc_ss", "libnetacc-preload.so"):
+    for name in BINARIES:
         if not (directory / name).exists():
             raise Failure(f"{directory / name} does not exist: run 'make build' first")
     return directory
@@ -54,17 +55,23 @@ def need(*programs):
             raise Failure(f"{program} was not found: run 'make setup' first")
 
 
+def is_free(port):
+    """Whether a port can be had together with its side port."""
+    try:
+        for candidate in (port, port + SIDE_PORT_OFFSET):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", candidate))
+        return True
+    except OSError:
+        return False
+
+
 def free_port(ports=PORTS):
     """A port of a range that is free together with its side port."""
     start = os.getpid() % len(ports)
     for port in [*ports[start:], *ports[:start]]:
-        try:
-            for candidate in (port, port + SIDE_PORT_OFFSET):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", candidate))
+        if is_free(port):
             return port
-        except OSError:
-            continue
     raise Failure(f"no free port in {ports.start}..{ports.stop} on 127.0.0.1")
 
 
@@ -162,6 +169,41 @@ def accepted(values):
 def accelerated(values):
     """Connections that a process accepted and that are not plain kernel TCP."""
     return sum(n for carrier, n in accepted(values).items() if carrier != "tcp")
+
+
+class Sampler(threading.Thread):
+    """Remembers the highest counters of every process that `pids` names, read from outside while they run."""
+
+    def __init__(self, bin_dir, pids, interval=0.1):
+        super().__init__(daemon=True)
+        self.bin_dir, self.pids, self.interval, self.over = bin_dir, pids, interval, threading.Event()
+        self.seen, self.lock = {}, threading.Lock()
+
+    def run(self):
+        while not self.over.wait(self.interval):
+            self.look()
+
+    def look(self):
+        """Reads the counters now: for a process that is about to end."""
+        try:
+            now = counters(self.bin_dir)
+        except subprocess.TimeoutExpired:
+            return  # a busy machine: the next look tells
+        with self.lock:
+            for pid in now.keys() & set(self.pids()):
+                most = self.seen.setdefault(pid, {})
+                for name, value in now[pid].items():
+                    most[name] = max(value, most.get(name, 0))
+
+    def total(self):
+        """Each counter summed over all the processes; the end of the sampling."""
+        self.over.set()
+        self.join()
+        sums = {}
+        for values in self.seen.values():
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
 
 
 def benchmark_figures(text):

@@ -18,11 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from lab import PORTS, Failure, Session, accelerated, binaries, counters, free_port, interruptible, need, progress, session_pids
+from lab import (
+    PORTS, Failure, Sampler, Session, accelerated, binaries, free_port, interruptible, need, progress, session_pids,
+)
+from sources import source_tree
 
 UNITS = [
     "unit/protocol", "unit/networking", "unit/querybuf", "unit/limits", "unit/pubsub", "unit/multi",
@@ -37,63 +39,6 @@ SUFFIX = re.compile(r" (\(\d+ ms\)|in tests/\S+\.tcl)$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BAD = ("err", "exception", "timeout")
 RETRIES = 2  # of a unit that fails, without any other beside it
-
-
-def source_tree():
-    """The unpacked source package, fetched once into the user's cache directory."""
-    version = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${source:Version}", "redis-server"],
-        capture_output=True, text=True, check=False,
-    ).stdout
-    if not version:
-        raise Failure("redis-server is not installed as a Debian package: run 'make setup' first")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netacc"
-    tree = cache / f"redis-{version.replace(':', '_')}"
-    if tree.exists():
-        return tree
-    cache.mkdir(parents=True, exist_ok=True)
-    progress(f"fetching the source package of redis {version} into {cache} ...")
-    with tempfile.TemporaryDirectory(dir=cache) as work:
-        fetch_source(Path(work), version)
-        unpacked = [d for d in Path(work).glob("unpack/*") if (d / "tests").is_dir()]
-        if not unpacked:
-            raise Failure("the source package of redis has no tests directory")
-        unpacked[0].rename(tree)
-    return tree
-
-
-def fetch_source(work, version):
-    """`apt-get source` with source lines made of this machine's own package lists, none of which changes."""
-    for directory in ("parts", "lists/partial", "cache/archives/partial", "unpack"):
-        (work / directory).mkdir(parents=True)
-    etc = Path("/etc/apt")
-    for listed in [etc / "sources.list", *etc.glob("sources.list.d/*")]:
-        if not listed.is_file() or listed.suffix not in (".list", ".sources"):
-            continue
-        text = listed.read_text()
-        if listed.suffix == ".list":
-            text = re.sub(r"^\s*deb(?=\s)", "deb-src", text, flags=re.M)
-        else:
-            text = re.sub(r"^Types:.*", "Types: deb-src", text, flags=re.M | re.I)
-        (work / "parts" / listed.name).write_text(text)
-    # _apt, the user that downloads as a rule, may not enter a home directory.
-    options = ["-o", "APT::Sandbox::User=root", "-o", "Dir::Etc::sourcelist=/dev/null"]
-    for key, directory in (("Dir::Etc::sourceparts", "parts"), ("Dir::State::lists", "lists"), ("Dir::Cache", "cache")):
-        options += ["-o", f"{key}={work / directory}"]
-
-    def apt_get(*arguments):
-        return subprocess.run(
-            ["apt-get", "-q", *options, *arguments], cwd=work / "unpack", text=True, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-
-    updated = apt_get("update")
-    fetched = apt_get("source", f"redis={version}")
-    if fetched.returncode:
-        progress(f"redis {version} is no longer offered as source: taking the newest")
-        fetched = apt_get("source", "redis")
-    if fetched.returncode:
-        raise Failure(f"apt-get source redis failed:\n{updated.stdout}{fetched.stdout}")
 
 
 def units_of(tree, wanted):
@@ -115,6 +60,13 @@ def stage(tree, where):
         (where / name).symlink_to(tree / name)
 
 
+def command(unit, base, count):
+    """What runs one unit in a staged directory, with `count` ports from `base` on."""
+    # --durable: a test that crashes is a failed test, and those after it still run.
+    return ["tclsh", "tests/test_helper.tcl", "--single", unit, "--clients", "1", "--durable",
+            "--baseport", base, "--portcount", count]
+
+
 def results(log):
     """The (status, test name) list of a run, in order, without times and files."""
     found = []
@@ -125,36 +77,6 @@ def results(log):
         if match := RESULT.match(line):
             found.append((match[1], SUFFIX.sub("", match[2])))
     return found
-
-
-class Sampler(threading.Thread):
-    """Remembers the highest counters of every process of a session, read from outside while it runs."""
-
-    def __init__(self, bin_dir, sid):
-        super().__init__(daemon=True)
-        self.bin_dir, self.sid, self.over = bin_dir, sid, threading.Event()
-        self.seen = {}
-
-    def run(self):
-        while not self.over.wait(0.1):
-            try:
-                now = counters(self.bin_dir)
-            except subprocess.TimeoutExpired:
-                continue  # a busy machine: the next look tells
-            for pid in now.keys() & set(session_pids(self.sid)):
-                most = self.seen.setdefault(pid, {})
-                for name, value in now[pid].items():
-                    most[name] = max(value, most.get(name, 0))
-
-    def total(self):
-        """Each counter summed over all the processes."""
-        self.over.set()
-        self.join()
-        sums = {}
-        for values in self.seen.values():
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value
-        return sums
 
 
 class Worker:
@@ -181,13 +103,11 @@ class Worker:
         runner = [self.bin_dir / "netacc_run"] if side == "netacc" else []
         # The suite's own control port is 32 below its base port, and it does not notice when that is taken.
         base = free_port(self.ports[:200]) + 32
-        # --durable: a test that crashes is a failed test, and those after it still run.
-        argv = [*runner, "tclsh", "tests/test_helper.tcl", "--single", unit, "--clients", "1", "--durable",
-                "--baseport", base, "--portcount", self.ports.stop - base]
+        argv = [*runner, *command(unit, base, self.ports.stop - base)]
         begun = time.monotonic()
         with tempfile.TemporaryFile("w+", errors="replace") as log:
             with Session(argv, cwd=self.work / side, stdout=log, stderr=subprocess.STDOUT) as session:
-                sampler = Sampler(self.bin_dir, session.process.pid)
+                sampler = Sampler(self.bin_dir, lambda: session_pids(session.process.pid))
                 if runner:
                     sampler.start()
                 late = False
@@ -261,7 +181,7 @@ def main():
     interruptible()
     need("redis-server", "redis-cli", "redis-benchmark", "tclsh")
     bin_dir = None if args.bare else binaries(args.bin)
-    tree = source_tree()
+    tree = source_tree("redis-server", "redis", "tests")
     units, missing = units_of(tree, args.units)
     if args.quick:
         units = [u for u in units if u not in SLOW]

@@ -12,7 +12,8 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::control::heirs;
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
-use crate::socket::{Inherited, Socket, orphan};
+use crate::socket::orphan::Preparation;
+use crate::socket::{Inherited, Socket};
 use crate::{runtime, stats};
 
 /// The process that the tables describe; 0 until there is something in them.
@@ -47,6 +48,12 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 pub fn generation() -> u32 {
     claim();
     GENERATION.load(Ordering::Relaxed)
+}
+
+/// Whether there can be a connection that is not the kernel's alone: a process without a runtime may have inherited one.
+#[inline]
+pub fn may_serve() -> bool {
+    runtime::started().is_some() || GENERATION.load(Ordering::Relaxed) > 0
 }
 
 /// A word that this process shares with its children: not zero once one of them serves what it has
@@ -131,30 +138,31 @@ extern "C" fn prepare() {
         }
     });
     // Without one the child is taken for gone: what the parent closes ends for both.
-    if connections && let Ok((reading, writing)) = orphan::pipe() {
-        PIPE.set(Some((reading.leave(), writing.leave())));
+    if connections && let Ok(made) = Preparation::make() {
+        let (reading, writing) = (made.reading.leave(), made.writing.leave());
+        PREPARED.set(Some([reading, writing, made.will.leave()]));
     }
 }
 
 thread_local! {
-    /// Both ends of the pipe of the fork that this thread makes.
-    static PIPE: Cell<Option<(RawFd, RawFd)>> = const { Cell::new(None) };
+    /// For the fork that this thread makes: both ends of the pipe, and the will.
+    static PREPARED: Cell<Option<[RawFd; 3]>> = const { Cell::new(None) };
 }
 
 /// Runs in the parent, after a fork (or the attempt).
 extern "C" fn parent() {
-    if let Some((reading, writing)) = PIPE.take() {
+    if let Some([reading, writing, will]) = PREPARED.take() {
         let _errno = crate::log::ErrnoGuard::new();
         drop(InternalFd::take_back(writing));
-        heirs::forked(InternalFd::take_back(reading));
+        heirs::forked(InternalFd::take_back(reading), InternalFd::take_back(will));
     }
 }
 
-/// Writing ends of pipes: as long as this process or a child of it lives, ancestors keep what it may claim.
+/// Writing ends of pipes, as long as this process or a child of it lives, ancestors keep what it may claim; and their wills.
 static HELD: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// The writing ends that this child holds from now on.
-fn hold_pipes() -> Vec<RawFd> {
+/// What this child holds of its ancestors from now on, and its parent's will.
+fn hold() -> (Vec<RawFd>, RawFd) {
     // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
     let held = unsafe {
         while HELD.is_locked() {
@@ -162,8 +170,9 @@ fn hold_pipes() -> Vec<RawFd> {
         }
         &mut *HELD.data_ptr()
     };
-    held.extend(PIPE.take().map(|(_, writing)| writing));
-    held.clone()
+    let [_, writing, will] = PREPARED.take().unwrap_or([-1; 3]);
+    held.extend([writing, will].into_iter().filter(|&fd| fd >= 0));
+    (held.clone(), will)
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.
@@ -171,8 +180,8 @@ extern "C" fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    let identity = runtime::started().map(|runtime| &runtime.identity);
-    let held = hold_pipes();
+    let (held, will) = hold();
+    let identity = runtime::started().map(|runtime| (&runtime.identity, will));
     heirs::reset_after_fork();
     let own = OWN.swap(core::ptr::null_mut(), Ordering::AcqRel);
     if !own.is_null() {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 /// A free list of `&'static T`.
 pub struct Slab<T: 'static> {
     free: Mutex<Vec<&'static T>>,
+    all: Mutex<Vec<&'static T>>,
 }
 
 impl<T: Sync> Slab<T> {
@@ -16,12 +17,22 @@ impl<T: Sync> Slab<T> {
     pub const fn new() -> Self {
         Slab {
             free: Mutex::new(Vec::new()),
+            all: Mutex::new(Vec::new()),
         }
     }
 
     /// A free object, or a new one made by `make`. The caller resets it.
     pub fn take(&self, make: impl FnOnce() -> T) -> &'static T {
-        self.pop().unwrap_or_else(|| Box::leak(Box::new(make())))
+        self.pop().unwrap_or_else(|| {
+            let object: &'static T = Box::leak(Box::new(make()));
+            self.all.lock().push(object);
+            object
+        })
+    }
+
+    /// Every object that there is, free or not.
+    pub fn all(&self) -> Vec<&'static T> {
+        self.all.lock().clone()
     }
 
     /// A free object, if there is one.
@@ -42,9 +53,11 @@ impl<T: Sync> Slab<T> {
     pub unsafe fn reset_after_fork(&self) {
         // SAFETY: by the contract nobody else is here; writing a fresh Vec leaks the old list.
         unsafe {
-            self.free.data_ptr().write(Vec::new());
-            while self.free.is_locked() {
-                self.free.force_unlock();
+            for list in [&self.free, &self.all] {
+                list.data_ptr().write(Vec::new());
+                while list.is_locked() {
+                    list.force_unlock();
+                }
             }
         }
     }

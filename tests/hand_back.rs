@@ -91,12 +91,15 @@ fn connections_across_fork() {
         ("child_serves", 1),
         ("each_half", 1),
         ("back_to_parent", 1),
+        ("child_waits", 1),
         ("grandchild", 1),
         ("orphaned_grandchild", 1),
         ("untouched", 0),
         ("child_closes", 1),
         ("shut_before", 1),
         ("client_is_gone", 1),
+        ("parent_exits", 1),
+        ("left_in_a_will", 1),
     ] {
         let (kernel, _) = forks(case, With::Kernel);
         assert!(

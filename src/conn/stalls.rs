@@ -1,5 +1,5 @@
-//! Connections whose senders have used up their windows, but for less than poll calls room. The control thread looks at them now and then: one that has
-//! not been given any more since the last look asks for a wider window.
+//! Connections whose senders have used up their windows, but for less than poll calls room. The control thread looks at
+//! them now and then: one that has not been given any more for a while asks for a wider window.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,29 +8,43 @@ use parking_lot::Mutex;
 
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::real::sys::now_ns;
 use crate::socket::{Inner, Role, Socket};
 
-/// Time between looks: a reader that is at work has given more by then.
-const PACE: Duration = Duration::from_millis(20);
+/// How long a sender that sleeps is left to it: a reader that is at work has given more by then. In nanoseconds.
+const SLEEPING_NS: u64 = 20_000_000;
+/// The same for one that was told to come again. It has other things to do, and may have been told on purpose.
+const TOLD_NS: u64 = 1_000_000_000;
 
-/// A socket, its life, and up to where it could send when it was last looked at.
-type Stall = (&'static Socket, u64, u64);
+/// A sender that may not send.
+struct Stall {
+    socket: &'static Socket,
+    life: u64,
+    /// Up to where it could send when it was last looked at, and when that was.
+    allowed: u64,
+    since: u64,
+    patience: u64,
+}
+
+impl Stall {
+    fn due(&self) -> u64 {
+        self.since + self.patience
+    }
+}
 
 static STALLS: Mutex<Vec<Stall>> = Mutex::new(Vec::new());
 /// The control thread looks.
 static WATCHED: AtomicBool = AtomicBool::new(false);
 
-/// `socket` of this life may send up to `allowed`, and has. Called under its lock.
-pub fn note(socket: &'static Socket, life: u64, allowed: u64) {
+fn note(stall: Stall) {
     {
         let mut stalls = STALLS.lock();
-        if stalls
-            .iter()
-            .any(|(s, l, _)| core::ptr::eq(*s, socket) && *l == life)
-        {
+        let same = |s: &&mut Stall| core::ptr::eq(s.socket, stall.socket) && s.life == stall.life;
+        if let Some(known) = stalls.iter_mut().find(same) {
+            known.patience = stall.patience;
             return;
         }
-        stalls.push((socket, life, allowed));
+        stalls.push(stall);
     }
     if !WATCHED.swap(true, Ordering::AcqRel)
         && let Some(runtime) = crate::runtime::started()
@@ -39,78 +53,64 @@ pub fn note(socket: &'static Socket, life: u64, allowed: u64) {
     }
 }
 
-/// When the control thread looks next.
-#[derive(Default)]
-pub struct Watch {
-    next: Option<u64>,
-}
-
-impl Watch {
-    /// Looks, if it is time. Returns the time until the next look.
-    pub fn look(&mut self) -> Option<Duration> {
-        if !WATCHED.load(Ordering::Acquire) {
-            return None;
-        }
-        let now = crate::real::sys::now_ns();
-        let next = *self.next.get_or_insert(now + PACE.as_nanos() as u64);
-        if now < next {
-            return Some(Duration::from_nanos(next - now));
-        }
-        // Not under its lock: it is taken under sockets' locks.
-        let stalls = core::mem::take(&mut *STALLS.lock());
-        let still: Vec<Stall> = stalls
-            .into_iter()
-            .filter_map(|(socket, life, allowed)| {
-                socket
-                    .look_at_stall(life, allowed)
-                    .map(|now| (socket, life, now))
-            })
-            .collect();
-        let mut list = STALLS.lock();
-        list.extend(still);
-        if list.is_empty() {
-            WATCHED.store(false, Ordering::Release);
-            self.next = None;
-            return None;
-        }
-        self.next = Some(now + PACE.as_nanos() as u64);
-        Some(PACE)
+/// Looks, if it is time. Returns the time until the next look.
+pub fn look() -> Option<Duration> {
+    if !WATCHED.load(Ordering::Acquire) {
+        return None;
     }
+    let now = now_ns();
+    // Not under its lock: it is taken under sockets' locks.
+    let mut stalls = core::mem::take(&mut *STALLS.lock());
+    stalls.retain_mut(|stall| stall.due() > now || stall.socket.look_at_stall(stall, now));
+    let mut list = STALLS.lock();
+    list.append(&mut stalls);
+    let next = list.iter().map(Stall::due).min();
+    if next.is_none() {
+        WATCHED.store(false, Ordering::Release);
+    }
+    next.map(|due| Duration::from_nanos(due.saturating_sub(now)))
 }
 
 impl Inner {
-    /// Its window for sending is used up.
-    pub fn note_stall(&self, socket: &'static Socket) {
+    /// Its window for sending is used up, and the caller sleeps, or is told so.
+    pub fn note_stall(&self, socket: &'static Socket, sleeps: bool) {
         // An application that limits its send buffer wants to wait.
         if let Role::Connected(conn) = &self.role
             && !self.send_buffer_is_set
         {
-            note(socket, self.life, conn.windows.allowed());
+            note(Stall {
+                socket,
+                life: self.life,
+                allowed: conn.windows.allowed(),
+                since: now_ns(),
+                patience: if sleeps { SLEEPING_NS } else { TOLD_NS },
+            });
         }
     }
 }
 
 impl Socket {
-    /// A look at a stall that began when it could send up to `allowed`. `None` when there is nothing to look for any
-    /// more, else up to where it can send now.
-    fn look_at_stall(&'static self, life: u64, allowed: u64) -> Option<u64> {
+    /// A look at a stall that lasts. Returns whether to look again.
+    fn look_at_stall(&'static self, stall: &mut Stall, now: u64) -> bool {
         let mut inner = self.lock();
-        if inner.life != life {
-            return None;
+        if inner.life != stall.life {
+            return false;
         }
         let Role::Connected(conn) = &mut inner.role else {
-            return None;
+            return false;
         };
         let windows = &mut conn.windows;
         if windows.is_roomy() || windows.is_wanting() || conn.tx_shut || conn.tx_left {
-            return None;
+            return false;
         }
-        if windows.allowed() == allowed {
+        if windows.allowed() == stall.allowed {
             windows.wants();
             conn.link.send_control(conn.id, Kind::Want, &[]);
             conn.link.fabric().notify_io();
         }
-        Some(windows.allowed())
+        stall.allowed = conn.windows.allowed();
+        stall.since = now;
+        true
     }
 
     /// The peer of connection `id` wants a wider window. Called under the link's `rx` lock.

@@ -5,7 +5,9 @@
 //! the kernel ([`crate::socket::hand_back`]) and passes on what had come by the link and nobody has read. A connection
 //! that the parent closes while a child may hold it is handed back then, and what was unread is kept for a claim.
 //!
-//! Which children live is told by a pipe for each fork: children hold its writing end, and so do theirs.
+//! Which children live is told by a pipe for each fork: children hold its writing end, and so do theirs. Beside it they
+//! hold the *will*, a file in memory where a parent that ends writes what was unread of connections that nobody has
+//! claimed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +33,7 @@ static LAST_ALIVE: AtomicU64 = AtomicU64::new(0);
 pub struct Heirs {
     fork: u64,
     pipe: InternalFd,
+    will: InternalFd,
 }
 
 /// How many forks there were: what is made now is inherited by later ones only.
@@ -43,11 +46,11 @@ pub fn may_hold(forks: u64) -> bool {
     LAST_ALIVE.load(Ordering::Acquire) > forks
 }
 
-/// A child may soon have inherited connections. `pipe` ends with it.
-pub fn forked(pipe: InternalFd) {
+/// A child may soon have inherited connections. `pipe` ends with it, `will` is what it can read then.
+pub fn forked(pipe: InternalFd, will: InternalFd) {
     let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
-    runtime::get().command(Command::Heirs(Heirs { fork, pipe }));
+    runtime::get().command(Command::Heirs(Heirs { fork, pipe, will }));
 }
 
 /// A forked child has children of its own, and none yet.
@@ -76,8 +79,9 @@ pub fn keep(socket: &'static Socket) {
 pub struct Estate {
     /// Claims of connections that are being handed back.
     claims: Vec<(InternalFd, &'static Socket)>,
-    /// What nobody had read of connections that were closed here, by their serial numbers.
-    unread: HashMap<u64, Vec<u8>>,
+    /// What nobody had read of connections that were closed here, by their serial numbers, and how many forks there had
+    /// been when they were made.
+    unread: HashMap<u64, (u64, Vec<u8>)>,
     /// Forks of which a child lives.
     alive: Vec<u64>,
 }
@@ -103,10 +107,10 @@ impl Control {
 
     /// A child uses the connection with this number. It is answered by `to` once the kernel has it.
     pub fn claimed(&mut self, to: InternalFd, serial: u64) {
-        if let Some(unread) = self.estate.unread.remove(&serial) {
+        if let Some((_, unread)) = self.estate.unread.remove(&serial) {
             return answer(&to, &unread);
         }
-        let Some(socket) = find(serial) else {
+        let Some(socket) = Socket::of(serial) else {
             return answer(&to, &[]);
         };
         self.estate.claims.push((to, socket));
@@ -124,11 +128,14 @@ impl Control {
         }
         let closed = core::mem::take(&mut *CLOSED.lock());
         for socket in closed {
-            let serial = socket.lock().serial;
+            let (serial, forks) = {
+                let inner = socket.lock();
+                (inner.serial, inner.forks)
+            };
             match socket.bequeath() {
                 Some(unread) => {
                     if !unread.is_empty() && !self.estate.alive.is_empty() {
-                        self.estate.unread.insert(serial, unread);
+                        self.estate.unread.insert(serial, (forks, unread));
                     }
                     socket.was_kept();
                 }
@@ -146,24 +153,31 @@ impl Control {
             }
         });
         self.settle_claims();
-        done && CLOSED.lock().is_empty()
-    }
-}
-
-/// The connection with this number.
-fn find(serial: u64) -> Option<&'static Socket> {
-    // Not under its lock: it is taken under sockets' locks.
-    let closed = CLOSED.lock().clone();
-    let mut found = closed.into_iter().find(|s| s.lock().serial == serial);
-    fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
-        if let Entry::Socket(socket) = entry
-            && found.is_none()
-            && socket.lock().serial == serial
-        {
-            found = Some(socket);
+        let done = done && CLOSED.lock().is_empty();
+        if done {
+            self.make_wills();
         }
-    });
-    found
+        done
+    }
+
+    /// Leaves what is unread to the children of the first fork that inherited it.
+    fn make_wills(&mut self) {
+        let mut unread = core::mem::take(&mut self.estate.unread);
+        fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+            if let Entry::Socket(socket) = entry
+                && let Some((serial, forks, bytes)) = socket.unread_for_heirs()
+            {
+                unread.insert(serial, (forks, bytes));
+            }
+        });
+        for (serial, (forks, bytes)) in unread {
+            let after = self.heirs().filter(|heirs| heirs.fork > forks);
+            if let Some(heirs) = after.min_by_key(|heirs| heirs.fork) {
+                let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
+                let _ = write_all(&heirs.will, &[head, bytes].concat());
+            }
+        }
+    }
 }
 
 /// Tells a child that the kernel has its connection, and passes on what is to be read first.
@@ -182,13 +196,37 @@ fn answer(to: &InternalFd, unread: &[u8]) {
     }
 }
 
+fn write_all(to: &InternalFd, bytes: &[u8]) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(to, &bytes[written..])?;
+    }
+    Ok(())
+}
+
+/// What a parent's will leaves of the connection with this number. Taken once.
+pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
+    let read = |len: usize, at: u64| {
+        let mut bytes = vec![0; len];
+        (rustix::io::pread(will, &mut bytes, at) == Ok(len)).then_some(bytes)
+    };
+    let number = |at| Some(u64::from_le_bytes(read(8, at)?.try_into().ok()?));
+    let mut at = 0;
+    loop {
+        let (found, len) = (number(at)?, number(at + 8)?);
+        if found == serial {
+            // Serial numbers begin with one.
+            let _ = rustix::io::pwrite(will, &[0; 8], at);
+            return read(usize::try_from(len).ok()?, at + 16);
+        }
+        at += 16 + len;
+    }
+}
+
 fn memory_of(bytes: &[u8]) -> Result<InternalFd, Errno> {
     let memory = rustix::fs::memfd_create(c"netacc-unread", MemfdFlags::CLOEXEC)?;
     let memory = InternalFd::adopt(memory);
-    let mut written = 0;
-    while written < bytes.len() {
-        written += rustix::io::write(&memory, &bytes[written..])?;
-    }
+    write_all(&memory, bytes)?;
     rustix::fs::seek(&memory, SeekFrom::Start(0))?;
     Ok(memory)
 }

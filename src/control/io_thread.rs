@@ -216,7 +216,6 @@ impl Control {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
         let mut watch = Watch::default();
-        let mut stalls = stalls::Watch::default();
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
@@ -226,7 +225,7 @@ impl Control {
             let beats = self.beat();
             let ends = self.help_to_exit();
             let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let stalls = stalls.look();
+            let stalls = stalls::look();
             let next = [expires, beats, ends, looks, stalls]
                 .into_iter()
                 .flatten()
@@ -357,6 +356,14 @@ impl Control {
     pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
         self.sources.values_mut().filter_map(|source| match source {
             Source::Session(session) => Some(&mut **session),
+            _ => None,
+        })
+    }
+
+    /// The children of each fork, as far as any live.
+    pub fn heirs(&self) -> impl Iterator<Item = &Heirs> {
+        self.sources.values().filter_map(|source| match source {
+            Source::Heirs(heirs) => Some(heirs),
             _ => None,
         })
     }

@@ -10,7 +10,7 @@ use crate::poll::select::{self, Sets};
 use crate::real::orig;
 use crate::real::sys::{Errno, now_ns};
 use crate::socket::lifecycle;
-use crate::{fork, runtime, verbs};
+use crate::{fork, verbs};
 
 fn created(epfd: c_int) -> c_int {
     if epfd >= 0 && fdtable::fits(epfd) && !fork::is_stranger() {
@@ -154,7 +154,9 @@ unsafe fn mixed(
     timeout: Option<u64>,
     mask: *const sigset_t,
 ) -> Option<Result<usize, Errno>> {
-    runtime::started()?;
+    if !fork::may_serve() {
+        return None;
+    }
     if count == 0 || fds.is_null() {
         return None;
     }
@@ -194,7 +196,7 @@ pub unsafe fn ppoll(
 }
 
 pub unsafe fn __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
-    if runtime::started().is_none() || room / size_of::<pollfd>() < count as usize {
+    if !fork::may_serve() || room / size_of::<pollfd>() < count as usize {
         // SAFETY: as above; an overrun ends the program there.
         return unsafe { orig::__poll_chk(fds, count, timeout, room) };
     }
@@ -209,7 +211,7 @@ pub unsafe fn __ppoll_chk(
     mask: *const sigset_t,
     room: size_t,
 ) -> c_int {
-    if runtime::started().is_none() || room / size_of::<pollfd>() < count as usize {
+    if !fork::may_serve() || room / size_of::<pollfd>() < count as usize {
         // SAFETY: as above.
         return unsafe { orig::__ppoll_chk(fds, count, timeout, mask, room) };
     }
@@ -224,7 +226,9 @@ unsafe fn mixed_select(
     timeout: Option<u64>,
     mask: *const sigset_t,
 ) -> Option<Result<usize, Errno>> {
-    runtime::started()?;
+    if !fork::may_serve() {
+        return None;
+    }
     let count = usize::try_from(count).ok()?;
     // SAFETY: the caller's contract.
     unsafe {

@@ -225,6 +225,13 @@ impl Socket {
         socket
     }
 
+    /// The one with this serial number, whether the application still has a number for it or is just closing the last.
+    pub fn of(serial: u64) -> Option<&'static Socket> {
+        let all = SOCKETS.all();
+        all.into_iter()
+            .find(|socket| socket.lock().serial == serial)
+    }
+
     /// Locks it.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -417,7 +424,7 @@ impl Socket {
     ///
     /// # Safety
     /// No other thread may run.
-    pub unsafe fn inherit(&'static self, parent: Option<&Identity>) -> Inherited {
+    pub unsafe fn inherit(&'static self, parent: Option<(&Identity, RawFd)>) -> Inherited {
         // SAFETY: by the contract nobody changes it; only plain values are copied.
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
@@ -431,10 +438,11 @@ impl Socket {
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
             Role::Connected(_) | Role::Leftover(_) => match parent {
-                Some(parent) => Role::Orphan(orphan::Orphan {
+                Some((parent, will)) => Role::Orphan(orphan::Orphan {
                     rendezvous: parent.rendezvous,
                     key: parent.family,
                     serial: old.serial,
+                    will,
                 }),
                 None => return Inherited::Lost,
             },

@@ -2,7 +2,8 @@
 //! [`crate::control::heirs`] has the rest of the parent's side.
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd, RawFd};
+use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use parking_lot::MutexGuard;
@@ -14,7 +15,7 @@ use crate::control::io_thread::Command;
 use crate::control::passing;
 use crate::control::wire::{Frame, MAX_FRAME, Parsed};
 use crate::fdtable::{self, Entry};
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 
 /// How long a child waits for its parent: longer than any parent that runs takes. Then the kernel's connection is all
@@ -33,6 +34,8 @@ pub struct Orphan {
     pub key: [u8; 16],
     /// The connection's number there.
     pub serial: u64,
+    /// Our descriptor of that process's will.
+    pub will: RawFd,
 }
 
 impl Orphan {
@@ -103,7 +106,7 @@ impl Socket {
         // Under the lock: other threads that use it wait for the same answer.
         let unread = orphan.claim().unwrap_or_else(|error| {
             tracing::info!(target: "netacc::conn", "the parent does not answer for an inherited connection: {error}");
-            Vec::new()
+            heirs::inherited(sys::borrow(orphan.will), orphan.serial).unwrap_or_default()
         });
         if unread.is_empty() {
             inner.role = Role::Plain;
@@ -137,6 +140,18 @@ impl Socket {
         }
         let inner = self.lock();
         !inner.has_heirs() || !inner.is_leaving()
+    }
+
+    /// For a parent that ends: its numbers, and what nobody has read, if children may hold it.
+    pub fn unread_for_heirs(&self) -> Option<(u64, u64, Vec<u8>)> {
+        let mut inner = self.lock();
+        let (serial, forks) = (inner.serial, inner.forks);
+        match &mut inner.role {
+            Role::Leftover(left) if heirs::may_hold(forks) && !left.is_empty() => {
+                Some((serial, forks, left.take_all()))
+            }
+            _ => None,
+        }
     }
 
     /// It was [kept](heirs::keep) for children and need not be any more.
@@ -176,12 +191,29 @@ impl Inner {
     }
 }
 
-/// A pipe's ends as descriptors of the library's own.
-///
-/// # Errors
-/// The kernel's.
-pub fn pipe() -> Result<(InternalFd, InternalFd), Errno> {
-    let (reading, writing): (OwnedFd, OwnedFd) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((InternalFd::adopt(reading), InternalFd::adopt(writing)))
+/// What a fork needs whose child inherits connections.
+pub struct Preparation {
+    /// The reading end of a pipe: the parent's.
+    pub reading: InternalFd,
+    /// Its writing end: the child's.
+    pub writing: InternalFd,
+    /// Both have this.
+    pub will: InternalFd,
+}
+
+impl Preparation {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make() -> Result<Preparation, Errno> {
+        let (reading, writing): (OwnedFd, OwnedFd) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let will = rustix::fs::memfd_create(c"netacc-will", MemfdFlags::CLOEXEC)?;
+        Ok(Preparation {
+            reading: InternalFd::adopt(reading),
+            writing: InternalFd::adopt(writing),
+            will: InternalFd::adopt(will),
+        })
+    }
 }

@@ -90,7 +90,7 @@ impl Call<'_> {
             }
         }
         if !conn.windows.is_roomy() {
-            inner.note_stall(socket);
+            inner.note_stall(socket, !nonblocking);
         }
         if nonblocking {
             return Some(if self.sent > 0 {

@@ -6,6 +6,7 @@ back; what each process got is printed.
 
 import hashlib
 import os
+import select
 import socket
 import sys
 import time
@@ -88,6 +89,25 @@ def back_to_parent(connection):
     os.waitpid(pid, 0)
     answer("parent", connection)()
     connection.close()
+
+
+def child_waits(connection):
+    """The child waits for what has come already, by each call that waits, before it reads."""
+    unread(connection, 1000)
+
+    def child():
+        epoll = select.epoll()
+        epoll.register(connection, select.EPOLLIN)
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        ready = [select.select([connection], [], [], 60)[0] == [connection],
+                 poll.poll(60_000) == [(connection.fileno(), select.POLLIN)],
+                 epoll.poll(60) == [(connection.fileno(), select.EPOLLIN)]]
+        os.write(1, f"child: {ready}\n".encode())
+        answer("child", connection)()
+    pid = fork(child)
+    connection.close()
+    os.waitpid(pid, 0)
 
 
 def grandchild(connection):
@@ -176,6 +196,19 @@ def parent_exits(connection):
     say("parent", read(connection, HALF))
     fork(answer("child", connection))
     os._exit(0)
+
+
+def left_in_a_will(connection):
+    """The parent is gone when its child first uses the connection, and had read nothing."""
+    unread(connection, 1000)
+    parent = os.getpid()
+
+    def child():
+        while os.getppid() == parent:
+            time.sleep(0.001)
+        answer("child", connection)()
+    fork(child)
+    sys.exit(0)
 
 
 def client(case, port):
