@@ -60,12 +60,14 @@ pub unsafe fn wait(
 /// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR. (What a
 /// program does about its own faults does not count: no call is interrupted by them.)
 pub fn interrupted_calls_go_on() -> bool {
-    const FAULTS: [i32; 5] = [
+    // What a thread does to itself, and so not while it sleeps.
+    const FAULTS: [i32; 6] = [
         libc::SIGSEGV,
         libc::SIGBUS,
         libc::SIGILL,
         libc::SIGFPE,
         libc::SIGTRAP,
+        libc::SIGPIPE,
     ];
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();

@@ -116,6 +116,10 @@ impl Socket {
             inner.fds.remove(at);
         }
         if inner.fds.is_empty() {
+            // Bytes that nobody has looked at yet are unread data too.
+            let Some(mut inner) = self.refreshed(inner) else {
+                return;
+            };
             let farewell = match inner.keep_for_heirs(self) {
                 true => inner.unwatched(),
                 false => inner.end(),
@@ -146,6 +150,21 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         how: i32,
     ) -> Option<Result<(), Errno>> {
+        inner = match self.refreshed(inner) {
+            Some(inner) => inner,
+            None => return Some(Err(Errno::BADF)),
+        };
+        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
+            inner = match inner.take_side_port() {
+                // Who waits for the kernel's listener learns of it there.
+                Some(farewell) => {
+                    drop(inner);
+                    farewell.say();
+                    return None;
+                }
+                None => inner,
+            };
+        }
         let page = inner.stats;
         let Role::Connected(conn) = &mut inner.role else {
             return None;
@@ -158,7 +177,7 @@ impl Socket {
             conn.tx_shut |= how != libc::SHUT_RD;
             return None;
         }
-        if conn.is_reset() || conn.rx_fin && conn.tx_shut {
+        if conn.is_over() {
             return Some(Err(Errno::NOTCONN));
         }
         let mut events = libc::EPOLLHUP;
@@ -172,6 +191,7 @@ impl Socket {
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
         }
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
+        inner.update_slot();
         let mut wakes = Wakes::new(None);
         inner.announce(self, events as u32, &mut wakes);
         drop(inner);
@@ -181,6 +201,18 @@ impl Socket {
 }
 
 impl Inner {
+    /// A listener is shut down for reading: nobody comes in by its side port any more either.
+    fn take_side_port(&mut self) -> Option<Farewell> {
+        let Role::Listening(listening) = &mut self.role else {
+            return None;
+        };
+        let listener = Some(listening.side.take()?);
+        Some(Farewell {
+            listener,
+            ..Farewell::default()
+        })
+    }
+
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();
