@@ -185,8 +185,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_WINDOW_SIZE",
-        doc: "Bytes that one connection may have in flight before the other side reads them. It \
-              must not exceed half of NACC_RING_SIZE; where it is not set, it is lowered to that.",
+        doc: "Bytes that one connection may have in flight before the other side reads them, or \
+              what SO_RCVBUF says if that is less. It must not exceed half of NACC_RING_SIZE; \
+              where it is not set, it is lowered to that. A sender that waits in vain is given \
+              up to 4 MiB, as a kernel's buffers would.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Bytes,

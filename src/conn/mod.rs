@@ -13,12 +13,19 @@ mod window;
 use std::sync::Arc;
 
 use crate::link::Link;
+use crate::link::record::Kind;
 use crate::real::sys::Errno;
 pub use rx::{Chunk, RxQueue};
 pub use window::Windows;
 
 const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
 const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+
+// include/net/tcp_states.h; the libc crate does not have them.
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_FIN_WAIT2: u8 = 5;
+const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
 
 /// State of a connection on a link.
 pub struct Conn {
@@ -46,6 +53,8 @@ pub struct Conn {
     pub tx_left: bool,
     /// What the peer writes comes over the kernel's connection, after what has arrived.
     pub rx_left: bool,
+    /// This end has broken it off: what is still on its way here is dropped.
+    refused: bool,
     /// How far each side may send.
     pub windows: Windows,
 }
@@ -71,6 +80,7 @@ impl Conn {
             awaits_ring: false,
             tx_left: false,
             rx_left: false,
+            refused: false,
             windows,
         }
     }
@@ -81,11 +91,42 @@ impl Conn {
     /// # Errors
     /// [`Violation`] when the peer sends beyond its grant or after its end.
     pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
-        if !self.windows.arrived(chunk.len()) || self.rx_fin || self.rx_left || self.is_reset() {
+        let over = self.rx_fin || self.rx_left || self.is_reset() && !self.refused;
+        if !self.windows.arrived(chunk.len()) || over {
             return Err(Violation);
+        }
+        if self.rx_shut && self.tx_shut && !self.tx_left {
+            chunk.discard(&self.link.slots);
+            return Ok(self.refuse());
         }
         self.rx.push(chunk);
         Ok(READABLE)
+    }
+
+    /// Stream bytes came for an end that has shut down both ways: as the kernel, it breaks the connection off.
+    #[cold]
+    fn refuse(&mut self) -> u32 {
+        if self.refused {
+            return 0;
+        }
+        self.refused = true;
+        self.link.send_control(self.id, Kind::Reset, &[]);
+        self.on_reset(Errno::CONNRESET)
+    }
+
+    /// What the kernel calls the state that it is in: `tcpi_state` of TCP_INFO.
+    pub fn tcp_state(&self) -> u8 {
+        match (self.rx_fin, self.tx_shut) {
+            _ if self.is_over() => TCP_CLOSE,
+            (false, false) => TCP_ESTABLISHED,
+            (false, true) => TCP_FIN_WAIT2,
+            (true, _) => TCP_CLOSE_WAIT,
+        }
+    }
+
+    /// Whether both directions have ended, in whatever way: the kernel knows no peer of such a socket any more.
+    pub fn is_over(&self) -> bool {
+        self.is_reset() || self.rx_fin && self.tx_shut
     }
 
     /// A `Fin` record has arrived.

@@ -45,6 +45,13 @@ impl Chunk {
         self.len() == 0
     }
 
+    /// Throws it away, giving ring space back.
+    pub fn discard(self, slots: &Slots) {
+        if let Chunk::Ring { slot, .. } = self {
+            slots.done(slot);
+        }
+    }
+
     fn data(&self) -> &[u8] {
         match self {
             // SAFETY: see `Chunk`'s Send: valid, and not written by the peer while the slot is ours
@@ -157,9 +164,7 @@ impl RxQueue {
     /// Throws everything away, giving ring space back.
     pub fn clear(&mut self, slots: &Slots) {
         for chunk in self.chunks.drain(..) {
-            if let Chunk::Ring { slot, .. } = chunk {
-                slots.done(slot);
-            }
+            chunk.discard(slots);
         }
         self.len = 0;
     }

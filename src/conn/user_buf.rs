@@ -10,6 +10,7 @@ pub struct UserBuf {
     count: usize,
     offset: usize,
     left: usize,
+    null: bool,
 }
 
 impl UserBuf {
@@ -17,19 +18,45 @@ impl UserBuf {
     ///
     /// # Safety
     /// `iov` must point to `count` iovecs whose buffers are valid for the direction of the call, and
-    /// stay so while the cursor lives: the contract of readv(2) and writev(2).
+    /// stay so while the cursor lives: the contract of readv(2) and writev(2). Buffers that are null are not
+    /// copied to or from after [`end_at_null`](Self::end_at_null).
     pub unsafe fn new(iov: *const iovec, count: usize) -> Self {
-        // SAFETY: by the contract.
-        let left = (0..count).fold(0usize, |sum, i| {
+        let (mut left, mut null) = (0usize, false);
+        for i in 0..count {
             // SAFETY: by the contract.
-            sum.saturating_add(unsafe { (*iov.add(i)).iov_len })
-        });
+            let one = unsafe { &*iov.add(i) };
+            left = left.saturating_add(one.iov_len);
+            null |= one.iov_base.is_null() && one.iov_len > 0;
+        }
         UserBuf {
             iov,
             count,
             offset: 0,
             left,
+            null,
         }
+    }
+
+    /// Whether it has, or had before [`end_at_null`](Self::end_at_null), a buffer that is nowhere (a null pointer).
+    #[inline]
+    pub fn has_null(&self) -> bool {
+        self.null
+    }
+
+    /// Ends before the first buffer that is nowhere: the kernel, too, goes as far as it can.
+    #[cold]
+    pub fn end_at_null(&mut self) {
+        let mut left = 0;
+        for i in 0..self.count {
+            // SAFETY: `iov` points to `count` valid iovecs by the contract of `new`.
+            let one = unsafe { &*self.iov.add(i) };
+            if one.iov_base.is_null() && one.iov_len > 0 {
+                self.count = i;
+                break;
+            }
+            left += one.iov_len;
+        }
+        self.left = left - self.offset;
     }
 
     /// Bytes not yet copied.

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::poll::waiter::Wakes;
 use crate::real::sys::{Errno, InternalFd};
 use crate::socket::addr::Address;
+use crate::socket::options::Kept;
 use crate::socket::{Role, Socket};
 use crate::stats::Reason;
 
@@ -38,25 +39,36 @@ pub struct SideListener {
     closed: AtomicBool,
 }
 
+/// Where and how the application's own listener listens.
+pub struct Place<'a> {
+    /// Its address.
+    pub local: Address,
+    /// IPV6_V6ONLY.
+    pub only_v6: bool,
+    /// SO_REUSEPORT.
+    pub reuse_port: bool,
+    /// The other options that were set on it.
+    pub options: &'a [Kept],
+}
+
 impl SideListener {
-    /// Listens `offset` ports above `local`, at the same address.
+    /// Listens `offset` ports above `at`, at the same address.
     ///
     /// # Errors
     /// Why the listener is reachable by TCP alone.
     pub fn open(
         owner: &'static Socket,
-        local: Address,
-        only_v6: bool,
-        reuse_port: bool,
+        at: &Place<'_>,
         backlog: i32,
         offset: u16,
     ) -> Result<SideListener, Reason> {
+        let local = at.local;
         let port = local
             .port()
             .checked_add(offset)
             .ok_or(Reason::SidePortOutOfRange)?;
         let side = local.with_port(port);
-        let fd = open(&side, only_v6, reuse_port, backlog).map_err(|error| match error {
+        let fd = open(&side, at, backlog).map_err(|error| match error {
             Errno::ADDRINUSE | Errno::ACCESS | Errno::PERM => Reason::SidePortTaken,
             _ => Reason::ResourceLimit,
         })?;
@@ -170,12 +182,7 @@ fn room_of(backlog: i32) -> usize {
     backlog.cast_unsigned().min(4096) as usize + 1
 }
 
-fn open(
-    side: &Address,
-    only_v6: bool,
-    reuse_port: bool,
-    backlog: i32,
-) -> Result<InternalFd, Errno> {
+fn open(side: &Address, at: &Place<'_>, backlog: i32) -> Result<InternalFd, Errno> {
     use rustix::net::sockopt;
     let family = AddressFamily::from_raw(side.family() as u16);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -186,11 +193,14 @@ fn open(
         None,
     )?);
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    if reuse_port {
+    if at.reuse_port {
         sockopt::set_socket_reuseport(&fd, true)?;
     }
     if side.family() == libc::AF_INET6 {
-        sockopt::set_ipv6_v6only(&fd, only_v6)?;
+        sockopt::set_ipv6_v6only(&fd, at.only_v6)?;
+    }
+    for option in at.options {
+        option.apply(fd.as_fd());
     }
     crate::real::sys::bind(fd.as_fd(), side)?;
     rustix::net::listen(&fd, backlog)?;

@@ -7,6 +7,7 @@ use libc::{
 use super::{Found, fail, find};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
+use crate::real::sys::{Errno, now_ns};
 use crate::socket::recv::Outcome;
 
 /// Receives into `count` buffers. `None`: the kernel's affair.
@@ -36,7 +37,12 @@ unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int) -> ssize_t {
     // SAFETY: all zeros is a message without parts.
     let mut message: msghdr = unsafe { core::mem::zeroed() };
     message.msg_iov = rest.as_mut_ptr();
-    message.msg_iovlen = rest.len();
+    message.msg_iovlen = rest.len().min(libc::UIO_MAXIOV as usize);
+    // Only who wants all waits for more than there is.
+    let flags = match flags & libc::MSG_WAITALL {
+        0 => flags | libc::MSG_DONTWAIT,
+        _ => flags,
+    };
     // SAFETY: a valid message, by the caller's contract.
     unsafe { orig::recvmsg(fd, &mut message, flags) }.max(0)
 }
@@ -65,7 +71,8 @@ pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
 
 pub unsafe fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: as in `read`; the count is checked first.
-    let served = match bad_count(count) || unsafe { is_empty(iov, count as usize) } {
+    let served = match bad_count(count) || iov.is_null() || unsafe { is_empty(iov, count as usize) }
+    {
         true => None,
         // SAFETY: as in `read`.
         false => unsafe { receive(fd, iov, count as usize, 0) },
@@ -112,7 +119,7 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: a valid message by the caller's contract.
     unsafe {
         let count = (*msg).msg_iovlen;
-        if count > libc::UIO_MAXIOV as usize {
+        if count > libc::UIO_MAXIOV as usize || (*msg).msg_iov.is_null() && count > 0 {
             return orig::recvmsg(fd, msg, flags);
         }
         match receive(fd, (*msg).msg_iov, count, flags) {
@@ -142,6 +149,10 @@ pub unsafe fn recvmmsg(
         // SAFETY: as in `read`.
         Found::Kernel => return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) },
     }
+    let end = match Deadline::of(timeout) {
+        Ok(end) => end,
+        Err(error) => return fail::<c_int>(error),
+    };
     let mut done = 0;
     while done < count {
         // After the first message, MSG_WAITFORONE takes only what is there.
@@ -162,11 +173,46 @@ pub unsafe fn recvmmsg(
             break;
         }
         done += 1;
-        if n == 0 {
+        // SAFETY: by the caller's contract.
+        if end.as_ref().is_some_and(|end| unsafe { end.tell(timeout) }) {
             break;
         }
     }
-    if done == 0 { -1 } else { done as c_int }
+    match done {
+        0 if count > 0 => -1,
+        done => done as c_int,
+    }
+}
+
+/// Until when recvmmsg asks for another message. As the kernel: looked at after each, never waited for.
+struct Deadline(u64);
+
+impl Deadline {
+    fn of(timeout: *const timespec) -> Result<Option<Deadline>, Errno> {
+        if timeout.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: valid by the hook's contract.
+        let time = unsafe { timeout.read_unaligned() };
+        if time.tv_sec < 0 || !(0..1_000_000_000).contains(&time.tv_nsec) {
+            return Err(Errno::INVAL);
+        }
+        let wait = (time.tv_sec as u64).saturating_mul(1_000_000_000);
+        let wait = wait.saturating_add(time.tv_nsec as u64);
+        Ok(Some(Deadline(now_ns().saturating_add(wait))))
+    }
+
+    /// Writes what is left to `timeout`; whether that is nothing.
+    unsafe fn tell(&self, timeout: *mut timespec) -> bool {
+        let left = self.0.saturating_sub(now_ns());
+        let time = timespec {
+            tv_sec: (left / 1_000_000_000) as libc::time_t,
+            tv_nsec: (left % 1_000_000_000) as libc::c_long,
+        };
+        // SAFETY: valid by the hook's contract.
+        unsafe { timeout.write_unaligned(time) };
+        left == 0
+    }
 }
 
 unsafe extern "C" {

@@ -45,7 +45,7 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
 }
 
 pub unsafe fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    if !(0..=libc::UIO_MAXIOV).contains(&count) {
+    if !(0..=libc::UIO_MAXIOV).contains(&count) || iov.is_null() && count > 0 {
         // SAFETY: as in `write`.
         return unsafe { orig::writev(fd, iov, count) };
     }
@@ -78,8 +78,17 @@ pub unsafe fn sendto(
 pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: a valid message by the caller's contract, or one that the kernel will refuse.
     unsafe {
-        if msg.is_null() || (*msg).msg_iovlen > libc::UIO_MAXIOV as usize {
+        if msg.is_null()
+            || (*msg).msg_iovlen > libc::UIO_MAXIOV as usize
+            || (*msg).msg_iov.is_null() && (*msg).msg_iovlen > 0
+        {
             return orig::sendmsg(fd, msg, flags);
+        }
+        if (*msg).msg_controllen > 0
+            && let Found::Socket(socket, inner) = find(fd)
+        {
+            // What goes beside the bytes is between the application and the kernel.
+            socket.hand_back(inner);
         }
         transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen, flags)
             .unwrap_or_else(|| orig::sendmsg(fd, msg, flags))
@@ -93,6 +102,8 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_in
         // SAFETY: as in `write`.
         Found::Kernel => return unsafe { orig::sendmmsg(fd, msgs, count, flags) },
     }
+    // As the kernel: so many at most in one call.
+    let count = count.min(libc::UIO_MAXIOV as c_uint);
     let mut done = 0;
     while done < count {
         // SAFETY: `count` valid messages by the caller's contract.

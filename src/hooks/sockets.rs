@@ -110,10 +110,13 @@ pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
     }
 }
 
-/// What we know of a descriptor's addresses: its socket, locked, whether ours or plain.
-fn known<T>(fd: c_int, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {
+/// What we know of a descriptor: its socket, locked, whether ours or plain, with what has come for it taken in.
+fn known<T>(fd: c_int, look: impl FnOnce(&mut Inner) -> Option<T>) -> Option<T> {
     match fdtable::get(fd) {
-        Some(Entry::Socket(socket) | Entry::Plain(socket)) => look(&socket.lock()),
+        Some(Entry::Socket(socket) | Entry::Plain(socket)) => {
+            let mut inner = socket.refreshed(socket.lock())?;
+            look(&mut inner)
+        }
         _ => None,
     }
 }
@@ -130,7 +133,7 @@ pub unsafe fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -
 pub unsafe fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     let found = known(fd, |inner| match &inner.role {
         Role::Connecting(_) => Some(Err(Errno::NOTCONN)),
-        Role::Connected(conn) if conn.is_reset() => Some(Err(Errno::NOTCONN)),
+        Role::Connected(conn) if conn.is_over() => Some(Err(Errno::NOTCONN)),
         _ => inner.remote.map(Ok),
     });
     match found {
@@ -157,21 +160,38 @@ pub unsafe fn getsockopt(
 ) -> c_int {
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::getsockopt(fd, level, name, value, len) };
-    if result == 0 && level == libc::SOL_SOCKET && name == libc::SO_ERROR {
-        let error = match fdtable::get(fd) {
-            Some(Entry::Socket(socket) | Entry::Plain(socket)) => socket.lock().take_error(),
-            _ => None,
-        };
-        if let Some(error) = error {
-            // SAFETY: the kernel has just written an int of up to `*len` bytes there.
-            unsafe {
+    if result != 0 {
+        return result;
+    }
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_ERROR) => {
+            if let Some(error) = known(fd, Inner::take_error) {
                 let number = error.map_or(0, Errno::raw_os_error).to_ne_bytes();
-                let n = (*len as usize).min(number.len());
-                core::ptr::copy_nonoverlapping(number.as_ptr(), value.cast::<u8>(), n);
+                // SAFETY: the kernel has just written an int of up to `*len` bytes there.
+                unsafe { overwrite(value, len, &number) };
             }
         }
+        (libc::IPPROTO_TCP, libc::TCP_INFO) => {
+            if let Some(state) = known(fd, |inner| inner.tcp_state()) {
+                // SAFETY: the kernel has just written up to `*len` bytes there, the state first.
+                unsafe { overwrite(value, len, &[state]) };
+            }
+        }
+        _ => {}
     }
     result
+}
+
+/// Puts `ours` in place of what the kernel has answered, as far as there is room.
+///
+/// # Safety
+/// `value` must be valid for `*len` bytes.
+unsafe fn overwrite(value: *mut c_void, len: *const socklen_t, ours: &[u8]) {
+    // SAFETY: by the contract.
+    unsafe {
+        let n = (*len as usize).min(ours.len());
+        core::ptr::copy_nonoverlapping(ours.as_ptr(), value.cast::<u8>(), n);
+    }
 }
 
 pub unsafe fn setsockopt(

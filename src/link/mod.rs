@@ -195,6 +195,14 @@ impl Link {
         self.pending() && self.poll_in_turn(None, me)
     }
 
+    /// As [`poll`](Self::poll), but does not wait for a thread that is at it already.
+    #[inline]
+    pub fn glance(self: &Arc<Self>) {
+        if self.pending() {
+            self.poll_pending(None, None);
+        }
+    }
+
     /// As [`poll`](Self::poll), but leaves what was sent after `until`.
     fn poll_until(self: &Arc<Self>, until: Stamp, me: Option<&'static Waiter>) -> bool {
         self.pending() && self.poll_in_turn(Some(until), me)

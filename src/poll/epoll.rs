@@ -28,6 +28,8 @@ use crate::stats;
 /// The kernel's descriptors get a look this often while accelerated ones keep a set busy: the first
 /// figure while looks find something, doubling up to the second while they do not.
 const KERNEL_LOOK_NS: (u64, u64) = (50_000, 1_600_000);
+/// Where waits take as long, there are so many between looks that find nothing, but no more time than this.
+const KERNEL_LOOK_WAITS: (u32, u64) = (4, 8_000_000);
 
 /// The data under which the bell is registered in the kernel's epoll: an address of ours, which
 /// the application has no reason to use.
@@ -60,6 +62,8 @@ pub struct EpollSet {
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
     kernel_look_ns: AtomicU64,
+    /// Waits since the last look.
+    unlooked: AtomicU32,
 }
 
 static SETS: Slab<EpollSet> = Slab::new();
@@ -91,6 +95,7 @@ impl EpollSet {
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
             kernel_look_ns: AtomicU64::new(0),
+            unlooked: AtomicU32::new(0),
         });
         set.numbers.store(1, Ordering::Relaxed);
         set
@@ -423,7 +428,7 @@ impl EpollSet {
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {
-                network::flush_or_hold();
+                network::flush_or_hold(found);
             } else {
                 network::flush();
             }
@@ -456,6 +461,7 @@ impl EpollSet {
             drop(asleep);
             let end = now_ns();
             self.last_kernel_look.store(end, Ordering::Relaxed);
+            self.unlooked.store(0, Ordering::Relaxed);
             let (got, mut kept) = waited?;
             if kept < got {
                 stats::add(&stats::global().wakes_received, 1);
@@ -488,9 +494,15 @@ impl EpollSet {
             .kernel_look_ns
             .load(Ordering::Relaxed)
             .max(KERNEL_LOOK_NS.0);
-        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < interval {
+        let waits = self.unlooked.load(Ordering::Relaxed) + 1;
+        let since = now - self.last_kernel_look.load(Ordering::Relaxed);
+        let (few, long) = (waits < KERNEL_LOOK_WAITS.0, since >= KERNEL_LOOK_WAITS.1);
+        let quiet = interval == KERNEL_LOOK_NS.1;
+        if !always && (since < interval || quiet && few && !long) {
+            self.unlooked.store(waits, Ordering::Relaxed);
             return 0;
         }
+        self.unlooked.store(0, Ordering::Relaxed);
         self.last_kernel_look.store(now, Ordering::Relaxed);
         stats::add(&stats::global().kernel_polls, 1);
         let rest = &mut events[found..];

@@ -10,10 +10,11 @@ use rustix::fd::{AsFd, IntoRawFd, RawFd};
 use super::addr::Address;
 use super::connect::Side;
 use super::lifecycle::Farewell;
+use super::options::Kept;
 use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
 use crate::control::io_thread::Command;
-use crate::control::listener::{Arrival, SideListener};
+use crate::control::listener::{Arrival, Place, SideListener};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::real::orig;
@@ -52,7 +53,7 @@ impl Socket {
         }
         let side = match inner.only_kernel {
             true => Err(Reason::OptionNotCarried),
-            false => self.open_side(fd, backlog),
+            false => self.open_side(fd, backlog, &core::mem::take(&mut inner.kept)),
         };
         if chosen {
             kernel_listen(fd, backlog)?;
@@ -100,7 +101,12 @@ impl Socket {
         Ok(())
     }
 
-    fn open_side(&'static self, fd: RawFd, backlog: i32) -> Result<Arc<SideListener>, Reason> {
+    fn open_side(
+        &'static self,
+        fd: RawFd,
+        backlog: i32,
+        options: &[Kept],
+    ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
@@ -109,7 +115,13 @@ impl Socket {
             local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
         let reuse_port = sockopt::socket_reuseport(socket).unwrap_or(false);
         let offset = runtime.config.side_port_offset;
-        SideListener::open(self, local, only_v6, reuse_port, backlog, offset).map(Arc::new)
+        let at = Place {
+            local,
+            only_v6,
+            reuse_port,
+            options,
+        };
+        SideListener::open(self, &at, backlog, offset).map(Arc::new)
     }
 
     /// accept4(2). `inner` is the socket's lock, taken by the caller.
@@ -247,10 +259,30 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
                 heir.low_water = low_water;
                 heir.linger = linger;
             }
+            bequeath(number, low_water, linger);
             return Ok(admit(arrival, number, flags));
         }
     }
     Err(Errno::AGAIN)
+}
+
+/// What the kernel's connection behind an accepted one does not have from the side port.
+fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
+    use rustix::net::sockopt;
+    let socket = sys::borrow(number);
+    if let Some(seconds) = linger {
+        let time = core::time::Duration::from_secs(seconds.max(0) as u64);
+        let _ = sockopt::set_socket_linger(socket, Some(time));
+    }
+    if low_water > 1 {
+        let low_water = low_water as i32;
+        let _errno = crate::log::ErrnoGuard::new();
+        // SAFETY: an int and its length.
+        unsafe {
+            let value = (&raw const low_water).cast();
+            orig::setsockopt(number, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, 4)
+        };
+    }
 }
 
 /// From the kernel's queue. The listener is non-blocking.

@@ -27,7 +27,8 @@ impl Address {
     /// # Safety
     /// `addr` must be valid for `len` bytes, as connect(2) wants.
     pub unsafe fn read(addr: *const sockaddr, len: socklen_t) -> Option<Address> {
-        if addr.is_null() || (len as usize) < size_of::<libc::sa_family_t>() {
+        let lengths = size_of::<libc::sa_family_t>()..=size_of::<libc::sockaddr_storage>();
+        if addr.is_null() || !lengths.contains(&(len as usize)) {
             return None;
         }
         // SAFETY: each read is preceded by a check of the length.

@@ -11,7 +11,7 @@ use rustix::fd::RawFd;
 
 use super::addr::Address;
 use super::lifecycle::Farewell;
-use super::wait::Borrowed;
+use super::wait::{Borrowed, Wait};
 use super::{Inner, Role, Socket};
 use crate::control::cache::{self, Look};
 use crate::control::contact::Waiting;
@@ -21,8 +21,8 @@ use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
-use crate::poll::interest;
 use crate::poll::waiter::{Waiter, Wakes};
+use crate::poll::{interest, kernel};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime::{self, Runtime};
@@ -62,7 +62,10 @@ impl Socket {
                 let first = std::mem::take(&mut inner.connect_done);
                 return Outcome::Done(if first { Ok(()) } else { Err(Errno::ISCONN) });
             }
-            Role::Connecting(_) => return Outcome::Done(Err(Errno::ALREADY)),
+            Role::Connecting(_) if inner.nonblocking => {
+                return Outcome::Done(Err(Errno::ALREADY));
+            }
+            Role::Connecting(_) => return self.await_connect(inner),
             Role::Fresh => {}
             Role::Listening(_)
             | Role::Leftover(_)
@@ -83,6 +86,28 @@ impl Socket {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
         self.connect_by(runtime, fd, inner, dest)
+    }
+
+    /// connect(2) of a blocking socket while another call's connect is under way: waits for it.
+    fn await_connect(&'static self, inner: MutexGuard<'static, Inner>) -> Outcome {
+        let wait = Wait {
+            timeout: inner.send_timeout,
+            ..Wait::default()
+        };
+        let over = |inner: &mut Inner| {
+            let done = core::mem::take(&mut inner.connect_done);
+            match inner.role {
+                Role::Connecting(_) => None,
+                Role::Connected(_) if done => Some(Ok(Outcome::Done(Ok(())))),
+                Role::Connected(_) => Some(Err(Errno::ISCONN)),
+                _ => Some(Ok(Outcome::Kernel)),
+            }
+        };
+        match self.wait_until(inner, wait, over) {
+            Ok(outcome) => outcome,
+            Err(Errno::AGAIN) => Outcome::Done(Err(Errno::ALREADY)),
+            Err(error) => Outcome::Done(Err(error)),
+        }
     }
 
     /// connect(2) with AF_UNSPEC: the connection is reset and the socket as new; the caller has the
@@ -213,7 +238,7 @@ impl Socket {
             result
         };
         match result {
-            Ok(()) if !nonblocking => self.finish_blocking(opening, inner),
+            Ok(()) if !nonblocking => self.finish_blocking(runtime, opening, inner),
             Ok(()) | Err(Errno::INPROGRESS) => {
                 self.finish_later(runtime, opening, inner, Errno::INPROGRESS)
             }
@@ -256,9 +281,12 @@ impl Socket {
 
     fn finish_blocking(
         &'static self,
+        runtime: &Runtime,
         mut opening: Opening,
         mut inner: MutexGuard<'static, Inner>,
     ) -> Outcome {
+        let timeout = inner.send_timeout;
+        let patience = timeout.map_or(u64::MAX, |t| now_ns() + t.as_nanos() as u64);
         let mut step = opening.step();
         while step == Step::Wait {
             let now = now_ns();
@@ -266,9 +294,12 @@ impl Socket {
                 step = Step::Failed(Reason::HandshakeTimeout);
                 break;
             }
+            if now >= patience {
+                return self.finish_later(runtime, opening, inner, Errno::INPROGRESS);
+            }
             inner.users += 1;
             drop(inner);
-            let left = opening.deadline() - now;
+            let left = opening.deadline().min(patience) - now;
             let time = Timespec {
                 tv_sec: (left / 1_000_000_000) as i64,
                 tv_nsec: (left % 1_000_000_000) as i64,
@@ -277,10 +308,15 @@ impl Socket {
                 sys::borrow(opening.fd()),
                 PollFlags::IN,
             )];
-            let _ = rustix::event::poll(&mut poll, Some(&time));
+            let polled = rustix::event::poll(&mut poll, Some(&time));
+            let interrupted = polled == Err(Errno::INTR);
+            let goes_on = !interrupted || timeout.is_none() && kernel::interrupted_calls_go_on();
             inner = self.lock();
             inner.users -= 1;
             step = opening.step();
+            if !goes_on && step == Step::Wait {
+                return self.finish_later(runtime, opening, inner, Errno::INTR);
+            }
         }
         match step {
             Step::Wait | Step::Accelerated => {
@@ -403,6 +439,7 @@ impl Socket {
             conn.windows.begin_sending(window);
         }
         inner.role = Role::Connected(conn);
+        inner.kept = Vec::new();
         inner.remote = Some(opening.dest);
         self.describe(
             inner,

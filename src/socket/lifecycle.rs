@@ -145,20 +145,11 @@ impl Socket {
     }
 
     /// Its last number is gone.
-    fn see_off(&'static self, mut inner: MutexGuard<'static, Inner>) {
+    fn see_off(&'static self, inner: MutexGuard<'static, Inner>) {
         // Bytes that nobody has looked for are unread too.
-        if let Role::Connected(conn) = &inner.role
-            && conn.rx.is_empty()
-            && !conn.rx_fin
-            && (conn.link.pending() || conn.link.is_remote())
-        {
-            let source = conn.link.source();
-            inner.users += 1;
-            drop(inner);
-            source.poll(None);
-            inner = self.lock();
-            inner.users -= 1;
-        }
+        let Some(mut inner) = self.refreshed(inner) else {
+            return;
+        };
         let farewell = match inner.keep_for_heirs(self) {
             true => inner.unwatched(),
             false => inner.end(),
@@ -188,6 +179,10 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         how: i32,
     ) -> Option<Result<(), Errno>> {
+        inner = match self.refreshed(inner) {
+            Some(inner) => inner,
+            None => return Some(Err(Errno::BADF)),
+        };
         let page = inner.stats;
         if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
             return Some(self.stop_listening(inner, how));
@@ -203,7 +198,7 @@ impl Socket {
             conn.tx_shut |= how != libc::SHUT_RD;
             return None;
         }
-        if conn.is_reset() || conn.rx_fin && conn.tx_shut {
+        if conn.is_over() {
             return Some(Err(Errno::NOTCONN));
         }
         let mut events = libc::EPOLLHUP;
@@ -217,6 +212,7 @@ impl Socket {
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
         }
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
+        inner.update_slot();
         let mut wakes = Wakes::new(None);
         inner.announce(self, events as u32, &mut wakes);
         drop(inner);

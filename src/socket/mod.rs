@@ -161,6 +161,8 @@ pub struct Inner {
     pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
+    /// Options set while it was fresh, for the side port if it comes to listen.
+    pub kept: Vec<options::Kept>,
     /// SO_LINGER, in seconds, if on.
     pub linger: Option<i32>,
     /// `connect` succeeded in the background and nobody has asked again yet.
@@ -202,6 +204,7 @@ impl Socket {
                 receive_buffer: None,
                 send_buffer_is_set: false,
                 only_kernel: false,
+                kept: Vec::new(),
                 linger: None,
                 connect_done: false,
                 connect_error: None,
@@ -429,6 +432,8 @@ impl Inner {
             .filter_map(Watch::waiter)
             .chain(self.sleepers.iter().copied());
         let slot = match (watchers.next(), watchers.next()) {
+            // Nobody will read it, but what comes is to be answered by a reset.
+            (None, _) if conn.rx_shut && conn.tx_shut => SLOT_IO,
             (None, _) => SLOT_NONE,
             (Some(only), None) => {
                 conn.link.introduce(only);

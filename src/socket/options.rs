@@ -4,9 +4,11 @@
 use core::time::Duration;
 
 use libc::{c_int, c_void, socklen_t};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::{Inner, Role};
 use crate::conn::Windows;
+use crate::real::orig;
 use crate::real::sys::Errno;
 
 /// SO_RCVTIMEO and SO_SNDTIMEO with 64-bit times have other numbers on 32-bit systems only.
@@ -47,6 +49,49 @@ const SO_TIMESTAMP_NEW: c_int = 63;
 const SO_TIMESTAMPNS_NEW: c_int = 64;
 const SO_TIMESTAMPING_NEW: c_int = 65;
 const TCP_TX_DELAY: c_int = 37;
+const SO_ATTACH_REUSEPORT_CBPF: c_int = 51;
+const SO_ATTACH_REUSEPORT_EBPF: c_int = 52;
+
+/// The longest value of an option that is kept, in bytes.
+const LONGEST: usize = 64;
+
+/// An option that was set on a socket that may come to listen.
+pub struct Kept {
+    level: c_int,
+    name: c_int,
+    value: Box<[u8]>,
+}
+
+impl Kept {
+    /// Sets it on another socket; one that cannot have it goes without.
+    pub fn apply(&self, socket: BorrowedFd<'_>) {
+        let _errno = crate::log::ErrnoGuard::new();
+        let (value, len) = (self.value.as_ptr().cast(), self.value.len() as socklen_t);
+        // SAFETY: the value that the application's socket took, and its length.
+        unsafe { orig::setsockopt(socket.as_raw_fd(), self.level, self.name, value, len) };
+    }
+}
+
+/// Whether an option goes on the side port too. Not what it has in its own way (who may share the port), what would
+/// keep its openings from being read (SO_RCVLOWAT, TCP_DEFER_ACCEPT) or hold up who closes them (SO_LINGER): these a
+/// connection gets when it is accepted.
+fn passes_to_side_port(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::SOL_SOCKET => !matches!(
+            name,
+            libc::SO_REUSEADDR
+                | libc::SO_REUSEPORT
+                | libc::SO_RCVLOWAT
+                | libc::SO_LINGER
+                | SO_ATTACH_REUSEPORT_CBPF
+                | SO_ATTACH_REUSEPORT_EBPF
+        ),
+        libc::IPPROTO_TCP => !matches!(name, libc::TCP_DEFER_ACCEPT | libc::TCP_FASTOPEN),
+        libc::IPPROTO_IPV6 => name != libc::IPV6_V6ONLY,
+        libc::IPPROTO_IP => true,
+        _ => false,
+    }
+}
 
 impl Inner {
     /// The kernel has accepted setsockopt(2) with these arguments.
@@ -60,7 +105,11 @@ impl Inner {
         value: *const c_void,
         len: socklen_t,
     ) {
-        self.only_kernel |= is_kernels(level, name) && matches!(self.role, Role::Fresh);
+        let defers = (level, name) == (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+        let kernels = is_kernels(level, name) || defers;
+        self.only_kernel |= kernels && matches!(self.role, Role::Fresh);
+        // SAFETY: by the contract.
+        unsafe { self.keep_for_side_port(level, name, value, len) };
         if level != libc::SOL_SOCKET {
             return;
         }
@@ -69,11 +118,13 @@ impl Inner {
             match name {
                 RECEIVE_TIMEOUT | SEND_TIMEOUT if len as usize >= size_of::<libc::timeval>() => {
                     let time = value.cast::<libc::timeval>().read_unaligned();
+                    let tv_sec = time.tv_sec;
                     let time = Duration::new(
                         time.tv_sec.max(0) as u64,
                         time.tv_usec.clamp(0, 999_999) as u32 * 1000,
                     );
-                    let time = (!time.is_zero()).then_some(time);
+                    // A time before now is one that is over at once.
+                    let time = (!time.is_zero() || tv_sec < 0).then_some(time);
                     if name == RECEIVE_TIMEOUT {
                         self.receive_timeout = time
                     } else {
@@ -91,6 +142,46 @@ impl Inner {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The kernel's connections behind those that a listener accepts come by its side port: they are to have the
+    /// options that the listener has.
+    ///
+    /// # Safety
+    /// As for [`option_set`](Self::option_set).
+    unsafe fn keep_for_side_port(
+        &mut self,
+        level: c_int,
+        name: c_int,
+        value: *const c_void,
+        len: socklen_t,
+    ) {
+        if !passes_to_side_port(level, name)
+            || is_kernels(level, name)
+            || len as usize > LONGEST
+            || value.is_null()
+        {
+            return;
+        }
+        // SAFETY: by the contract.
+        let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
+        let option = Kept {
+            level,
+            name,
+            value: value.into(),
+        };
+        match &self.role {
+            Role::Fresh => {
+                self.kept.retain(|k| (k.level, k.name) != (level, name));
+                self.kept.push(option);
+            }
+            Role::Listening(listening) => {
+                if let Some(side) = &listening.side {
+                    option.apply(side.as_fd());
+                }
+            }
+            _ => {}
         }
     }
 
@@ -123,6 +214,14 @@ impl Inner {
         match &mut self.role {
             Role::Connected(conn) => Some(conn.error.take()),
             Role::Connecting(_) => Some(None),
+            _ => None,
+        }
+    }
+
+    /// `tcpi_state` of a connection whose states are ours. `None`: ask the kernel.
+    pub fn tcp_state(&self) -> Option<u8> {
+        match &self.role {
+            Role::Connected(conn) if !conn.tx_left => Some(conn.tcp_state()),
             _ => None,
         }
     }

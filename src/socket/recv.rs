@@ -56,7 +56,12 @@ impl Call<'_> {
         if peek {
             let enough = conn.rx.len() >= target || ended || nonblocking;
             if enough && (!conn.rx.is_empty() || self.want == 0 && ended) {
-                return Some(Ok(Outcome::Done(conn.rx.peek(self.buf, self.want))));
+                // As the kernel: MSG_TRUNC tells how much there is, and copies nothing.
+                let seen = match self.flags & libc::MSG_TRUNC {
+                    0 => conn.rx.peek(self.buf, self.want),
+                    _ => conn.rx.len().min(self.want),
+                };
+                return Some(self.nowhere(seen).unwrap_or(Ok(Outcome::Done(seen))));
             }
         } else if !conn.rx.is_empty() && self.copied < self.want {
             let out = (self.flags & libc::MSG_TRUNC == 0).then_some(&mut *self.buf);
@@ -71,7 +76,8 @@ impl Call<'_> {
             }
         }
         if self.copied >= target || self.want == 0 && !conn.rx.is_empty() {
-            return Some(Ok(Outcome::Done(self.copied)));
+            let done = Ok(Outcome::Done(self.copied));
+            return Some(self.nowhere(self.copied).unwrap_or(done));
         }
         if ended && conn.rx.is_empty() {
             if self.copied > 0 {
@@ -96,12 +102,17 @@ impl Call<'_> {
         None
     }
 
+    /// There is something to read, and nothing of it could be copied because its place is nowhere.
+    #[inline]
+    fn nowhere(&self, copied: usize) -> Option<Result<Outcome, Errno>> {
+        (copied == 0 && self.buf.has_null()).then_some(Err(Errno::FAULT))
+    }
+
     /// The connection has left its link: what is wanted beyond `copied` comes from the kernel.
     fn by_kernel(&self) -> Outcome {
         match self.copied {
             0 => Outcome::Kernel,
-            // A call that needs no more does not ask for it.
-            copied if self.flags & libc::MSG_WAITALL == 0 => Outcome::Done(copied),
+            copied if copied == self.want => Outcome::Done(copied),
             copied => Outcome::Partly(copied),
         }
     }
@@ -111,9 +122,6 @@ impl Call<'_> {
             return self.by_kernel();
         }
         let n = left.len().min(self.want - self.copied);
-        if self.flags & libc::MSG_PEEK != 0 {
-            return Outcome::Done(left.peek(self.buf, n));
-        }
         match self.flags & libc::MSG_TRUNC {
             0 => left.peek(self.buf, n),
             _ => {
@@ -121,12 +129,11 @@ impl Call<'_> {
                 n
             }
         };
-        left.skip(n);
-        self.copied += n;
-        match self.copied {
-            copied if copied == self.want => Outcome::Done(copied),
-            _ => self.by_kernel(),
+        if self.flags & libc::MSG_PEEK == 0 {
+            left.skip(n);
         }
+        self.copied += n;
+        self.by_kernel()
     }
 }
 
@@ -143,6 +150,9 @@ impl Socket {
         flags: i32,
     ) -> Result<Outcome, Errno> {
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        if buf.has_null() && flags & libc::MSG_TRUNC == 0 {
+            buf.end_at_null();
+        }
         let mut call = Call {
             want: buf.left(),
             buf,

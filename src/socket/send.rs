@@ -52,6 +52,12 @@ impl Call<'_> {
         if conn.tx_left {
             return Some(Ok(self.by_kernel()));
         }
+        if self.buf.left() == 0 {
+            return Some(match self.buf.has_null() {
+                true => Err(Errno::FAULT),
+                false => Ok(Outcome::Done(0)),
+            });
+        }
         if conn.peer_closed {
             // The first write into a closed socket succeeds; the reset that it earns fails the next.
             self.sent += self.buf.left();
@@ -145,6 +151,17 @@ impl Socket {
             return Ok(Outcome::Kernel);
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        if buf.has_null() {
+            buf.end_at_null();
+        }
+        // A peer that has closed or reset the connection counts from then on, not from when somebody looks.
+        if let Role::Connected(conn) = &inner.role
+            && conn.link.pending()
+        {
+            let link = conn.link.clone();
+            let look = || link.glance();
+            inner = self.unlocked(inner, look).ok_or(Errno::BADF)?;
+        }
         let mut call = Call {
             buf,
             sent: 0,

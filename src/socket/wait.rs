@@ -12,6 +12,7 @@ use super::{Inner, Role, Socket};
 use crate::fabric::network;
 use crate::link::Link;
 use crate::link::source::{self, Source};
+use crate::poll::kernel;
 use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -162,6 +163,23 @@ impl Socket {
         Some(inner)
     }
 
+    /// Takes in what has come for it on its link: what is asked of it then is answered as the kernel would now.
+    /// `None`: it was closed meanwhile.
+    pub fn refreshed(
+        &'static self,
+        inner: MutexGuard<'static, Inner>,
+    ) -> Option<MutexGuard<'static, Inner>> {
+        match &inner.role {
+            Role::Connected(conn) if conn.link.pending() || conn.link.is_remote() => {
+                let source = conn.link.source();
+                self.unlocked(inner, || {
+                    source.poll(None);
+                })
+            }
+            _ => Some(inner),
+        }
+    }
+
     /// Waits until `attempt` gives a result. It is called with the lock held whenever something may
     /// have changed; the lock is free while waiting. `also` is a kernel descriptor whose input is a
     /// change too.
@@ -229,7 +247,13 @@ impl Socket {
                 take_in(Some(waiter));
                 return attempt(&mut self.lock()).unwrap_or(Err(Errno::AGAIN));
             }
-            woken?;
+            match woken {
+                // The kernel's accept, for which this wait stands, goes on.
+                Err(Errno::INTR)
+                    if also.is_some() && timeout.is_none() && kernel::interrupted_calls_go_on() => {
+                }
+                woken => woken?,
+            }
         }
     }
 }
