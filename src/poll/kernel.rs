@@ -58,7 +58,7 @@ pub unsafe fn wait(
 
 /// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
 /// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR. (What a
-/// program does about its own faults does not count: no call is interrupted by them.)
+/// program does about its own faults and broken pipes does not count: no call is interrupted by them.)
 pub fn interrupted_calls_go_on() -> bool {
     // What a thread does to itself, and so not while it sleeps.
     const FAULTS: [i32; 6] = [
