@@ -186,10 +186,9 @@ impl Conn {
     }
 
     /// A `HandBack` record has arrived.
-    pub fn on_hand_back(&mut self) -> u32 {
+    pub fn on_hand_back(&mut self) {
         self.rx_left = true;
         self.tx_blocked = false;
-        READABLE | WRITABLE
     }
 
     /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's

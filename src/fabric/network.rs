@@ -5,11 +5,17 @@
 //! ([`flush`]). If none does, an I/O thread sends it: while batches are being collected, one of them keeps
 //! *watch* and looks every [`WATCH_NS`].
 //!
+//! **Turns.** A thread that was told of several events at once comes back with answers to most of them: until then
+//! it holds even what it could send at once ([`holds`]), but for [`MOST_HELD`] records at a time, so that the peer has
+//! something to do meanwhile. A turn has its limits, for it may be that the thread does something else altogether: a
+//! few writes and looks for each event, and the watch. A thread whose last turn was slow holds nothing in the next.
+//!
 //! **Sleeping.** An [`Engine`] raises an event when it is armed and something arrives. Whoever sleeps watches its
 //! descriptor ([`watch`]), and the kernel wakes one of them: a thread of the application if one sleeps, else an
 //! I/O thread, which is the last in the line. So an engine must be armed, or watched, whenever nobody polls it: a thread that leaves a wait
 //! arms it again for the time that the application computes ([`woken`]), unless there is a watch.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -19,11 +25,13 @@ use rustix::fd::BorrowedFd;
 
 use super::remote::Remote;
 use crate::poll::waiter::Waiter;
+use crate::real::sys::now_ns;
 
 /// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found something
-/// that the application had left lying for long, doubling up to the second while the application comes back.
-const WATCH_NS: (u64, u64) = (200_000, 2_000_000);
-/// Looks that find nothing to watch before a watch ends.
+/// that the application had left lying for long, doubling up to the second while the application comes back, and up
+/// to the third while it makes turns that are not slow.
+const WATCH_NS: (u64, u64, u64) = (200_000, 2_000_000, 8_000_000);
+/// Looks that find nothing to watch before a watch ends, and that find no turn before it takes there to be none.
 const IDLE_LOOKS: u32 = 8;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
 const MANY_WAKES: u64 = 64;
@@ -31,6 +39,70 @@ const MANY_WAKES: u64 = 64;
 const BUSY_POLLS: u64 = 4;
 /// How many turns of an event loop a batch is held back while there is more to do.
 const HOLD_TURNS: u32 = 3;
+/// Writes, and looks for what has come, that belong to a turn for each of its events.
+const DEEDS: u32 = 4;
+/// Records of a turn that are held back, at most.
+pub const MOST_HELD: u32 = 64;
+
+/// A turn is slow that takes longer for each of its events, in nanoseconds.
+const SLOW_NS: u64 = 500_000;
+
+/// A thread's turn.
+struct Turn {
+    /// What it may still do in it; 0: it is in none, or in one in which it holds nothing.
+    left: Cell<u32>,
+    /// When it began, in [`now_ns`] time; 0: it is in none.
+    began: Cell<u64>,
+    events: Cell<u32>,
+    /// The last one was slow.
+    slow: Cell<bool>,
+}
+
+thread_local! {
+    /// The calling thread's. (Without a destructor.)
+    static TURN: Turn = const {
+        Turn {
+            left: Cell::new(0),
+            began: Cell::new(0),
+            events: Cell::new(0),
+            slow: Cell::new(false),
+        }
+    };
+}
+
+impl Turn {
+    fn begin(&self, events: u32) {
+        // Who has one thing to do has one answer, which may go at once.
+        if events > 1 {
+            self.began.set(now_ns());
+            self.events.set(events);
+            if !self.slow.get() {
+                self.left.set(events.saturating_mul(DEEDS));
+            }
+        }
+    }
+
+    #[inline]
+    fn end(&self, network: &Network) {
+        self.left.set(0);
+        let began = self.began.take();
+        if began != 0 {
+            let slow = now_ns() - began > SLOW_NS * u64::from(self.events.get());
+            self.slow.set(slow);
+            if !slow {
+                network.quick_turns.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Does something in it. False: it holds nothing.
+    #[inline]
+    fn spend(&self) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+}
 
 /// What raises events: the completion queues of a device.
 pub trait Engine: Send + Sync {
@@ -74,6 +146,8 @@ pub struct Network {
     /// Looks by threads of the application.
     visits: AtomicU64,
     wakes: AtomicU64,
+    /// Turns of threads of the application that were not slow.
+    quick_turns: AtomicU64,
     /// All ends that ever were.
     ends: AtomicU64,
 }
@@ -84,6 +158,12 @@ fn network() -> Option<&'static Network> {
     crate::runtime::started().map(|runtime| &runtime.network)
 }
 
+/// The same, if there ever was a link to another host.
+#[inline]
+fn used() -> Option<&'static Network> {
+    network().filter(|network| network.was_used())
+}
+
 /// Whether something has come that no link has taken in.
 pub fn pending() -> bool {
     network().is_some_and(Network::pending)
@@ -92,6 +172,9 @@ pub fn pending() -> bool {
 /// Takes in what has come and hands it to its links. `me` is the caller's own waiter. Returns whether there
 /// was anything.
 pub fn poll(me: Option<&'static Waiter>) -> bool {
+    if me.is_none() && TURN.with(|turn| turn.spend() && turn.left.get() == 0) {
+        flush();
+    }
     network().is_some_and(|network| {
         network.visits.fetch_add(1, Ordering::Relaxed);
         network.poll(me)
@@ -164,26 +247,35 @@ pub fn hear(me: Option<&'static Waiter>) {
     woken();
 }
 
+/// The calling thread writes something: whether it is in a turn, and what it writes is held.
+#[inline]
+pub fn holds() -> bool {
+    TURN.with(Turn::spend)
+}
+
 /// Sends what was collected: the application comes back to wait.
 #[inline]
 pub fn flush() {
-    if let Some(network) = network()
-        && network.has_deferred.load(Ordering::Relaxed)
-    {
-        network.flushes.fetch_add(1, Ordering::Relaxed);
-        network.flush();
+    let Some(network) = used() else { return };
+    TURN.with(|turn| turn.end(network));
+    if network.has_deferred.load(Ordering::Relaxed) {
+        network.flush_own();
     }
 }
 
-/// The application comes back, and there is more for it to do at once: what was collected may be joined by what
-/// comes of that, for a few turns.
+/// The application comes back, and there are `events` for it at once: what was collected may be joined by what
+/// comes of them, for a few turns.
 #[inline]
-pub fn flush_or_hold() {
-    if let Some(network) = network()
-        && network.has_deferred.load(Ordering::Relaxed)
+pub fn flush_or_hold(events: usize) {
+    let Some(network) = used() else { return };
+    TURN.with(|turn| {
+        turn.end(network);
+        turn.begin(events as u32);
+    });
+    if network.has_deferred.load(Ordering::Relaxed)
         && network.held.fetch_add(1, Ordering::Relaxed) >= HOLD_TURNS
     {
-        flush();
+        network.flush_own();
     }
 }
 
@@ -279,6 +371,24 @@ impl Network {
         !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst)
     }
 
+    /// Sends what was collected, but where another thread is about to send: it may have been stopped in the middle
+    /// of that, and to wait for it is to call the kernel.
+    fn flush_what_lies(&self) {
+        let deferred = core::mem::take(&mut *self.deferred.lock());
+        let busy = deferred.into_iter().filter(|remote| !remote.try_flush());
+        let busy: Vec<_> = busy.collect();
+        let mut deferred = self.deferred.lock();
+        deferred.extend(busy);
+        let any = !deferred.is_empty();
+        self.has_deferred.store(any, Ordering::SeqCst);
+    }
+
+    /// Sends what was collected, on a thread of the application.
+    fn flush_own(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.flush();
+    }
+
     #[cold]
     fn flush(&self) {
         self.held.store(0, Ordering::Relaxed);
@@ -296,6 +406,9 @@ pub struct Watch {
     polls: u64,
     flushes: u64,
     visits: u64,
+    quick_turns: u64,
+    /// Looks since the last of them was seen.
+    without_turn: u32,
     was_away: bool,
     idle: u32,
     pause: u64,
@@ -321,14 +434,23 @@ impl Watch {
         let taken_in = polls.wrapping_sub(self.polls);
         let left_lying = deferred && !flushed;
         if left_lying {
-            network.flush();
+            network.flush_what_lies();
         }
         let neglected = !came && network.poll(None);
         // Away for more than one look: not just in the middle of a turn of its event loop.
         let away = core::mem::replace(&mut self.was_away, !came) && !came;
+        let quick_turns = network.quick_turns.load(Ordering::Relaxed);
+        self.without_turn = match core::mem::replace(&mut self.quick_turns, quick_turns) {
+            before if before != quick_turns => 0,
+            _ => self.without_turn.saturating_add(1),
+        };
+        let most = match self.without_turn < IDLE_LOOKS {
+            true => WATCH_NS.2,
+            false => WATCH_NS.1,
+        };
         self.pause = match away && (left_lying || neglected) {
             true => WATCH_NS.0,
-            false => (2 * self.pause).clamp(WATCH_NS.0, WATCH_NS.1),
+            false => (2 * self.pause).clamp(WATCH_NS.0, most),
         };
         self.polls = network.polls.load(Ordering::Relaxed);
         self.idle = match deferred || flushed || taken_in >= BUSY_POLLS {

@@ -98,6 +98,12 @@ pub unsafe fn closefrom(first: c_int) {
 fn note(from: c_int, to: c_int) -> c_int {
     if to >= 0 && to != from && !fork::is_stranger() {
         lifecycle::duplicated(from, to);
+        // The C library's own streams read and write these inside, unseen.
+        if to <= libc::STDERR_FILENO
+            && let Found::Socket(socket, inner) = find(to)
+        {
+            socket.hand_back(inner);
+        }
     }
     to
 }

@@ -46,6 +46,40 @@ pub unsafe fn sendfile64(out: c_int, input: c_int, offset: *mut off_t, count: si
     unsafe { sendfile(out, input, offset, count) }
 }
 
+/// Whether `fd` is open for `mode`, `O_RDONLY` or `O_WRONLY`.
+fn may(fd: c_int, mode: c_int) -> bool {
+    // SAFETY: no argument.
+    let flags = unsafe { orig::fcntl(fd, libc::F_GETFL, 0) };
+    flags >= 0
+        && flags & libc::O_PATH == 0
+        && [mode, libc::O_RDWR].contains(&(flags & libc::O_ACCMODE))
+}
+
+/// The calling thread cannot be cancelled meanwhile: in sendfile(2), other than in send(2), it never can.
+struct Uncancelled(c_int);
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+impl Uncancelled {
+    fn new() -> Self {
+        /// PTHREAD_CANCEL_DISABLE of Linux's C libraries.
+        const DISABLE: c_int = 1;
+        let mut old = 0;
+        // SAFETY: room for the former state.
+        unsafe { pthread_setcancelstate(DISABLE, &mut old) };
+        Uncancelled(old)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: the former state; the new one is not asked for.
+        unsafe { pthread_setcancelstate(self.0, core::ptr::null_mut()) };
+    }
+}
+
 /// sendfile(2) onto a link: the file's pages go through a buffer of ours. With `offset`, the file's
 /// own position stays; without, it moves by what was sent.
 unsafe fn copy_file(
@@ -54,6 +88,15 @@ unsafe fn copy_file(
     offset: *mut off_t,
     count: usize,
 ) -> Result<ssize_t, Errno> {
+    /// The kernel moves no more in one call.
+    const MOST: usize = 0x7fff_f000;
+    if !may(input, libc::O_RDONLY) {
+        return Err(Errno::BADF);
+    }
+    if isize::try_from(count).is_err() {
+        return Err(Errno::INVAL);
+    }
+    let count = count.min(MOST);
     let file = sys::borrow(input);
     let start = if offset.is_null() {
         rustix::fs::seek(file, rustix::fs::SeekFrom::Current(0)).map_err(|_| Errno::INVAL)?
@@ -62,6 +105,7 @@ unsafe fn copy_file(
         u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
     };
     let mut buf = vec![0u8; PIECE.min(count)];
+    let _whole = Uncancelled::new();
     let mut done = 0;
     let mut failed = None;
     while done < count {
@@ -113,9 +157,14 @@ pub unsafe fn splice(
             return unsafe { orig::splice(input, off_in, out, off_out, len, flags) };
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
+        _ if flags & !SPLICE_FLAGS != 0 => Err(Errno::INVAL),
+        _ if len == 0 => Ok(0),
+        _ if !may(input, libc::O_RDONLY) || !may(out, libc::O_WRONLY) => Err(Errno::BADF),
         // One end must be a pipe, and neither end here has positions.
         (Ok(true), Ok(true)) => Err(Errno::INVAL),
-        _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::SPIPE),
+        (Ok(true), _) if !off_out.is_null() => Err(Errno::SPIPE),
+        (_, Ok(true)) if !off_in.is_null() => Err(Errno::SPIPE),
+        _ if !off_in.is_null() || !off_out.is_null() => Err(Errno::INVAL),
         (Ok(true), Ok(false)) => from_stream(input, out, len, flags),
         (Ok(false), Ok(true)) => to_stream(input, out, len, flags),
     };
@@ -124,6 +173,10 @@ pub unsafe fn splice(
         Err(error) => fail::<ssize_t>(error),
     }
 }
+
+/// All flags that splice(2) knows.
+const SPLICE_FLAGS: c_uint =
+    libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
 /// Waits for `events` on `fd`, or looks only.
 fn ready(fd: c_int, events: i16, wait: bool) -> Result<(), Errno> {
@@ -212,6 +265,7 @@ fn to_stream(pipe: c_int, out: c_int, len: usize, flags: c_uint) -> Result<usize
 }
 
 unsafe extern "C" {
+    fn vasprintf(text: *mut *mut c_char, format: *const c_char, args: *mut c_void) -> c_int;
     fn fopencookie(
         cookie: *mut c_void,
         mode: *const c_char,
@@ -287,5 +341,60 @@ pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
             head.fileno = fd;
         }
         stream
+    }
+}
+
+/// vdprintf(3): the C library would write inside, unseen.
+pub unsafe fn vdprintf(fd: c_int, format: *const c_char, args: *mut c_void) -> c_int {
+    if !matches!(fdtable::get(fd), Some(Entry::Socket(_))) {
+        // SAFETY: the caller's contract is that of the original.
+        return unsafe { orig::vdprintf(fd, format, args) };
+    }
+    let mut text = core::ptr::null_mut();
+    // SAFETY: a format and its arguments by the caller's contract, and room for a pointer.
+    let length = unsafe { vasprintf(&mut text, format, args) };
+    if length < 0 {
+        return -1;
+    }
+    // SAFETY: the text that was made just now, which is given back.
+    unsafe {
+        let result = write_all(fd, text, length as usize);
+        libc::free(text.cast());
+        give(result.map(|()| length))
+    }
+}
+
+/// Writes `len` bytes at `text`.
+///
+/// # Errors
+/// As write(2); some may be written then.
+///
+/// # Safety
+/// They are there.
+unsafe fn write_all(fd: c_int, text: *const c_char, len: usize) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < len {
+        // SAFETY: within the text.
+        let n = unsafe { super::write(fd, text.add(done).cast(), len - done) };
+        if n < 0 {
+            return Err(sys::last_error());
+        }
+        done += n as usize;
+    }
+    Ok(())
+}
+
+/// The form of programs that were built with checks: of the format, which for a socket of ours is as it is.
+pub unsafe fn __vdprintf_chk(
+    fd: c_int,
+    flag: c_int,
+    format: *const c_char,
+    args: *mut c_void,
+) -> c_int {
+    match fdtable::get(fd) {
+        // SAFETY: the caller's contract.
+        Some(Entry::Socket(_)) => unsafe { vdprintf(fd, format, args) },
+        // SAFETY: the caller's contract is that of the original.
+        _ => unsafe { orig::__vdprintf_chk(fd, flag, format, args) },
     }
 }

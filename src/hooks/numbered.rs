@@ -1,9 +1,10 @@
 //! `syscall(2)`: the calls that programs make by number (Node's libuv closes that way, Java and Go
 //! libraries do more) take the same road as their named forms.
 
-use libc::{c_int, c_long, c_uint, socklen_t};
+use libc::{c_int, c_long, c_uint, sigset_t, socklen_t, timespec};
 
 use crate::real::orig;
+use crate::real::sys::now_ns;
 
 /// The kernel's size of a signal set, which the named forms do not pass.
 const KERNEL_SIGSET: usize = 8;
@@ -75,6 +76,15 @@ pub unsafe fn syscall(
             libc::SYS_epoll_pwait2 if e == 0 || f == KERNEL_SIGSET => {
                 super::epoll_pwait2(fd, b as _, c as c_int, d as _, e as _).into()
             }
+            libc::SYS_ppoll if d == 0 || e == KERNEL_SIGSET => timed(c as _, |left| {
+                super::ppoll(a as _, b as _, left, d as _).into()
+            }),
+            libc::SYS_pselect6 if mask_of(f).is_ok() => {
+                let mask = mask_of(f).unwrap_or(core::ptr::null());
+                timed(e as _, |left| {
+                    super::pselect(fd, b as _, c as _, d as _, left, mask).into()
+                })
+            }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_dup2 => super::dup2(fd, b as c_int).into(),
             #[cfg(target_arch = "x86_64")]
@@ -83,7 +93,48 @@ pub unsafe fn syscall(
             libc::SYS_epoll_wait => super::epoll_wait(fd, b as _, c as c_int, d as c_int).into(),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_poll => super::poll(a as _, b as _, c as c_int).into(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_select => super::select(fd, b as _, c as _, d as _, e as _).into(),
             _ => orig::syscall(number, a, b, c, d, e, f),
         }
     }
+}
+
+/// The signal set behind pselect6's last argument, a pointer to its address and size.
+///
+/// # Errors
+/// It has not the kernel's size, which the kernel is to refuse.
+///
+/// # Safety
+/// The contract of pselect6(2).
+unsafe fn mask_of(both: usize) -> Result<*const sigset_t, ()> {
+    // SAFETY: null or two words, by the contract.
+    match unsafe { (both as *const [usize; 2]).as_ref() } {
+        None | Some([0, _]) => Ok(core::ptr::null()),
+        Some(&[mask, KERNEL_SIGSET]) => Ok(mask as *const sigset_t),
+        Some(_) => Err(()),
+    }
+}
+
+/// Makes a call that waits for `time` at most. Unlike the C library's functions the system calls leave there what is
+/// left of it.
+///
+/// # Safety
+/// The contract of ppoll(2) for `time`.
+unsafe fn timed(time: *mut timespec, call: impl FnOnce(*const timespec) -> c_long) -> c_long {
+    let start = now_ns();
+    let result = call(time);
+    // SAFETY: null or valid by the contract.
+    if let Some(time) = unsafe { time.as_mut() }
+        && time.tv_sec >= 0
+        && (0..1_000_000_000).contains(&time.tv_nsec)
+    {
+        let limit = (time.tv_sec as u64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(time.tv_nsec as u64);
+        let left = limit.saturating_sub(now_ns() - start);
+        time.tv_sec = (left / 1_000_000_000) as libc::time_t;
+        time.tv_nsec = (left % 1_000_000_000) as libc::c_long;
+    }
+    result
 }

@@ -163,7 +163,7 @@ unsafe fn mixed(
     // SAFETY: `count` entries by the caller's contract.
     let fds = unsafe { core::slice::from_raw_parts_mut(fds, count as usize) };
     // SAFETY: the mask by the caller's contract.
-    select::concerns(fds).then(|| unsafe { select::poll(fds, timeout, mask) })
+    select::concerns(fds).then(|| unsafe { select::poll(fds, timeout, mask, false) })
 }
 
 pub unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
@@ -236,7 +236,10 @@ unsafe fn mixed_select(
         if !select::concerns(&fds) {
             return None;
         }
-        Some(select::poll(&mut fds, timeout, mask).and_then(|_| sets.set_from_poll(count, &fds)))
+        Some(
+            select::poll(&mut fds, timeout, mask, true)
+                .and_then(|_| sets.set_from_poll(count, &fds)),
+        )
     }
 }
 

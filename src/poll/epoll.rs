@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use super::kernel;
 use super::nested::Nested;
-use super::ready::ReadyList;
+use super::ready::{Looks, ReadyList, spent_mark};
 use super::waiter::Waiter;
 use crate::fabric::network;
 use crate::link::Link;
@@ -21,12 +21,15 @@ use crate::link::source::{self, Source};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::slab::Slab;
+use crate::socket::Socket;
 use crate::socket::wait::Asleep;
 use crate::stats;
 
 /// The kernel's descriptors get a look this often while accelerated ones keep a set busy: the first
 /// figure while looks find something, doubling up to the second while they do not.
 const KERNEL_LOOK_NS: (u64, u64) = (50_000, 1_600_000);
+/// Where waits take as long, there are so many between looks that find nothing, but no more time than this.
+const KERNEL_LOOK_WAITS: (u32, u64) = (4, 8_000_000);
 
 /// The data under which the bell is registered in the kernel's epoll: an address of ours, which
 /// the application has no reason to use.
@@ -55,9 +58,12 @@ pub struct EpollSet {
     observed: AtomicBool,
     /// The sets that are in this one.
     pub nested: Nested,
+    looks: Looks,
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
     kernel_look_ns: AtomicU64,
+    /// Waits since the last look.
+    unlooked: AtomicU32,
 }
 
 static SETS: Slab<EpollSet> = Slab::new();
@@ -85,9 +91,11 @@ impl EpollSet {
             waiter: AtomicPtr::new(core::ptr::null_mut()),
             observed: AtomicBool::new(false),
             nested: Nested::default(),
+            looks: Looks::default(),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
             kernel_look_ns: AtomicU64::new(0),
+            unlooked: AtomicU32::new(0),
         });
         set.numbers.store(1, Ordering::Relaxed);
         set
@@ -116,6 +124,7 @@ impl EpollSet {
         self.has_kernel.store(false, Ordering::Relaxed);
         self.observed.store(false, Ordering::Relaxed);
         self.nested.clear();
+        self.looks.clear();
         SETS.put(self);
     }
 
@@ -159,23 +168,29 @@ impl EpollSet {
             waiter.put();
             return self.waiter().ok_or(Errno::BADF);
         }
-        // Edge-triggered: each ring is an event of its own, and nobody has to read the eventfd.
+        // Registered by an earlier life of this waiter under a dup of the same epoll: fine.
+        if let Err(error) = Self::register(waiter, epfd)
+            && error != Errno::EXIST
+        {
+            self.waiter.store(core::ptr::null_mut(), Ordering::Release);
+            waiter.put();
+            return Err(error);
+        }
+        Ok(waiter)
+    }
+
+    /// Edge-triggered: each ring is an event of its own, and nobody has to read the eventfd.
+    fn register(waiter: &'static Waiter, epfd: RawFd) -> Result<(), Errno> {
         let mut event = epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLET) as u32,
             u64: bell_mark(),
         };
+        let (op, bell) = (libc::EPOLL_CTL_ADD, waiter.raw_bell());
         // SAFETY: a valid event.
-        if unsafe { orig::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, waiter.raw_bell(), &mut event) } < 0
-        {
-            let error = sys::last_error();
-            // Registered by an earlier life of this waiter under a dup of the same epoll: fine.
-            if error != Errno::EXIST {
-                self.waiter.store(core::ptr::null_mut(), Ordering::Release);
-                waiter.put();
-                return Err(error);
-            }
+        match unsafe { orig::epoll_ctl(epfd, op, bell, &mut event) } {
+            0 => Ok(()),
+            _ => Err(sys::last_error()),
         }
-        Ok(waiter)
     }
 
     /// `link` carries a socket of this set.
@@ -266,28 +281,63 @@ impl EpollSet {
         }
     }
 
-    /// Whether a wait in it would find a socket of ours ready. If not, and the kernel has none in it
-    /// either, the last ring of its bell is taken back.
+    /// Whether a wait in it would find something. If not, the last ring of its bell is taken back.
     pub fn has_news(&self, epfd: RawFd) -> bool {
-        let Some(waiter) = self.waiter() else {
-            return true;
-        };
-        self.take_in(waiter);
-        if self.ready.has_news() || self.has_kernel.load(Ordering::Relaxed) {
-            return true;
+        let waiter = self.waiter();
+        if let Some(waiter) = waiter {
+            self.take_in(waiter);
+            if self.ready.has_news() {
+                return true;
+            }
         }
-        // The bell, and what engines have to tell.
-        let mut ours = [epoll_event { events: 0, u64: 0 }; 8];
-        // SAFETY: room for the events, no mask.
-        let got = unsafe { kernel::wait(epfd, &mut ours, Some(0), core::ptr::null()) };
-        without_ours(&mut ours, got.unwrap_or(0), Some(waiter));
+        let news = match waiter {
+            Some(waiter) if !self.has_kernel.load(Ordering::Relaxed) => {
+                // The bell, and what engines have to tell.
+                let mut ours = [epoll_event { events: 0, u64: 0 }; 8];
+                // SAFETY: room for the events, no mask.
+                let got = unsafe { kernel::wait(epfd, &mut ours, Some(0), core::ptr::null()) };
+                self.without_ours(&mut ours, got.unwrap_or(0), Some(waiter));
+                false
+            }
+            _ => self.kernel_has_news(epfd, waiter),
+        };
         self.stay_armed();
-        false
+        news
     }
 
-    /// Whether the kernel watches something in it for the application.
-    pub fn has_kernel(&self) -> bool {
-        self.has_kernel.load(Ordering::Relaxed)
+    /// Whether the kernel has something in it for the application. Its events stay where they are, so only the bell is
+    /// taken out meanwhile.
+    fn kernel_has_news(&self, epfd: RawFd, waiter: Option<&'static Waiter>) -> bool {
+        self.nested.ask_all();
+        let aside = waiter.is_some_and(|waiter| {
+            let mut none = epoll_event { events: 0, u64: 0 };
+            let (op, bell) = (libc::EPOLL_CTL_DEL, waiter.raw_bell());
+            // SAFETY: a valid event, which is not looked at.
+            unsafe { orig::epoll_ctl(epfd, op, bell, &mut none) == 0 }
+        });
+        let news = sys::poll_mask(epfd, libc::POLLIN) != 0;
+        if let Some(waiter) = waiter
+            && aside
+        {
+            waiter.hush();
+            let _ = Self::register(waiter, epfd);
+        }
+        news
+    }
+
+    /// Whether its descriptor may say more than there is: it has a bell, or a set with one.
+    pub fn has_bells(&self) -> bool {
+        self.waiter().is_some() || !self.nested.is_empty()
+    }
+
+    /// The kernel tells when there is something new about `socket`, whose events come from us.
+    pub fn looks_at(&self, socket: &'static Socket) {
+        self.looks.add(socket);
+    }
+
+    /// See [`looks_at`](Self::looks_at).
+    pub fn looks_no_more(&self, socket: &'static Socket) {
+        self.looks.remove(socket);
     }
 
     /// Takes in what there is for its sockets. Whether there was anything that no other thread is taking in.
@@ -319,7 +369,7 @@ impl EpollSet {
         while !self.watches_ours() {
             // SAFETY: by the contract.
             let got = unsafe { self.wait_plainly(epfd, events, left, mask) }?;
-            let kept = without_ours(events, got, None);
+            let kept = self.without_ours(events, got, None);
             let kept = self.nested.without_idle(events, kept);
             left = deadline.map(|d| d.saturating_sub(now_ns()));
             if kept > 0 || left == Some(0) {
@@ -378,7 +428,7 @@ impl EpollSet {
             self.take_in(waiter);
             let found = self.ready.collect(events);
             if found > 0 {
-                network::flush_or_hold();
+                network::flush_or_hold(found);
             } else {
                 network::flush();
             }
@@ -407,10 +457,11 @@ impl EpollSet {
             // SAFETY: by the contract.
             let waited = unsafe { kernel::wait(epfd, events, left, mask) };
             // Before it counts as awake: whoever heard an engine's event has it armed again.
-            let waited = waited.map(|got| (got, without_ours(events, got, Some(waiter))));
+            let waited = waited.map(|got| (got, self.without_ours(events, got, Some(waiter))));
             drop(asleep);
             let end = now_ns();
             self.last_kernel_look.store(end, Ordering::Relaxed);
+            self.unlooked.store(0, Ordering::Relaxed);
             let (got, mut kept) = waited?;
             if kept < got {
                 stats::add(&stats::global().wakes_received, 1);
@@ -443,15 +494,21 @@ impl EpollSet {
             .kernel_look_ns
             .load(Ordering::Relaxed)
             .max(KERNEL_LOOK_NS.0);
-        if !always && now - self.last_kernel_look.load(Ordering::Relaxed) < interval {
+        let waits = self.unlooked.load(Ordering::Relaxed) + 1;
+        let since = now - self.last_kernel_look.load(Ordering::Relaxed);
+        let (few, long) = (waits < KERNEL_LOOK_WAITS.0, since >= KERNEL_LOOK_WAITS.1);
+        let quiet = interval == KERNEL_LOOK_NS.1;
+        if !always && (since < interval || quiet && few && !long) {
+            self.unlooked.store(waits, Ordering::Relaxed);
             return 0;
         }
+        self.unlooked.store(0, Ordering::Relaxed);
         self.last_kernel_look.store(now, Ordering::Relaxed);
         stats::add(&stats::global().kernel_polls, 1);
         let rest = &mut events[found..];
         // SAFETY: a valid buffer, no mask.
         let got = unsafe { kernel::wait(epfd, rest, Some(0), core::ptr::null()) }.unwrap_or(0);
-        let kept = without_ours(rest, got, self.waiter());
+        let kept = self.without_ours(rest, got, self.waiter());
         let next = if kept > 0 {
             KERNEL_LOOK_NS.0
         } else {
@@ -465,25 +522,36 @@ impl EpollSet {
             // It was rung for a thread that sleeps.
             sys::signal(waiter.bell());
         }
-        self.nested.without_idle(rest, kept)
-    }
-}
-
-/// Removes the bell and the engines' events from the first `count`, and hears the latter; returns how many are
-/// left. `me` is the waiter of the calling thread.
-fn without_ours(events: &mut [epoll_event], count: usize, me: Option<&'static Waiter>) -> usize {
-    let (bell, engine) = (bell_mark(), network::mark());
-    let (mut kept, mut heard) = (0, false);
-    for at in 0..count {
-        let mark = events[at].u64;
-        heard |= mark == engine;
-        if mark != bell && mark != engine {
-            events[kept] = events[at];
-            kept += 1;
+        let all = self.nested.without_idle(rest, kept);
+        match found == 0 && kept < got {
+            // What the kernel only said to look at.
+            true => all + self.ready.collect(&mut rest[all..]),
+            false => all,
         }
     }
-    if heard {
-        network::hear(me);
+
+    /// Removes what is under a mark of ours (the bell, the engines, sockets to look at) from the first `count`, and hears
+    /// it; returns how many are left. `me` is the waiter of the calling thread.
+    fn without_ours(
+        &self,
+        events: &mut [epoll_event],
+        count: usize,
+        me: Option<&'static Waiter>,
+    ) -> usize {
+        let (bell, engine, spent) = (bell_mark(), network::mark(), spent_mark());
+        let (mut kept, mut heard) = (0, false);
+        for at in 0..count {
+            let mark = events[at].u64;
+            heard |= mark == engine;
+            let ours = mark == bell || mark == engine || mark == spent;
+            if !ours && !self.looks.hear(mark, self) {
+                events[kept] = events[at];
+                kept += 1;
+            }
+        }
+        if heard {
+            network::hear(me);
+        }
+        kept
     }
-    kept
 }

@@ -9,7 +9,7 @@ use super::waiter::Wakes;
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
-use crate::socket::{Inner, Socket};
+use crate::socket::{Inner, Role, Socket};
 
 /// epoll_ctl(2) on a set of ours. `None`: the kernel alone is concerned, the caller passes the call on.
 ///
@@ -22,6 +22,10 @@ pub fn control(
     fd: RawFd,
     event: Option<&epoll_event>,
 ) -> Option<Result<(), Errno>> {
+    // As the kernel, which reads the event before it looks at anything else.
+    if op != libc::EPOLL_CTL_DEL && event.is_none() {
+        return Some(Err(Errno::FAULT));
+    }
     let socket = match fdtable::get(fd) {
         Some(Entry::Socket(socket)) if op != libc::EPOLL_CTL_DEL && socket.is_orphan() => {
             socket.adopt();
@@ -57,7 +61,6 @@ pub fn control(
             }
             return Some(outcome);
         }
-        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, None) => Err(Errno::FAULT),
         _ => Err(Errno::INVAL),
     };
     let link = inner.joined_link();
@@ -79,6 +82,17 @@ fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Resul
         _ => Err(sys::last_error()),
     }
 }
+
+const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
+
+/// What may be asked for together with EPOLLEXCLUSIVE.
+const WITH_EXCLUSIVE: u32 = EXCLUSIVE
+    | (libc::EPOLLIN
+        | libc::EPOLLOUT
+        | libc::EPOLLERR
+        | libc::EPOLLHUP
+        | libc::EPOLLWAKEUP
+        | libc::EPOLLET) as u32;
 
 fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
     inner.watches.retain(Watch::is_live);
@@ -103,20 +117,25 @@ fn add(
     socket: &'static Socket,
     inner: &mut Inner,
 ) -> Result<(), Errno> {
+    if event.events & EXCLUSIVE != 0 && event.events & !WITH_EXCLUSIVE != 0 {
+        return Err(Errno::INVAL);
+    }
     if find(set, fd, inner).is_some() {
         return Err(Errno::EXIST);
     }
     set.need_waiter(epfd)?;
     inner.waited_for();
     inner.claim_listener();
-    let in_kernel = !inner.is_virtual();
-    if in_kernel {
-        kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, event)?;
+    let mut watch = Watch::new(set, epfd, fd, event, !inner.is_virtual());
+    if matches!(inner.role, Role::Leftover(_)) {
+        watch.looks = Some(socket);
+        set.looks_at(socket);
+    }
+    if watch.in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_ADD, fd, &watch.kernel_event())?;
         set.kernel_too();
     }
-    inner
-        .watches
-        .push(Watch::new(set, epfd, fd, event, in_kernel));
+    inner.watches.push(watch);
     inner.update_slot();
     check(inner.watches.len() - 1, socket, inner);
     Ok(())
@@ -130,11 +149,18 @@ fn modify(
     socket: &'static Socket,
     inner: &mut Inner,
 ) -> Result<(), Errno> {
-    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
-    if inner.watches[at].in_kernel {
-        kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, event)?;
+    if event.events & EXCLUSIVE != 0 {
+        return Err(Errno::INVAL);
     }
-    inner.watches[at].modify(event);
+    let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    let watch = &mut inner.watches[at];
+    if watch.interest & EXCLUSIVE != 0 {
+        return Err(Errno::INVAL);
+    }
+    watch.modify(event);
+    if watch.in_kernel {
+        kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, &watch.kernel_event())?;
+    }
     check(at, socket, inner);
     Ok(())
 }
@@ -160,11 +186,14 @@ pub fn leave_kernel(inner: &mut Inner) {
     }
 }
 
-/// The kernel has a say in the socket's readiness from now on, beside us: its epolls watch it too.
-pub fn share_with_kernel(inner: &mut Inner) {
+/// The kernel has a say in the socket's readiness from now on, beside us: its epolls watch it too, and tell the set to
+/// look at it. What the application hears comes from us.
+pub fn share_with_kernel(socket: &'static Socket, inner: &mut Inner) {
     inner.watches.retain(Watch::is_live);
     for watch in inner.watches.iter_mut().filter(|w| !w.in_kernel) {
         watch.in_kernel = true;
+        watch.looks = Some(socket);
+        watch.set.looks_at(socket);
         show_to_kernel(watch);
     }
 }
@@ -172,7 +201,7 @@ pub fn share_with_kernel(inner: &mut Inner) {
 fn show_to_kernel(watch: &Watch) {
     if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
         watch.set.kernel_too();
-        let event = watch.event_now();
+        let event = watch.kernel_event();
         let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &event);
     }
 }
@@ -180,7 +209,12 @@ fn show_to_kernel(watch: &Watch) {
 /// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
     let mut left = Vec::new();
-    for watch in inner.watches.drain(..).filter(Watch::is_live) {
+    for mut watch in inner.watches.drain(..).filter(Watch::is_live) {
+        if let Some(socket) = watch.looks.take() {
+            watch.set.looks_no_more(socket);
+            watch.in_kernel = false;
+            let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_DEL, watch.fd, &watch.event());
+        }
         if !watch.in_kernel {
             show_to_kernel(&watch);
         }

@@ -58,10 +58,9 @@ pub unsafe fn wait(
 
 /// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
 /// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR. (What a
-/// program does about its own faults and broken pipes does not count: no call is interrupted by them.)
+/// program does about its own faults, and about pipes that it broke, does not count: no sleep is interrupted by these.)
 pub fn interrupted_calls_go_on() -> bool {
-    // What a thread does to itself, and so not while it sleeps.
-    const FAULTS: [i32; 6] = [
+    const OWN: [i32; 6] = [
         libc::SIGSEGV,
         libc::SIGBUS,
         libc::SIGILL,
@@ -69,7 +68,7 @@ pub fn interrupted_calls_go_on() -> bool {
         libc::SIGTRAP,
         libc::SIGPIPE,
     ];
-    for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| !OWN.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: only asks; room for the answer.
         let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };

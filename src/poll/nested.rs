@@ -49,6 +49,15 @@ impl Nested {
         self.inner.lock().clear();
     }
 
+    /// Has each take back what its bell said for nothing.
+    pub fn ask_all(&self) {
+        for i in self.inner.lock().iter() {
+            if fdtable::is(i.epfd, Entry::Epoll(i.set)) && i.set.has_bells() {
+                i.set.has_news(i.epfd);
+            }
+        }
+    }
+
     /// Removes the events of inner sets that have nothing to report from the first `count`; returns
     /// how many are left.
     pub fn without_idle(&self, events: &mut [epoll_event], count: usize) -> usize {
@@ -62,7 +71,7 @@ impl Nested {
             let idle = inner.iter().any(|i| {
                 i.data == data
                     && fdtable::is(i.epfd, Entry::Epoll(i.set))
-                    && i.set.watches_ours()
+                    && i.set.has_bells()
                     && !i.set.has_news(i.epfd)
             });
             if !idle {

@@ -3,7 +3,7 @@
 
 use rustix::fd::RawFd;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::epoll_event;
 use parking_lot::Mutex;
@@ -13,6 +13,12 @@ use super::waiter::{Waiter, Wakes};
 use crate::socket::{Inner, Socket};
 
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+/// The data of what nobody is to hear of: an address of ours, which the application has no reason to use.
+pub fn spent_mark() -> u64 {
+    static MARK: u8 = 0;
+    &raw const MARK as u64
+}
 
 /// One registration of a socket in an epoll set.
 pub struct Watch {
@@ -30,6 +36,8 @@ pub struct Watch {
     pub data: u64,
     /// The kernel's epoll has it as well (or alone).
     pub in_kernel: bool,
+    /// The kernel's epoll has it only to tell the set that there is something new about this socket.
+    pub looks: Option<&'static Socket>,
     token: u64,
     queued: bool,
     spent: bool,
@@ -54,6 +62,7 @@ impl Watch {
             interest: event.events,
             data: event.u64,
             in_kernel,
+            looks: None,
             token: TOKENS.fetch_add(1, Ordering::Relaxed),
             queued: false,
             spent: false,
@@ -85,12 +94,17 @@ impl Watch {
         }
     }
 
-    /// The same, for a kernel that is to go on from here: a one-shot that is spent stays so (but for errors and hang-ups,
-    /// which the kernel always adds).
-    pub fn event_now(&self) -> epoll_event {
+    /// The same, for a kernel that is to go on from here: a one-shot that is spent stays so. (Of errors and hang-ups the
+    /// kernel tells always, so these come under a mark that the application does not hear of.)
+    pub fn kernel_event(&self) -> epoll_event {
         let mut event = self.event();
-        if self.spent {
+        if let Some(socket) = self.looks {
+            const ONCE: u32 = (libc::EPOLLONESHOT | libc::EPOLLEXCLUSIVE) as u32;
+            event.events = event.events & !ONCE | libc::EPOLLET as u32;
+            event.u64 = socket.mark();
+        } else if self.spent {
             event.events &= (libc::EPOLLONESHOT | libc::EPOLLET) as u32;
+            event.u64 = spent_mark();
         }
         event
     }
@@ -235,6 +249,55 @@ impl ReadyList {
     }
 }
 
+/// Sockets about which the kernel tells a set that there is something new, and no more than that.
+#[derive(Default)]
+pub struct Looks {
+    any: AtomicBool,
+    sockets: Mutex<Vec<&'static Socket>>,
+}
+
+impl Looks {
+    /// `socket` is one of them.
+    pub fn add(&self, socket: &'static Socket) {
+        let mut sockets = self.sockets.lock();
+        if !sockets.iter().any(|s| core::ptr::eq(*s, socket)) {
+            sockets.push(socket);
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// `socket` is none of them any more.
+    pub fn remove(&self, socket: &'static Socket) {
+        let mut sockets = self.sockets.lock();
+        sockets.retain(|s| !core::ptr::eq(*s, socket));
+        self.any.store(!sockets.is_empty(), Ordering::Release);
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.sockets.lock().clear();
+        self.any.store(false, Ordering::Release);
+    }
+
+    /// Whether an event with `data` is of this kind; its watches in `set` are queued then.
+    #[inline]
+    pub fn hear(&self, data: u64, set: &EpollSet) -> bool {
+        self.any.load(Ordering::Acquire) && self.find(data, set)
+    }
+
+    #[cold]
+    fn find(&self, data: u64, set: &EpollSet) -> bool {
+        let sockets = self.sockets.lock();
+        let found = sockets.iter().find(|s| s.mark() == data).copied();
+        drop(sockets);
+        let Some(socket) = found else { return false };
+        let mut wakes = Wakes::new(None);
+        socket.lock().look(socket, set, &mut wakes);
+        wakes.ring();
+        true
+    }
+}
+
 impl Inner {
     fn would_report(&mut self, token: u64) -> bool {
         let mask = self.poll_mask();
@@ -243,6 +306,16 @@ impl Inner {
         };
         watch.queued = !watch.spent && mask & (watch.interest | ALWAYS) != 0;
         watch.queued
+    }
+
+    /// The kernel says that there is something new: for the watches of `set`.
+    fn look(&mut self, socket: &'static Socket, set: &EpollSet, wakes: &mut Wakes) {
+        let mask = self.poll_mask();
+        for watch in &mut self.watches {
+            if core::ptr::eq(watch.set, set) {
+                watch.signal(socket, mask, wakes);
+            }
+        }
     }
 
     fn report(&mut self, token: u64) -> (Option<epoll_event>, bool) {

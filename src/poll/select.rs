@@ -28,7 +28,7 @@ fn ours(fd: c_int) -> Option<&'static Socket> {
 /// An epoll set that holds sockets of ours.
 fn our_set(fd: c_int) -> Option<&'static EpollSet> {
     match fdtable::get(fd) {
-        Some(Entry::Epoll(set)) if set.watches_ours() => Some(set),
+        Some(Entry::Epoll(set)) if set.has_bells() => Some(set),
         _ => None,
     }
 }
@@ -142,9 +142,7 @@ impl<'a> Call<'a> {
         }
         for (at, set) in &self.sets {
             let p = &mut self.fds[*at];
-            if p.events & (libc::POLLIN | libc::POLLRDNORM) != 0
-                && !(set.has_kernel() && p.revents != 0)
-            {
+            if p.events & (libc::POLLIN | libc::POLLRDNORM) != 0 {
                 p.revents = if set.has_news(p.fd) {
                     p.events & (libc::POLLIN | libc::POLLRDNORM)
                 } else {
@@ -155,12 +153,33 @@ impl<'a> Call<'a> {
         self.fds.iter().filter(|p| p.revents != 0).count()
     }
 
-    /// Whether a socket whose readiness was ours alone has become the kernel's since: its connect fell
-    /// back to TCP.
+    /// Whether a socket whose readiness was ours alone has become the kernel's since (its connect fell back to TCP, or
+    /// it was handed back), or was closed.
     fn is_stale(&self) -> bool {
-        self.polled
-            .iter()
-            .any(|p| self.kernel[p.at].fd < 0 && !p.socket.lock().is_virtual())
+        self.polled.iter().any(|p| {
+            let fd = self.fds[p.at].fd;
+            !fdtable::is(fd, Entry::Socket(p.socket))
+                || self.kernel[p.at].fd < 0 && !p.socket.lock().is_virtual()
+        })
+    }
+
+    /// As [`ready`](Self::ready). But select(2) has no bit for a hang-up or an error of a descriptor that only exceptions
+    /// are wanted of, nor do they end it: such descriptors do not count, and are not asked again.
+    fn look(&mut self, selects: bool) -> usize {
+        let ready = self.ready();
+        if !selects {
+            return ready;
+        }
+        let deaf =
+            |p: &&mut pollfd| p.events == libc::POLLPRI && p.revents != 0 && p.revents & NAMED == 0;
+        const NAMED: i16 = libc::POLLPRI | libc::POLLNVAL;
+        let mut deafened = 0;
+        for p in self.fds.iter_mut().filter(deaf) {
+            p.fd = -1;
+            p.revents = 0;
+            deafened += 1;
+        }
+        ready - deafened
     }
 
     /// Asks the kernel, for at most `timeout` (`None`: for ever).
@@ -184,7 +203,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// ppoll(2). `timeout` in nanoseconds, `None` for ever.
+/// ppoll(2), or as select(2) would have it. `timeout` in nanoseconds, `None` for ever.
 ///
 /// # Errors
 /// As ppoll(2).
@@ -195,6 +214,7 @@ pub unsafe fn poll(
     fds: &mut [pollfd],
     timeout: Option<u64>,
     mask: *const sigset_t,
+    selects: bool,
 ) -> Result<usize, Errno> {
     let borrowed = Borrowed(Waiter::take()?);
     let waiter = borrowed.0;
@@ -208,7 +228,7 @@ pub unsafe fn poll(
             // SAFETY: no mask.
             unsafe { call.ask(false, Some(0), core::ptr::null()) }?;
         }
-        let ready = call.ready();
+        let ready = call.look(selects);
         if ready > 0 || timeout == Some(0) {
             return Ok(ready);
         }
@@ -219,7 +239,7 @@ pub unsafe fn poll(
         let sources = call.sources.clone();
         let asleep = Asleep::new(waiter, || sources);
         call.take_in(waiter);
-        let ready = call.ready();
+        let ready = call.look(selects);
         if ready > 0 {
             return Ok(ready);
         }
@@ -238,7 +258,10 @@ pub unsafe fn poll(
             let _ = rustix::io::read(waiter.bell(), &mut count);
         }
         call.take_in(waiter);
-        let ready = call.ready();
+        if call.is_stale() && deadline.is_none_or(|d| d > end) {
+            continue;
+        }
+        let ready = call.look(selects);
         if ready > 0 || deadline.is_some_and(|d| d <= end) {
             return Ok(ready);
         }

@@ -143,15 +143,19 @@ impl Waiter {
         wakes.ring();
     }
 
-    /// Sleeps until rung, until `also` has input, or for `timeout`. A cancellation point; without
-    /// `also` and `timeout` restarted after a signal as the handler's SA_RESTART says (as the kernel
-    /// does for socket calls without a timeout).
+    /// Sleeps until rung, until `also` has input, or for `timeout`. A cancellation point. If it `goes_on` a signal ends
+    /// it only if the handler lacks SA_RESTART, else any.
     ///
     /// # Errors
     /// `EINTR`; `EAGAIN` when the time is over.
-    pub fn sleep(&self, timeout: Option<Duration>, also: Option<RawFd>) -> Result<(), Errno> {
+    pub fn sleep(
+        &self,
+        timeout: Option<Duration>,
+        also: Option<RawFd>,
+        goes_on: bool,
+    ) -> Result<(), Errno> {
         let _errno = crate::log::ErrnoGuard::new();
-        if timeout.is_some() || also.is_some() {
+        if timeout.is_some() || also.is_some() || !goes_on {
             let time = timeout.map(|timeout| libc::timespec {
                 tv_sec: timeout.as_secs() as libc::time_t,
                 tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
@@ -167,7 +171,7 @@ impl Waiter {
             // SAFETY: two valid pollfds, a valid or null timespec, no mask.
             match unsafe { orig::ppoll(fds.as_mut_ptr(), 2, time, core::ptr::null()) } {
                 0 => return Err(Errno::AGAIN),
-                n if n < 0 => return Err(sys::last_error()),
+                n if n < 0 => return interrupted(sys::last_error(), goes_on),
                 _ if fds[0].revents == 0 => return Ok(()),
                 _ => {}
             }
@@ -185,9 +189,13 @@ impl Waiter {
     ///
     /// # Errors
     /// As of [`sleep`](Self::sleep).
-    pub fn sleep_with_network(&'static self, timeout: Option<Duration>) -> Result<(), Errno> {
+    pub fn sleep_with_network(
+        &'static self,
+        timeout: Option<Duration>,
+        goes_on: bool,
+    ) -> Result<(), Errno> {
         let Some(epoll) = self.own_epoll() else {
-            return self.sleep(timeout, None);
+            return self.sleep(timeout, None, goes_on);
         };
         let _errno = crate::log::ErrnoGuard::new();
         network::watch(epoll.as_fd(), &self.engines_seen);
@@ -203,11 +211,8 @@ impl Waiter {
             )
         };
         let got = match waited {
-            // The kernel goes on with the calls that this stands for.
-            Err(Errno::INTR) if timeout.is_none() && kernel::interrupted_calls_go_on() => {
-                return Ok(());
-            }
-            waited => waited?,
+            Err(error) => return interrupted(error, goes_on),
+            Ok(got) => got,
         };
         for event in &events[..got] {
             if event.u64 == network::mark() {
@@ -237,6 +242,15 @@ impl Waiter {
         .ok()?;
         let _ = self.epoll.set(made);
         self.epoll.get()
+    }
+}
+
+/// What comes of a wait in the kernel that failed: poll and epoll are never begun anew after a signal, but the calls that
+/// they stand for may be.
+fn interrupted(error: Errno, goes_on: bool) -> Result<(), Errno> {
+    match error == Errno::INTR && goes_on && kernel::interrupted_calls_go_on() {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

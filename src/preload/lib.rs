@@ -1,5 +1,9 @@
-//! The preload library: every symbol of the table, exported under libc's name. Nothing else is here,
-//! so that tests, benches and tools can link the core without interposing themselves.
+//! The preload library: every symbol of the table, exported under libc's name, and the variadic ones that need all
+//! their arguments. Nothing else is here, so that tests, benches and tools can link the core without interposing
+//! themselves.
+
+#[cfg(target_arch = "x86_64")]
+mod variadic;
 
 use libc::*;
 

@@ -60,6 +60,8 @@ macro_rules! for_each_symbol {
 
             fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE;
             fn fclose(stream: *mut FILE) -> c_int;
+            fn vdprintf(fd: c_int, format: *const c_char, args: *mut c_void) -> c_int;
+            fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, args: *mut c_void) -> c_int;
             fn _exit(status: c_int) -> ();
             fn _Exit(status: c_int) -> ();
             fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
@@ -88,6 +90,13 @@ fn resolve(name: &CStr, slot: &AtomicPtr<c_void>) -> *mut c_void {
     slot.store(found, Ordering::Release);
     found
 }
+
+/// What the preload library exports besides: variadic functions, in its own file.
+#[cfg(target_arch = "x86_64")]
+pub const VARIADIC: &[&str] = &["dprintf", "__dprintf_chk"];
+/// None: such functions are written for one kind of processor each.
+#[cfg(not(target_arch = "x86_64"))]
+pub const VARIADIC: &[&str] = &[];
 
 macro_rules! originals {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {

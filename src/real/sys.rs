@@ -106,6 +106,25 @@ pub fn now_ns() -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
+/// Which of `events` (and errors and hang-ups) poll(2) shows of `fd` now. Never waits, and is no point at which a thread
+/// can be cancelled.
+pub fn poll_mask(fd: RawFd, events: i16) -> i16 {
+    if fd < 0 {
+        return 0;
+    }
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let events = PollFlags::from_bits_retain(events as u16);
+    let mut one = [PollFd::from_borrowed_fd(borrow(fd), events)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match rustix::event::poll(&mut one, Some(&now)) {
+        Ok(_) => one[0].revents().bits() as i16,
+        Err(_) => 0,
+    }
+}
+
 /// Adds one to an eventfd, waking whoever sleeps on it.
 pub fn signal(fd: BorrowedFd<'_>) {
     let _ = rustix::io::write(fd, &1u64.to_ne_bytes());

@@ -11,6 +11,7 @@ use super::addr::Address;
 use super::connect::Side;
 use super::lifecycle::Farewell;
 use super::options::Kept;
+use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
@@ -143,12 +144,16 @@ impl Socket {
         }
         inner.claim_listener();
         let nonblocking = inner.nonblocking;
-        let timeout = inner.receive_timeout;
+        let wait = Wait {
+            timeout: inner.receive_timeout,
+            also: Some(fd),
+            begun: None,
+        };
         let mut attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
             Err(Errno::AGAIN) if !nonblocking => None,
             other => Some(other),
         };
-        let (accepted, remote) = self.wait_until(inner, timeout, Some(fd), &mut attempt)?;
+        let (accepted, remote) = self.wait_until(inner, wait, &mut attempt)?;
         if !addr.is_null() {
             // SAFETY: by the contract.
             if let Err(error) = unsafe { remote.write(addr, len) } {

@@ -11,7 +11,7 @@ use rustix::fd::RawFd;
 
 use super::addr::Address;
 use super::lifecycle::Farewell;
-use super::wait::Borrowed;
+use super::wait::{Borrowed, Wait};
 use super::{Inner, Role, Socket};
 use crate::control::cache::{self, Look};
 use crate::control::contact::Waiting;
@@ -90,7 +90,10 @@ impl Socket {
 
     /// connect(2) of a blocking socket while another call's connect is under way: waits for it.
     fn await_connect(&'static self, inner: MutexGuard<'static, Inner>) -> Outcome {
-        let timeout = inner.send_timeout;
+        let wait = Wait {
+            timeout: inner.send_timeout,
+            ..Wait::default()
+        };
         let over = |inner: &mut Inner| {
             let done = core::mem::take(&mut inner.connect_done);
             match inner.role {
@@ -100,7 +103,7 @@ impl Socket {
                 _ => Some(Ok(Outcome::Kernel)),
             }
         };
-        match self.wait_until(inner, timeout, None, over) {
+        match self.wait_until(inner, wait, over) {
             Ok(outcome) => outcome,
             Err(Errno::AGAIN) => Outcome::Done(Err(Errno::ALREADY)),
             Err(error) => Outcome::Done(Err(error)),

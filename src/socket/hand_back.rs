@@ -13,6 +13,7 @@ use parking_lot::MutexGuard;
 use rustix::net::Shutdown;
 
 use super::lifecycle::Farewell;
+use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::Conn;
 use crate::conn::leftover::Leftover;
@@ -89,7 +90,7 @@ impl Socket {
         // A signal's handler runs meanwhile, and the wait goes on.
         loop {
             let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
-            match self.wait_until(inner, None, None, left) {
+            match self.wait_until(inner, Wait::default(), left) {
                 Err(Errno::INTR) => inner = self.lock(),
                 _ => break,
             }
@@ -121,10 +122,13 @@ impl Socket {
         if conn.id != id || !core::ptr::eq(&*conn.link, link) || conn.is_reset() {
             return false;
         }
-        let events = conn.on_hand_back();
+        conn.on_hand_back();
         // One that is not established yet answers when it is.
         let left = inner.begin_hand_back();
-        inner.announce(self, events, wakes);
+        // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
         left
     }
 
@@ -161,7 +165,7 @@ impl Socket {
         let kept = !unread.is_empty();
         if kept {
             inner.role = Role::Leftover(Leftover::new(unread));
-            interest::share_with_kernel(&mut inner);
+            interest::share_with_kernel(self, &mut inner);
         } else {
             self.be_plain(&mut inner);
         }
@@ -172,8 +176,7 @@ impl Socket {
         page.set_link(None);
         tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
         let mut wakes = Wakes::new(None);
-        let mask = inner.poll_mask();
-        inner.announce(self, mask, &mut wakes);
+        // Its watches have heard of what came by the link; the kernel tells them of the rest.
         for waiter in &inner.sleepers {
             wakes.add(waiter);
         }

@@ -13,6 +13,7 @@ use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
+use crate::real::orig;
 use crate::real::sys::{self, Errno};
 use crate::runtime;
 use crate::stats::{self, ConnState};
@@ -115,23 +116,51 @@ impl Socket {
         if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
             inner.fds.remove(at);
         }
-        if inner.fds.is_empty() {
-            // Bytes that nobody has looked at yet are unread data too.
-            let Some(mut inner) = self.refreshed(inner) else {
-                return;
-            };
-            let farewell = match inner.keep_for_heirs(self) {
-                true => inner.unwatched(),
-                false => inner.end(),
-            };
-            // Not recycled before the link has forgotten it.
-            inner.users += 1;
-            drop(inner);
-            farewell.say();
-            let mut inner = self.lock();
-            inner.users -= 1;
-            self.recycle_if_done(&mut inner);
+        if !inner.fds.is_empty() {
+            return;
         }
+        // A listener ends at once: no number is left by which the kernel's queue could be asked. Who waits for it
+        // looks again and finds that.
+        let mut wakes = Wakes::new(None);
+        match inner.role {
+            Role::Listening(_) => inner.sleepers.iter().for_each(|w| wakes.add(w)),
+            _ if inner.held > 0 => {
+                inner.closing = true;
+                return;
+            }
+            _ => {}
+        }
+        self.see_off(inner);
+        wakes.ring();
+    }
+
+    /// A call that [held](Inner::hold) it has ended.
+    pub fn let_go(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        inner.held -= 1;
+        inner.users -= 1;
+        match inner.held == 0 && std::mem::take(&mut inner.closing) {
+            true => self.see_off(inner),
+            false => self.recycle_if_done(&mut inner),
+        }
+    }
+
+    /// Its last number is gone.
+    fn see_off(&'static self, inner: MutexGuard<'static, Inner>) {
+        // Bytes that nobody has looked for are unread too.
+        let Some(mut inner) = self.refreshed(inner) else {
+            return;
+        };
+        let farewell = match inner.keep_for_heirs(self) {
+            true => inner.unwatched(),
+            false => inner.end(),
+        };
+        // Not recycled before the link has forgotten it.
+        inner.users += 1;
+        drop(inner);
+        farewell.say();
+        let mut inner = self.lock();
+        inner.users -= 1;
+        self.recycle_if_done(&mut inner);
     }
 
     /// Ends a socket that the application never got: the peer is reset, as by the kernel when a
@@ -154,18 +183,10 @@ impl Socket {
             Some(inner) => inner,
             None => return Some(Err(Errno::BADF)),
         };
-        if how == libc::SHUT_RD || how == libc::SHUT_RDWR {
-            inner = match inner.take_side_port() {
-                // Who waits for the kernel's listener learns of it there.
-                Some(farewell) => {
-                    drop(inner);
-                    farewell.say();
-                    return None;
-                }
-                None => inner,
-            };
-        }
         let page = inner.stats;
+        if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
+            return Some(self.stop_listening(inner, how));
+        }
         let Role::Connected(conn) = &mut inner.role else {
             return None;
         };
@@ -200,17 +221,43 @@ impl Socket {
     }
 }
 
-impl Inner {
-    /// A listener is shut down for reading: nobody comes in by its side port any more either.
-    fn take_side_port(&mut self) -> Option<Farewell> {
-        let Role::Listening(listening) = &mut self.role else {
-            return None;
+impl Socket {
+    /// shutdown(2) of a listener: it listens no more, at its side port either.
+    fn stop_listening(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        how: i32,
+    ) -> Result<(), Errno> {
+        let fd = inner.fd();
+        // SAFETY: no pointers.
+        if unsafe { orig::shutdown(fd, how) } < 0 {
+            return Err(sys::last_error());
+        }
+        let Role::Listening(listening) = std::mem::replace(&mut inner.role, Role::Fresh) else {
+            return Ok(());
         };
-        let listener = Some(listening.side.take()?);
-        Some(Farewell {
-            listener,
+        // While it listened the kernel was never to wait.
+        let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
+        let mut wakes = Wakes::new(None);
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        drop(inner);
+        wakes.ring();
+        Farewell {
+            listener: listening.side,
             ..Farewell::default()
-        })
+        }
+        .say();
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// A blocked call wants it as it is, until [`Socket::let_go`].
+    pub fn hold(&mut self) {
+        self.held += 1;
+        self.users += 1;
     }
 
     /// No set watches it any more.

@@ -31,7 +31,7 @@ use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
-use crate::real::sys::Errno;
+use crate::real::sys::{self, Errno};
 use crate::slab::Slab;
 use crate::stats::{ConnStats, Mode, Reason};
 use addr::Address;
@@ -141,6 +141,10 @@ pub struct Inner {
     pub fds: Vec<RawFd>,
     /// Threads inside a call on it; it is not reused before they left.
     pub users: u32,
+    /// Blocked calls that keep it as it is: as in the kernel, what is closed meanwhile ends with the last of them.
+    pub held: u32,
+    /// It has lost its last number while it was held.
+    pub closing: bool,
     /// AF_INET or AF_INET6.
     pub domain: i32,
     /// O_NONBLOCK as the application set it.
@@ -190,6 +194,8 @@ impl Socket {
                 forks: 0,
                 fds: Vec::new(),
                 users: 0,
+                held: 0,
+                closing: false,
                 domain: libc::AF_INET,
                 nonblocking: false,
                 receive_timeout: None,
@@ -236,6 +242,11 @@ impl Socket {
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
+    }
+
+    /// The number that stands for it in the kernel's epolls: see [`crate::poll::ready::Looks`].
+    pub fn mark(&'static self) -> u64 {
+        core::ptr::from_ref(self) as u64
     }
 
     /// Puts it back into the free list once neither a number nor a thread has it.
@@ -330,6 +341,16 @@ impl Socket {
     }
 }
 
+/// All that poll(2) can be asked.
+const ALL_EVENTS: i16 = libc::POLLIN
+    | libc::POLLPRI
+    | libc::POLLOUT
+    | libc::POLLRDHUP
+    | libc::POLLRDNORM
+    | libc::POLLRDBAND
+    | libc::POLLWRNORM
+    | libc::POLLWRBAND;
+
 impl Inner {
     /// A connection on `link`, whose receive window fits the socket's buffer.
     pub fn new_conn(&self, link: &Arc<Link>, id: u32) -> Box<Conn> {
@@ -373,7 +394,14 @@ impl Inner {
     pub fn poll_mask(&mut self) -> u32 {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
-            Role::Leftover(left) if !left.is_empty() => (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
+            Role::Leftover(left) => {
+                let unread = match left.is_empty() {
+                    true => 0,
+                    false => libc::EPOLLIN | libc::EPOLLRDNORM,
+                };
+                let fd = self.fds.first().copied().unwrap_or(-1);
+                unread as u32 | u32::from(sys::poll_mask(fd, ALL_EVENTS) as u16)
+            }
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }

@@ -1,7 +1,10 @@
 //! Receiving: read, readv, recv, recvfrom, recvmsg.
 
+use std::cell::Cell;
+
 use parking_lot::MutexGuard;
 
+use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::conn::user_buf::UserBuf;
@@ -179,8 +182,17 @@ impl Socket {
         if let Some(result) = call.attempt(&mut inner, nonblocking) {
             return result;
         }
-        let timeout = inner.receive_timeout;
-        let waited = self.wait_until(inner, timeout, None, |inner| call.attempt(inner, false));
+        let begun = Cell::new(false);
+        let wait = Wait {
+            timeout: inner.receive_timeout,
+            also: None,
+            begun: Some(&begun),
+        };
+        let waited = self.wait_until(inner, wait, |inner| {
+            let result = call.attempt(inner, false);
+            begun.set(call.copied > 0);
+            result
+        });
         match waited {
             Err(Errno::AGAIN | Errno::INTR) if call.copied > 0 => Ok(Outcome::Done(call.copied)),
             other => other,

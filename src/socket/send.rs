@@ -1,8 +1,11 @@
 //! Sending: write, writev, send, sendto, sendmsg, sendfile.
 
+use std::cell::Cell;
+
 use parking_lot::MutexGuard;
 
 use super::recv::Outcome;
+use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::user_buf::UserBuf;
 use crate::fabric::network;
@@ -187,9 +190,16 @@ impl Socket {
                 result
             }
             None => {
-                let timeout = inner.send_timeout;
-                self.wait_until(inner, timeout, None, |inner| {
-                    call.attempt(self, inner, false)
+                let begun = Cell::new(false);
+                let wait = Wait {
+                    timeout: inner.send_timeout,
+                    also: None,
+                    begun: Some(&begun),
+                };
+                self.wait_until(inner, wait, |inner| {
+                    let result = call.attempt(self, inner, false);
+                    begun.set(call.sent > 0);
+                    result
                 })
             }
         };

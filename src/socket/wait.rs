@@ -1,5 +1,6 @@
 //! How a thread waits for a socket: look, take in what the link has, spin a little, sleep.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,21 +17,30 @@ use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 
-/// A socket in use by a thread: it is not reused for another connection meanwhile.
+/// How a call waits.
+#[derive(Clone, Copy, Default)]
+pub struct Wait<'a> {
+    /// For so long at most.
+    pub timeout: Option<Duration>,
+    /// A kernel descriptor whose input is a change too.
+    pub also: Option<RawFd>,
+    /// Whether a part is done, which a signal has the call return.
+    pub begun: Option<&'a Cell<bool>>,
+}
+
+/// A socket in use by a blocked call: it does not end meanwhile, whoever closes it.
 struct Use(&'static Socket);
 
 impl Use {
     fn new(socket: &'static Socket, inner: &mut Inner) -> Use {
-        inner.users += 1;
+        inner.hold();
         Use(socket)
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.users -= 1;
-        self.0.recycle_if_done(&mut inner);
+        self.0.let_go(self.0.lock());
     }
 }
 
@@ -43,6 +53,7 @@ pub struct Sleeper {
 impl Sleeper {
     /// Lists `waiter`.
     pub fn new(socket: &'static Socket, inner: &mut Inner, waiter: &'static Waiter) -> Sleeper {
+        inner.hold();
         inner.sleepers.push(waiter);
         inner.update_slot();
         Sleeper { socket, waiter }
@@ -60,6 +71,7 @@ impl Drop for Sleeper {
             inner.sleepers.swap_remove(at);
             inner.update_slot();
         }
+        self.socket.let_go(inner);
     }
 }
 
@@ -178,8 +190,7 @@ impl Socket {
     pub fn wait_until<T>(
         &'static self,
         mut inner: MutexGuard<'static, Inner>,
-        timeout: Option<Duration>,
-        also: Option<RawFd>,
+        wait: Wait<'_>,
         mut attempt: impl FnMut(&mut Inner) -> Option<Result<T, Errno>>,
     ) -> Result<T, Errno> {
         if let Some(result) = attempt(&mut inner) {
@@ -188,6 +199,7 @@ impl Socket {
         let _in_use = Use::new(self, &mut inner);
         drop(inner);
         network::flush();
+        let (timeout, also) = (wait.timeout, wait.also);
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
         let borrowed = Waiter::take().map(Borrowed);
         let spin_max = crate::runtime::spin_ns();
@@ -220,10 +232,14 @@ impl Socket {
             if let Some(result) = attempt(&mut self.lock()) {
                 return result;
             }
+            // As the kernel: not with a timeout, and not when there is something to return.
+            let goes_on = timeout.is_none() && !wait.begun.is_some_and(Cell::get);
             let woken = match left {
                 Some(Duration::ZERO) => Err(Errno::AGAIN),
-                left if also.is_none() && asleep.hears_network() => waiter.sleep_with_network(left),
-                left => waiter.sleep(left, also),
+                left if also.is_none() && asleep.hears_network() => {
+                    waiter.sleep_with_network(left, goes_on)
+                }
+                left => waiter.sleep(left, also, goes_on),
             };
             drop(asleep);
             drop(listed);

@@ -63,3 +63,30 @@ fn programs_that_are_careless_with_descriptors() {
     client.release();
     client.success();
 }
+
+/// What a thread has said goes to its peers although it never waits for anything again.
+#[test]
+fn programs_that_answer_and_do_not_come_back() {
+    let (here, there, port) = (Guest::local(), Guest::peer(), port().to_string());
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/programs/answers_and_leaves.py"
+    );
+    let at = there.address(0).to_string();
+    let start = |guest: Guest, role| {
+        let mut python = command("python3", With::Library);
+        python.args([script, role, &at, &port]);
+        guest.spawn(&python)
+    };
+    let server = start(there, "serve");
+    there.wait_listening(port.parse().unwrap());
+    let client = start(here, "ask");
+    client.wait_for(|line| line == "heard");
+    server.wait_for(|line| line == "served");
+    assert_carried(&client, "connected", 2);
+    assert_carried(&server, "accepted", 2);
+    for program in [client, server] {
+        program.release();
+        program.success();
+    }
+}

@@ -21,9 +21,9 @@ mod sending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{Fabric, FabricKind, RingMemory};
+use super::{Fabric, FabricKind, RingMemory, network};
 use crate::conn::Violation;
 use crate::link::Link;
 use crate::link::source::Source;
@@ -390,12 +390,22 @@ impl Remote {
 
     /// Hands the carrier what waits.
     pub fn flush(self: &Arc<Self>) {
-        let (id, outcome) = {
-            let mut sending = self.sending.lock();
-            self.dirty.store(false, Ordering::Relaxed);
-            let freed = self.released.load(Ordering::Relaxed);
-            (sending.id, sending.flush(freed))
-        };
+        self.flush_with(self.sending.lock());
+    }
+
+    /// The same, unless another thread is at it: false then.
+    pub fn try_flush(self: &Arc<Self>) -> bool {
+        self.sending
+            .try_lock()
+            .map(|sending| self.flush_with(sending))
+            .is_some()
+    }
+
+    fn flush_with(self: &Arc<Self>, mut sending: MutexGuard<'_, Sending>) {
+        self.dirty.store(false, Ordering::Relaxed);
+        let freed = self.released.load(Ordering::Relaxed);
+        let (id, outcome) = (sending.id, sending.flush(freed));
+        drop(sending);
         self.settle(id, outcome);
     }
 
@@ -588,9 +598,12 @@ impl Fabric for End {
                 sending.ask_for_more(remote.sizes.most);
             }
             let full = FULL_BATCH.min(sending.mirror().memory.size as u64 / 4);
-            let now = sending.resumed
-                && (to - sending.posted >= full
-                    || sending.carrier.as_ref().is_some_and(|c| c.is_idle()));
+            sending.records += 1;
+            let enough = match network::holds() {
+                true => sending.records >= network::MOST_HELD,
+                false => sending.carrier.as_ref().is_some_and(|c| c.is_idle()),
+            };
+            let now = sending.resumed && (enough || to - sending.posted >= full);
             if !now {
                 drop(sending);
                 if !remote.dirty.swap(true, Ordering::Relaxed) {

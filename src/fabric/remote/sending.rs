@@ -26,6 +26,8 @@ pub struct Sending {
     pub written: u64,
     /// Ring bytes before this were posted.
     pub posted: u64,
+    /// Records that were written since a batch went out.
+    pub records: u32,
     /// The peer has given the ring bytes before this back.
     pub peer_freed: u64,
     /// What the peer was told that we gave back.
@@ -56,6 +58,7 @@ impl Sending {
             spare: None,
             written: 0,
             posted: 0,
+            records: 0,
             peer_freed: 0,
             told_freed: 0,
             queue: VecDeque::new(),
@@ -238,6 +241,7 @@ impl Sending {
                     Posted::Done => {
                         self.told_freed = batch.progress.freed;
                         self.posted = to;
+                        self.records = 0;
                     }
                     other => return other,
                 }

@@ -31,6 +31,7 @@ const VALUES: &[(&str, i64)] = names! {
     SYS_close SYS_read SYS_write SYS_sendto SYS_recvfrom SYS_shutdown SYS_dup SYS_dup2 SYS_dup3 SYS_listen SYS_fcntl
     SYS_ioctl SYS_getpid SYS_fsync SYS_lseek SYS_close_range SYS_pread64 SYS_readv SYS_writev SYS_sendmsg SYS_recvmsg
     SYS_sendmmsg SYS_recvmmsg SYS_connect SYS_getsockname SYS_getpeername SYS_setsockopt SYS_getsockopt
+    SYS_accept SYS_epoll_create1
 };
 
 /// Names of ours, and what the libc crate does not have.

@@ -15,7 +15,7 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
         // SAFETY: takes a number.
         "epoll_create" => Out::of(unsafe { libc::epoll_create(ctx.flags(0)?) }.into()),
         // SAFETY: as above.
-        "epoll_create1" => Out::of(unsafe { libc::epoll_create1(ctx.flags(0)?) }.into()),
+        "epoll_create1" => Out::of(unsafe { sys::epoll_create1(ctx.flags(0)?) }.into()),
         "epoll_ctl" => ctl(ctx)?,
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" => wait(ctx)?,
         _ => return Ok(None),
@@ -39,7 +39,7 @@ fn ctl(ctx: &Ctx) -> Res<Out> {
         None => std::ptr::null_mut(),
     };
     // SAFETY: one event, or none.
-    Ok(Out::of(unsafe { libc::epoll_ctl(set, op, fd, at) }.into()))
+    Ok(Out::of(unsafe { sys::epoll_ctl(set, op, fd, at) }.into()))
 }
 
 /// `epoll_wait(e, max, ms)`, `epoll_pwait(e, max, ms, {blocked signals})`: events in the order of their names.

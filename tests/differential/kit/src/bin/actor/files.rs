@@ -6,19 +6,23 @@ use netacc_differential::lang::Arg;
 use netacc_differential::pattern;
 use std::ptr::null_mut;
 
+unsafe extern "C" {
+    fn closefrom(first: i32);
+}
+
 /// Makes the call if it is of this family.
 pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
     let out = match ctx.call.verb.as_str() {
         // SAFETY: these take numbers; the scenario's descriptors are nobody else's.
-        "dup" => Out::of(unsafe { libc::dup(ctx.fd(0)?) }.into()),
+        "dup" => Out::of(unsafe { sys::dup(ctx.fd(0)?) }.into()),
         // SAFETY: as above.
-        "dup2" => Out::of(unsafe { libc::dup2(ctx.fd(0)?, ctx.fd(1)?) }.into()),
+        "dup2" => Out::of(unsafe { sys::dup2(ctx.fd(0)?, ctx.fd(1)?) }.into()),
         // SAFETY: as above.
-        "dup3" => Out::of(unsafe { libc::dup3(ctx.fd(0)?, ctx.fd(1)?, ctx.flags(2)?) }.into()),
+        "dup3" => Out::of(unsafe { sys::dup3(ctx.fd(0)?, ctx.fd(1)?, ctx.flags(2)?) }.into()),
         "close_range" => {
             let (first, last) = (ctx.fd(0)?, ctx.fd(1)?);
             // SAFETY: as above.
-            let ret = unsafe { libc::close_range(first as u32, last as u32, ctx.flags(2)?) };
+            let ret = unsafe { sys::close_range(first as u32, last as u32, ctx.flags(2)?) };
             Out::of(ret.into())
         }
         "pipe" | "pipe2" => {
@@ -33,6 +37,11 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
             let ret =
                 unsafe { libc::socketpair(ctx.flags(0)?, ctx.flags(1)?, 0, ends.as_mut_ptr()) };
             pair(ret, ends)
+        }
+        "closefrom" => {
+            // SAFETY: as above.
+            unsafe { closefrom(ctx.fd(0)?) };
+            Out::words("done")
         }
         "tmpfile" => tmpfile(ctx)?,
         "sendfile" => sendfile(ctx)?,
@@ -58,6 +67,10 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
             Out::of(unsafe { libc::isatty(ctx.fd(0)?) }.into())
         }
         "syscall" => syscall(ctx)?,
+        "raw" => {
+            sys::be_raw(ctx.int(0)? != 0);
+            Out::words("so")
+        }
         _ => return Ok(None),
     };
     Ok(Some(out))

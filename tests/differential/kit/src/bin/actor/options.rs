@@ -1,5 +1,6 @@
 //! getsockopt, setsockopt, ioctl, fcntl.
 
+use crate::sys;
 use crate::world::{Ctx, Out, Res};
 use libc::{linger, timeval};
 use netacc_differential::constants;
@@ -74,7 +75,7 @@ fn set(ctx: &Ctx) -> Res<Out> {
     value.resize(value.len().max(length.max(0) as usize), 0);
     let (level, name) = (ctx.flags(1)?, ctx.flags(2)?);
     // SAFETY: at least that many bytes are there; a length below zero is refused.
-    let ret = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), length as u32) };
+    let ret = unsafe { sys::setsockopt(fd, level, name, value.as_ptr().cast(), length as u32) };
     Ok(Out::of(ret.into()))
 }
 
@@ -93,7 +94,7 @@ fn attach(ctx: &Ctx, fd: i32) -> Res<Out> {
     let (level, name) = (ctx.flags(1)?, ctx.flags(2)?);
     let length = size_of::<libc::sock_fprog>() as u32;
     // SAFETY: a program of one instruction.
-    let ret = unsafe { libc::setsockopt(fd, level, name, (&raw const program).cast(), length) };
+    let ret = unsafe { sys::setsockopt(fd, level, name, (&raw const program).cast(), length) };
     Ok(Out::of(ret.into()))
 }
 
@@ -113,7 +114,7 @@ fn get(ctx: &Ctx) -> Res<Out> {
     let mut length = room as u32;
     let (level, name) = (ctx.flags(1)?, ctx.flags(2)?);
     // SAFETY: room for as many bytes as it says, or more.
-    let ret = unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &mut length) };
+    let ret = unsafe { sys::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &mut length) };
     let mut out = Out::of(ret.into());
     if ret < 0 {
         return Ok(out);

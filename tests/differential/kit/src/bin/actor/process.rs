@@ -99,7 +99,7 @@ fn cancel(thread: libc::pthread_t) -> String {
         pthread_cancel(thread);
         let mut deadline = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_REALTIME, &mut deadline);
-        deadline.tv_sec += 10;
+        deadline.tv_sec += 3;
         pthread_timedjoin_np(thread, &mut value, &deadline)
     };
     match (ret, value as isize) {
@@ -114,6 +114,8 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
     let out = match ctx.call.verb.as_str() {
         "fork" => fork(ctx)?,
         "waitpid" => waitpid(ctx)?,
+        "vfork" => vfork(ctx)?,
+        "spawn" => spawn(ctx)?,
         // SAFETY: these end the process.
         "exit" => unsafe { libc::exit(ctx.flags(0)?) },
         // SAFETY: as above.
@@ -147,11 +149,57 @@ fn fork(ctx: &Ctx) -> Res<Out> {
     }
 }
 
+/// `vfork(c, d)`: a child that shares this process's memory closes c and has d under c's number, and ends.
+fn vfork(ctx: &Ctx) -> Res<Out> {
+    let (fd, other) = (ctx.fd(0)?, ctx.fd(1)?);
+    #[expect(deprecated, reason = "what programs do is to be tested")]
+    // SAFETY: the child makes system calls only, and does not return.
+    let child = unsafe { libc::vfork() };
+    if child == 0 {
+        // SAFETY: numbers.
+        unsafe {
+            libc::close(fd);
+            libc::dup2(other, fd);
+            libc::shutdown(-1, 0);
+            libc::_exit(5)
+        }
+    }
+    ended(child)
+}
+
+/// `spawn(c, d)`: posix_spawn of a program for which c is closed and d is its standard output.
+fn spawn(ctx: &Ctx) -> Res<Out> {
+    let (fd, other) = (ctx.fd(0)?, ctx.fd(1)?);
+    let mut child = 0;
+    let words = [c"true".as_ptr().cast_mut(), null_mut()];
+    // SAFETY: what begins with init ends with destroy; words and an environment that end.
+    let ret = unsafe {
+        let mut actions: libc::posix_spawn_file_actions_t = std::mem::zeroed();
+        libc::posix_spawn_file_actions_init(&mut actions);
+        libc::posix_spawn_file_actions_addclose(&mut actions, fd);
+        libc::posix_spawn_file_actions_adddup2(&mut actions, other, 1);
+        let env = [null_mut()];
+        let path = words[0];
+        let (words, env) = (words.as_ptr(), env.as_ptr());
+        let ret = libc::posix_spawnp(&mut child, path, &actions, null(), words, env);
+        libc::posix_spawn_file_actions_destroy(&mut actions);
+        ret
+    };
+    match ret {
+        0 => ended(child),
+        error => Err(format!("posix_spawn: error {error}")),
+    }
+}
+
 /// `waitpid(k)`: how the child ended.
 fn waitpid(ctx: &Ctx) -> Res<Out> {
+    ended(ctx.fd(0)?)
+}
+
+fn ended(child: i32) -> Res<Out> {
     let mut status = 0;
     // SAFETY: room for a status.
-    let ret = unsafe { libc::waitpid(ctx.fd(0)?, &mut status, 0) };
+    let ret = unsafe { libc::waitpid(child, &mut status, 0) };
     if ret < 0 {
         return Ok(Out::of(-1));
     }

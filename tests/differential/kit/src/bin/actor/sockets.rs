@@ -12,20 +12,20 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
             let (domain, kind) = (ctx.flags(0)?, ctx.flags(1)?);
             let protocol = ctx.flags(2)?;
             // SAFETY: takes numbers.
-            Out::of(unsafe { libc::socket(domain, kind, protocol) }.into())
+            Out::of(unsafe { sys::socket(domain, kind, protocol) }.into())
         }
         "bind" => {
             let fd = ctx.fd(0)?;
             let at = ctx.address(1, fd)?;
             let len = ctx.int_or(2, at.len.into())? as u32;
             // SAFETY: the storage is larger than any length of an address.
-            let ret = unsafe { libc::bind(fd, at.as_ptr(), len) };
+            let ret = unsafe { sys::bind(fd, at.as_ptr(), len) };
             told(ctx, fd, Out::of(ret.into()))
         }
         "listen" => {
             let fd = ctx.fd(0)?;
             // SAFETY: takes numbers.
-            let ret = unsafe { libc::listen(fd, ctx.int(1)? as i32) };
+            let ret = unsafe { sys::listen(fd, ctx.int(1)? as i32) };
             told(ctx, fd, Out::of(ret.into()))
         }
         "connect" => {
@@ -40,7 +40,7 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
         "getsockname" | "getpeername" => name(ctx)?,
         "shutdown" => {
             // SAFETY: takes numbers.
-            Out::of(unsafe { libc::shutdown(ctx.fd(0)?, ctx.flags(1)?) }.into())
+            Out::of(unsafe { sys::shutdown(ctx.fd(0)?, ctx.flags(1)?) }.into())
         }
         // SAFETY: the scenario's descriptors are nobody else's.
         "close" => Out::of(unsafe { sys::close(ctx.fd(0)?) }.into()),
@@ -100,9 +100,9 @@ fn name(ctx: &Ctx) -> Res<Out> {
     let (addr, len) = (at.as_mut_ptr(), &raw mut at.len);
     let ret = match ctx.call.verb.as_str() {
         // SAFETY: room for any address, and its length.
-        "getsockname" => unsafe { libc::getsockname(fd, addr, len) },
+        "getsockname" => unsafe { sys::getsockname(fd, addr, len) },
         // SAFETY: as above.
-        _ => unsafe { libc::getpeername(fd, addr, len) },
+        _ => unsafe { sys::getpeername(fd, addr, len) },
     };
     Ok(Out::of(ret.into()).with_if_ok(|| at.show()))
 }

@@ -3,6 +3,11 @@
 use crate::world::{Ctx, Out, Res};
 use netacc_differential::pattern;
 use std::ffi::CString;
+use std::ptr::null_mut;
+
+unsafe extern "C" {
+    fn dprintf(fd: i32, format: *const libc::c_char, ...) -> i32;
+}
 
 /// Makes the call if it is of this family.
 pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
@@ -25,6 +30,33 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
             // SAFETY: an open stream, and a string for its one conversion.
             let ret =
                 unsafe { libc::fprintf(ctx.stream(&ctx.word(0)?)?, c"%s".as_ptr(), text.as_ptr()) };
+            Out::of(ret.into())
+        }
+        "dprintf" => {
+            let (fd, text) = (ctx.fd(0)?, text(ctx, 1)?);
+            // SAFETY: strings, an int and a double for its conversions.
+            let ret = unsafe {
+                dprintf(
+                    fd,
+                    c"%s %d %.1f %s%s%s".as_ptr(),
+                    text.as_ptr(),
+                    7,
+                    2.5,
+                    c"a".as_ptr(),
+                    c"b".as_ptr(),
+                    c"c".as_ptr(),
+                )
+            };
+            Out::of(ret.into())
+        }
+        // By the C library's own standard output.
+        "puts" => {
+            let text = text(ctx, 0)?;
+            // SAFETY: a string; all streams.
+            let ret = unsafe {
+                libc::puts(text.as_ptr());
+                libc::fflush(null_mut())
+            };
             Out::of(ret.into())
         }
         "fflush" => {
