@@ -189,6 +189,7 @@ extern "C" fn child() {
     }
     stats::after_fork_in_child();
     crate::exit::reset_after_fork();
+    crate::conn::window::reset_after_fork();
     crate::link::overdrafts::reset_after_fork();
     // SAFETY: fork leaves the child with this thread only.
     unsafe {

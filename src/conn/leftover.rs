@@ -40,6 +40,11 @@ impl Leftover {
         }
     }
 
+    /// The same, for a forked child.
+    pub fn copy(&self) -> Leftover {
+        Leftover::new(self.bytes[self.read..].to_vec())
+    }
+
     /// Takes what is unread.
     pub fn take_all(&mut self) -> Vec<u8> {
         let Leftover { mut bytes, read } = core::mem::take(self);

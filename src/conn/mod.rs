@@ -8,7 +8,7 @@ pub mod leftover;
 mod rx;
 pub mod stalls;
 pub mod user_buf;
-mod window;
+pub mod window;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Connections whose senders have used up their windows, but for less than poll calls room. The control thread looks at
 //! them now and then: one that has not been given any more for a while asks for a wider window.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,20 +33,20 @@ impl Stall {
 }
 
 static STALLS: Mutex<Vec<Stall>> = Mutex::new(Vec::new());
-/// The control thread looks.
-static WATCHED: AtomicBool = AtomicBool::new(false);
+/// When the control thread looks next, in [`now_ns`] time.
+static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 fn note(stall: Stall) {
+    let due = stall.due();
     {
         let mut stalls = STALLS.lock();
         let same = |s: &&mut Stall| core::ptr::eq(s.socket, stall.socket) && s.life == stall.life;
-        if let Some(known) = stalls.iter_mut().find(same) {
-            known.patience = stall.patience;
-            return;
+        match stalls.iter_mut().find(same) {
+            Some(known) => known.patience = stall.patience,
+            None => stalls.push(stall),
         }
-        stalls.push(stall);
     }
-    if !WATCHED.swap(true, Ordering::AcqRel)
+    if NEXT.fetch_min(due, Ordering::AcqRel) > due
         && let Some(runtime) = crate::runtime::started()
     {
         runtime.ring_io();
@@ -55,7 +55,7 @@ fn note(stall: Stall) {
 
 /// Looks, if it is time. Returns the time until the next look.
 pub fn look() -> Option<Duration> {
-    if !WATCHED.load(Ordering::Acquire) {
+    if NEXT.load(Ordering::Acquire) == u64::MAX {
         return None;
     }
     let now = now_ns();
@@ -64,11 +64,9 @@ pub fn look() -> Option<Duration> {
     stalls.retain_mut(|stall| stall.due() > now || stall.socket.look_at_stall(stall, now));
     let mut list = STALLS.lock();
     list.append(&mut stalls);
-    let next = list.iter().map(Stall::due).min();
-    if next.is_none() {
-        WATCHED.store(false, Ordering::Release);
-    }
-    next.map(|due| Duration::from_nanos(due.saturating_sub(now)))
+    let next = list.iter().map(Stall::due).min().unwrap_or(u64::MAX);
+    NEXT.store(next, Ordering::Release);
+    (next != u64::MAX).then(|| Duration::from_nanos(next.saturating_sub(now)))
 }
 
 impl Inner {
@@ -138,5 +136,5 @@ pub unsafe fn reset_after_fork() {
             STALLS.force_unlock();
         }
     }
-    WATCHED.store(false, Ordering::Relaxed);
+    NEXT.store(u64::MAX, Ordering::Relaxed);
 }

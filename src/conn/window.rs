@@ -108,10 +108,11 @@ impl Windows {
     /// The peer grants sending up to `to`.
     pub fn on_grant(&mut self, to: u64) {
         if to > self.allowed {
-            self.allowed = to;
-            if core::mem::take(&mut self.wants) {
+            // A doubled window is granted by one more window at least; an ordinary grant is less.
+            if core::mem::take(&mut self.wants) && to - self.allowed >= self.send {
                 self.send = (2 * self.send).min(MOST.max(self.send));
             }
+            self.allowed = to;
         }
     }
 
@@ -135,9 +136,10 @@ impl Windows {
         self.allowed - self.sent
     }
 
-    /// Whether so much of the window is free that poll says so: a quarter.
+    /// Whether so much may be sent that poll says so. Any grant does: the peer gives in quarters of a window that only it
+    /// knows, and the smallest is this.
     pub fn is_roomy(&self) -> bool {
-        self.credit() >= self.send / 4
+        self.credit() >= LEAST / 4
     }
 
     /// `n` bytes were sent.
@@ -145,10 +147,20 @@ impl Windows {
         self.sent += n as u64;
     }
 
+    /// Whether the peer was sent more than it reports in one step, and has not been seen to take it.
+    pub fn is_behind(&self) -> bool {
+        self.unacknowledged() >= self.send / 4
+    }
+
     /// Bytes sent that the peer has not been seen to take, at most (it reports in steps).
     pub fn unacknowledged(&self) -> u64 {
         (self.sent + self.send).saturating_sub(self.allowed)
     }
+}
+
+/// A forked child has no connection of its parent's.
+pub fn reset_after_fork() {
+    WIDENED.store(0, Ordering::Relaxed);
 }
 
 impl Drop for Windows {

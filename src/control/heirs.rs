@@ -74,14 +74,20 @@ pub fn keep(socket: &'static Socket) {
     CLOSED.lock().push(socket);
 }
 
+/// What nobody had read of a connection that was closed.
+struct Unread {
+    /// How many forks there had been when it was made, and when it was closed.
+    forks: (u64, u64),
+    bytes: Vec<u8>,
+}
+
 /// What the control thread knows of heirs.
 #[derive(Default)]
 pub struct Estate {
     /// Claims of connections that are being handed back.
-    claims: Vec<(InternalFd, &'static Socket)>,
-    /// What nobody had read of connections that were closed here, by their serial numbers, and how many forks there had
-    /// been when they were made.
-    unread: HashMap<u64, (u64, Vec<u8>)>,
+    claims: Vec<(InternalFd, &'static Socket, u64)>,
+    /// What nobody had read of connections that were closed here, by their serial numbers.
+    unread: HashMap<u64, Unread>,
     /// Forks of which a child lives.
     alive: Vec<u64>,
 }
@@ -90,6 +96,8 @@ impl Control {
     /// See [`forked`].
     pub fn watch_heirs(&mut self, heirs: Heirs) {
         self.estate.alive.push(heirs.fork);
+        // Forks of several threads are told in any order.
+        LAST_ALIVE.fetch_max(heirs.fork, Ordering::AcqRel);
         // If they cannot be watched, they count as alive for good.
         self.insert(Source::Heirs(heirs));
     }
@@ -100,42 +108,53 @@ impl Control {
         let last = self.estate.alive.iter().copied().max().unwrap_or(0);
         // A fork that is being made counts already, and has not been told here yet.
         let _ = LAST_ALIVE.compare_exchange(heirs.fork, last, Ordering::AcqRel, Ordering::Relaxed);
-        if last == 0 {
-            self.estate.unread.clear();
-        }
+        let alive = &self.estate.alive;
+        self.estate.unread.retain(|_, unread| {
+            let (made, closed) = unread.forks;
+            alive.iter().any(|fork| (made + 1..=closed).contains(fork))
+        });
     }
 
     /// A child uses the connection with this number. It is answered by `to` once the kernel has it.
     pub fn claimed(&mut self, to: InternalFd, serial: u64) {
-        if let Some((_, unread)) = self.estate.unread.remove(&serial) {
-            return answer(&to, &unread);
+        if let Some(unread) = self.estate.unread.remove(&serial) {
+            answer(&to, &unread.bytes);
+            return;
         }
         let Some(socket) = Socket::of(serial) else {
-            return answer(&to, &[]);
+            answer(&to, &[]);
+            return;
         };
-        self.estate.claims.push((to, socket));
+        self.estate.claims.push((to, socket, serial));
         self.settle_claims();
     }
 
     /// Answers the claims of connections that are the kernel's by now.
     pub fn settle_claims(&mut self) {
         let claims = core::mem::take(&mut self.estate.claims);
-        for (to, socket) in claims {
-            match socket.bequeath() {
-                Some(unread) => answer(&to, &unread),
-                None => self.estate.claims.push((to, socket)),
+        for (to, socket, serial) in claims {
+            match socket.bequeath(serial) {
+                Some(bytes) => {
+                    if !answer(&to, &bytes) {
+                        // The claimer is gone; another child may ask.
+                        let forks = (0, forks());
+                        self.estate.unread.insert(serial, Unread { forks, bytes });
+                    }
+                }
+                None => self.estate.claims.push((to, socket, serial)),
             }
         }
         let closed = core::mem::take(&mut *CLOSED.lock());
         for socket in closed {
-            let (serial, forks) = {
+            let (serial, made) = {
                 let inner = socket.lock();
                 (inner.serial, inner.forks)
             };
-            match socket.bequeath() {
-                Some(unread) => {
-                    if !unread.is_empty() && !self.estate.alive.is_empty() {
-                        self.estate.unread.insert(serial, (forks, unread));
+            match socket.bequeath(serial) {
+                Some(bytes) => {
+                    if !bytes.is_empty() && !self.estate.alive.is_empty() {
+                        let forks = (made, forks());
+                        self.estate.unread.insert(serial, Unread { forks, bytes });
                     }
                     socket.was_kept();
                 }
@@ -165,13 +184,14 @@ impl Control {
         let mut unread = core::mem::take(&mut self.estate.unread);
         fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
             if let Entry::Socket(socket) = entry
-                && let Some((serial, forks, bytes)) = socket.unread_for_heirs()
+                && let Some((serial, made, bytes)) = socket.unread_for_heirs()
             {
-                unread.insert(serial, (forks, bytes));
+                let forks = (made, forks());
+                unread.insert(serial, Unread { forks, bytes });
             }
         });
-        for (serial, (forks, bytes)) in unread {
-            let after = self.heirs().filter(|heirs| heirs.fork > forks);
+        for (serial, Unread { forks, bytes }) in unread {
+            let after = self.heirs().filter(|heirs| heirs.fork > forks.0);
             if let Some(heirs) = after.min_by_key(|heirs| heirs.fork) {
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
                 let _ = write_all(&heirs.will, &[head, bytes].concat());
@@ -180,8 +200,8 @@ impl Control {
     }
 }
 
-/// Tells a child that the kernel has its connection, and passes on what is to be read first.
-fn answer(to: &InternalFd, unread: &[u8]) {
+/// Tells a child that the kernel has its connection, and passes on what is to be read first. False if it does not get it.
+fn answer(to: &InternalFd, unread: &[u8]) -> bool {
     let frame = Frame::Estate {
         unread: unread.len() as u64,
     }
@@ -191,9 +211,10 @@ fn answer(to: &InternalFd, unread: &[u8]) {
         false => memory_of(unread)
             .and_then(|memory| passing::send(to.as_fd(), &frame, &[memory.as_fd()])),
     };
-    if let Err(error) = passed {
+    if let Err(error) = &passed {
         tracing::warn!(target: "netacc::control", "a child does not get its connection: {error}");
     }
+    passed.is_ok()
 }
 
 fn write_all(to: &InternalFd, bytes: &[u8]) -> Result<(), Errno> {
@@ -206,9 +227,12 @@ fn write_all(to: &InternalFd, bytes: &[u8]) -> Result<(), Errno> {
 
 /// What a parent's will leaves of the connection with this number. Taken once.
 pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
-    let read = |len: usize, at: u64| {
-        let mut bytes = vec![0; len];
-        (rustix::io::pread(will, &mut bytes, at) == Ok(len)).then_some(bytes)
+    let size = rustix::fs::fstat(will).ok()?.st_size as u64;
+    let read = |len: u64, at: u64| {
+        // Written by a relative, but not to be trusted to fit.
+        at.checked_add(len).filter(|end| *end <= size)?;
+        let mut bytes = vec![0; len as usize];
+        (rustix::io::pread(will, &mut bytes, at) == Ok(bytes.len())).then_some(bytes)
     };
     let number = |at| Some(u64::from_le_bytes(read(8, at)?.try_into().ok()?));
     let mut at = 0;
@@ -217,9 +241,9 @@ pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
         if found == serial {
             // Serial numbers begin with one.
             let _ = rustix::io::pwrite(will, &[0; 8], at);
-            return read(usize::try_from(len).ok()?, at + 16);
+            return read(len, at + 16);
         }
-        at += 16 + len;
+        at = at.checked_add(16)?.checked_add(len)?;
     }
 }
 

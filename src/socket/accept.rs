@@ -13,6 +13,7 @@ use super::lifecycle::Farewell;
 use super::options::Kept;
 use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
+use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
 use crate::fdtable::{self, Entry};
@@ -179,6 +180,8 @@ impl Socket {
         let socket = Socket::new(local.family(), false);
         let mut inner = socket.lock();
         inner.local = Some(local);
+        // No child has it before the application does.
+        inner.forks = u64::MAX;
         inner.receive_buffer = receive_buffer;
         inner.send_buffer_is_set = send_buffer_is_set;
         inner.role = match link {
@@ -330,6 +333,7 @@ fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
     let entry = {
         let mut inner = socket.lock();
         inner.nonblocking = nonblocking;
+        inner.forks = heirs::forks();
         inner.fds.push(number);
         let local = inner.local.unwrap_or(remote);
         // Its peer may have handed it back before anybody accepted it.

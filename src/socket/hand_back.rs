@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
-use rustix::net::Shutdown;
 
 use super::lifecycle::Farewell;
 use super::wait::Wait;
@@ -39,7 +38,6 @@ impl Inner {
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
     pub fn begin_hand_back(&mut self) -> bool {
-        let fd = self.fd();
         let Role::Connected(conn) = &mut self.role else {
             return false;
         };
@@ -48,13 +46,6 @@ impl Inner {
         }
         if !conn.tx_left {
             conn.tx_left = true;
-            // The kernel's connection comes to where this one stands; it has carried nothing.
-            match (conn.rx_shut, conn.tx_shut) {
-                (false, false) => {}
-                (true, false) => shut(fd, Shutdown::Read),
-                (false, true) => shut(fd, Shutdown::Write),
-                (true, true) => shut(fd, Shutdown::Both),
-            }
             if !conn.peer_closed {
                 conn.link.send_hand_back(conn.id);
             }
@@ -68,13 +59,6 @@ impl Inner {
             Role::Connected(conn) => conn.tx_left && !conn.has_left() && !conn.is_reset(),
             _ => false,
         }
-    }
-}
-
-fn shut(fd: rustix::fd::RawFd, how: Shutdown) {
-    // Not while it waits to be accepted: who accepts it has not shut anything.
-    if fd >= 0 {
-        let _ = rustix::net::shutdown(sys::borrow(fd), how);
     }
 }
 
@@ -98,11 +82,12 @@ impl Socket {
         self.leave_link(&link, id);
     }
 
-    /// Begins to hand the connection back, if it is on a link, without waiting; the control thread's work is done at
-    /// once where the peer has nothing to say any more.
-    pub fn begin_and_leave(&'static self) {
+    /// Begins to hand the connection back, if it is on a link and still the one with this serial number, without waiting;
+    /// the control thread's work is done at once where the peer has nothing to say any more.
+    pub fn begin_and_leave(&'static self, serial: u64) {
         let mut inner = self.lock();
-        if inner.begin_hand_back()
+        if inner.serial == serial
+            && inner.begin_hand_back()
             && let Some(link) = inner.link()
         {
             let id = inner.conn().map_or(0, |conn| conn.id);
@@ -136,9 +121,10 @@ impl Socket {
     pub fn answer_early_hand_back(&'static self) {
         let mut inner = self.lock();
         let early = inner.conn().is_some_and(|conn| conn.rx_left);
+        let serial = inner.serial;
         drop(inner);
         if early {
-            self.begin_and_leave();
+            self.begin_and_leave(serial);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
+use rustix::net::Shutdown;
 
 use super::{Inner, Role, Socket};
 use crate::control::io_thread::Command;
@@ -210,6 +211,10 @@ impl Socket {
             conn.tx_shut = true;
             conn.link.send_control(conn.id, Kind::Fin, &[]);
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
+        }
+        // The kernel's connection stands where this one does, should it be handed back.
+        if let Some(how) = [Shutdown::Read, Shutdown::Write, Shutdown::Both].get(how as usize) {
+            let _ = rustix::net::shutdown(sys::borrow(inner.fd()), *how);
         }
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
         inner.update_slot();

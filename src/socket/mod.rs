@@ -324,12 +324,13 @@ impl Socket {
         let Some(conn) = inner.conn() else {
             return false;
         };
-        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
+        // One that has left, or is about to, is with the kernel.
+        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed || conn.rx_left {
             return false;
         }
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
-        let reset = broken || conn.unacknowledged() >= link.peer_window() / 4;
+        let reset = broken || conn.windows.is_behind();
         let events = if reset {
             conn.on_reset(error)
         } else {
@@ -468,11 +469,16 @@ impl Socket {
             Role::Connected(_) | Role::Leftover(_) => match parent {
                 Some((parent, will)) => Role::Orphan(orphan::Orphan {
                     rendezvous: parent.rendezvous,
+                    uid: rustix::process::geteuid(),
                     key: parent.family,
                     serial: old.serial,
                     will,
                 }),
-                None => return Inherited::Lost,
+                // Only what was claimed, and had come, is here in a process without links.
+                None => match &old.role {
+                    Role::Leftover(left) => Role::Leftover(left.copy()),
+                    _ => return Inherited::Lost,
+                },
             },
             Role::Connecting(_) => return Inherited::Lost,
         };

@@ -5,6 +5,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Uid;
 
 use parking_lot::MutexGuard;
 
@@ -30,6 +31,8 @@ const PATIENCE: Timespec = Timespec {
 pub struct Orphan {
     /// Where that process is asked for it.
     pub rendezvous: [u8; 32],
+    /// Its user, then.
+    pub uid: Uid,
     /// Proves to that process that it is its child who asks.
     pub key: [u8; 16],
     /// The connection's number there.
@@ -45,7 +48,15 @@ impl Orphan {
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         let fd: InternalFd = InternalFd::adopt(fd);
         let address = SocketAddrUnix::new_abstract_name(&self.rendezvous)?;
-        rustix::net::connect(&fd, &address)?;
+        while let Err(error) = rustix::net::connect(&fd, &address) {
+            if error != Errno::INTR {
+                return Err(error);
+            }
+        }
+        // Anybody may have taken the name once the parent is gone.
+        if rustix::net::sockopt::socket_peercred(&fd)?.uid != self.uid {
+            return Err(Errno::CONNREFUSED);
+        }
         let frame = Frame::Claim {
             key: self.key,
             serial: self.serial,
@@ -69,7 +80,10 @@ impl Orphan {
         let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
             return Err(Errno::CONNRESET);
         };
-        let mut all = vec![0; unread as usize];
+        let held = fds
+            .first()
+            .map_or(Ok(0), |fd| rustix::fs::fstat(fd).map(|s| s.st_size as u64))?;
+        let mut all = vec![0; unread.min(held) as usize];
         let mut read = 0;
         while read < all.len()
             && let Some(memory) = fds.first()
@@ -104,10 +118,21 @@ impl Socket {
     fn adopt_as(&'static self, mut inner: MutexGuard<'static, Inner>, orphan: &Orphan) {
         crate::fork::tell_parent();
         // Under the lock: other threads that use it wait for the same answer.
-        let unread = orphan.claim().unwrap_or_else(|error| {
-            tracing::info!(target: "netacc::conn", "the parent does not answer for an inherited connection: {error}");
-            heirs::inherited(sys::borrow(orphan.will), orphan.serial).unwrap_or_default()
-        });
+        let unread = match orphan.claim() {
+            Ok(unread) => unread,
+            Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE) => {
+                tracing::info!(target: "netacc::conn", "the parent of an inherited connection is gone");
+                heirs::inherited(sys::borrow(orphan.will), orphan.serial).unwrap_or_default()
+            }
+            Err(error) => {
+                // It may still be on the link: better an error than bytes that overtake others.
+                tracing::warn!(target: "netacc::conn", "an inherited connection cannot be claimed: {error}");
+                for &fd in &inner.fds {
+                    fdtable::replace(fd, Entry::Socket(self), Entry::Lost);
+                }
+                return;
+            }
+        };
         if unread.is_empty() {
             inner.role = Role::Plain;
             for &fd in &inner.fds {
@@ -118,11 +143,15 @@ impl Socket {
         }
     }
 
-    /// For the parent: if the connection is the kernel's by now, or can never be, what nobody had read; it is the
-    /// claimer's.
-    pub fn bequeath(&'static self) -> Option<Vec<u8>> {
-        self.begin_and_leave();
+    /// For the parent: if the connection with this serial number is the kernel's by now, or can never be, what nobody had
+    /// read; it is the claimer's.
+    pub fn bequeath(&'static self, serial: u64) -> Option<Vec<u8>> {
+        self.begin_and_leave(serial);
         let mut inner = self.lock();
+        if inner.serial != serial {
+            // It has ended, and the object is another one's.
+            return Some(Vec::new());
+        }
         let unread = match &mut inner.role {
             Role::Connected(conn) if !conn.is_reset() => return None,
             Role::Leftover(left) => left.take_all(),
@@ -135,8 +164,12 @@ impl Socket {
     /// For a parent that ends: begins to hand the connection back if children may hold it. Returns whether there is
     /// nothing left to do.
     pub fn is_handed_to_heirs(&'static self) -> bool {
-        if self.lock().has_heirs() {
-            self.begin_and_leave();
+        let (has_heirs, serial) = {
+            let inner = self.lock();
+            (inner.has_heirs(), inner.serial)
+        };
+        if has_heirs {
+            self.begin_and_leave(serial);
         }
         let inner = self.lock();
         !inner.has_heirs() || !inner.is_leaving()
