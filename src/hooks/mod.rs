@@ -11,6 +11,7 @@ mod process;
 mod receiving;
 mod sending;
 mod sockets;
+mod stdio;
 mod waiting;
 
 pub use descriptors::*;
@@ -20,6 +21,7 @@ pub use process::*;
 pub use receiving::*;
 pub use sending::*;
 pub use sockets::*;
+pub use stdio::*;
 pub use waiting::*;
 
 use parking_lot::MutexGuard;

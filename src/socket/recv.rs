@@ -203,7 +203,8 @@ impl Socket {
 /// Out-of-band data and the error queue, both of which are always empty here. Answered as the kernel
 /// answers when it has none; all other flags that recv does not know it ignores, as the kernel.
 fn unusual(inner: &Inner, flags: i32) -> Result<Outcome, Errno> {
-    match inner.role {
+    match &inner.role {
+        Role::Connected(conn) if conn.rx_left => Ok(Outcome::Kernel),
         Role::Connected(_) if flags & libc::MSG_OOB != 0 => Err(Errno::INVAL),
         Role::Connected(_) => Err(Errno::AGAIN),
         _ => Ok(Outcome::Kernel),

@@ -12,7 +12,6 @@ use super::{Inner, Role, Socket};
 use crate::fabric::network;
 use crate::link::Link;
 use crate::link::source::{self, Source};
-use crate::poll::kernel;
 use crate::poll::waiter::Waiter;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -247,13 +246,7 @@ impl Socket {
                 take_in(Some(waiter));
                 return attempt(&mut self.lock()).unwrap_or(Err(Errno::AGAIN));
             }
-            match woken {
-                // The kernel's accept, for which this wait stands, goes on.
-                Err(Errno::INTR)
-                    if also.is_some() && timeout.is_none() && kernel::interrupted_calls_go_on() => {
-                }
-                woken => woken?,
-            }
+            woken?;
         }
     }
 }

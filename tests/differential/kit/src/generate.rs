@@ -127,6 +127,9 @@ impl Model {
         let flags = if accepts { "0" } else { "nonblock" };
         self.and(format!("b: {s} = accept4(l, {flags})"));
         self.and(format!("a: until POLLOUT {c}"));
+        // Or a second small write waits for the other end's word of the first.
+        self.and(format!("a: setsockopt({c}, IPPROTO_TCP, TCP_NODELAY, 1)"));
+        self.and(format!("b: setsockopt({s}, IPPROTO_TCP, TCP_NODELAY, 1)"));
         for (actor, name, blocks) in [("a", c, waits), ("b", s, accepts)] {
             self.ends.push(End {
                 actor,
