@@ -10,6 +10,9 @@ use crate::real::sys::Errno;
 use crate::socket::{Role, lifecycle};
 use crate::verbs;
 
+/// Whether an urgent byte comes next; the libc crate does not have it.
+pub(super) const SIOCATMARK: c_ulong = 0x8905;
+
 /// The largest descriptor number there can be.
 const LAST: c_uint = c_int::MAX as c_uint;
 
@@ -205,7 +208,6 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
         // SAFETY: the caller's contract is that of the original.
         _ => return unsafe { orig::ioctl(fd, request, arg) },
     };
-    const SIOCATMARK: c_ulong = 0x8905;
     let number = arg as *mut c_int;
     if number.is_null() {
         drop(inner);

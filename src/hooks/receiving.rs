@@ -33,6 +33,15 @@ unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> O
 /// The kernel fills what is left of `buf`. Returns how much; why it was not more the next call tells.
 #[cold]
 unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int) -> ssize_t {
+    // As the kernel: a read that has something ends before an urgent byte, and does not skip it.
+    let mut at_mark: c_int = 0;
+    let mark = &raw mut at_mark;
+    // SAFETY: SIOCATMARK writes an int.
+    if unsafe { orig::ioctl(fd, super::descriptors::SIOCATMARK, mark as usize) } == 0
+        && at_mark != 0
+    {
+        return 0;
+    }
     let mut rest = buf.rest();
     // SAFETY: all zeros is a message without parts.
     let mut message: msghdr = unsafe { core::mem::zeroed() };
