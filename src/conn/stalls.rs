@@ -11,10 +11,9 @@ use crate::link::record::Kind;
 use crate::real::sys::now_ns;
 use crate::socket::{Inner, Role, Socket};
 
-/// How long a sender that sleeps is left to it: a reader that is at work has given more by then. In nanoseconds.
-const SLEEPING_NS: u64 = 20_000_000;
-/// The same for one that was told to come again. It has other things to do, and may have been told on purpose.
-const TOLD_NS: u64 = 1_000_000_000;
+/// How long a sender is left to wait: a reader that is at work has given more by then, and a program that wants to see a
+/// sender wait has seen it. In nanoseconds.
+const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// A sender that may not send.
 struct Stall {
@@ -23,12 +22,11 @@ struct Stall {
     /// Up to where it could send when it was last looked at, and when that was.
     allowed: u64,
     since: u64,
-    patience: u64,
 }
 
 impl Stall {
     fn due(&self) -> u64 {
-        self.since + self.patience
+        self.since + PATIENCE_NS
     }
 }
 
@@ -40,11 +38,11 @@ fn note(stall: Stall) {
     let due = stall.due();
     {
         let mut stalls = STALLS.lock();
-        let same = |s: &&mut Stall| core::ptr::eq(s.socket, stall.socket) && s.life == stall.life;
-        match stalls.iter_mut().find(same) {
-            Some(known) => known.patience = stall.patience,
-            None => stalls.push(stall),
+        let same = |s: &Stall| core::ptr::eq(s.socket, stall.socket) && s.life == stall.life;
+        if stalls.iter().any(same) {
+            return;
         }
+        stalls.push(stall);
     }
     if NEXT.fetch_min(due, Ordering::AcqRel) > due
         && let Some(runtime) = crate::runtime::started()
@@ -70,8 +68,8 @@ pub fn look() -> Option<Duration> {
 }
 
 impl Inner {
-    /// Its window for sending is used up, and the caller sleeps, or is told so.
-    pub fn note_stall(&self, socket: &'static Socket, sleeps: bool) {
+    /// Its window for sending is used up.
+    pub fn note_stall(&self, socket: &'static Socket) {
         // An application that limits its send buffer wants to wait.
         if let Role::Connected(conn) = &self.role
             && !self.send_buffer_is_set
@@ -81,7 +79,6 @@ impl Inner {
                 life: self.life,
                 allowed: conn.windows.allowed(),
                 since: now_ns(),
-                patience: if sleeps { SLEEPING_NS } else { TOLD_NS },
             });
         }
     }

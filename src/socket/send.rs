@@ -93,7 +93,7 @@ impl Call<'_> {
             }
         }
         if !conn.windows.is_roomy() {
-            inner.note_stall(socket, !nonblocking);
+            inner.note_stall(socket);
         }
         if nonblocking {
             return Some(if self.sent > 0 {
