@@ -13,7 +13,7 @@ use crate::socket::{Inner, Role, Socket};
 
 /// How long a sender is left to wait: a reader that is at work has given more by then, and a program that wants to see a
 /// sender wait has seen it. In nanoseconds.
-const PATIENCE_NS: u64 = 1_000_000_000;
+const PATIENCE_NS: u64 = 3_000_000_000;
 
 /// A sender that may not send.
 struct Stall {
