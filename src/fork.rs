@@ -19,7 +19,8 @@ use crate::{runtime, stats};
 /// The process that the tables describe; 0 until there is something in them.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-fn pid() -> u32 {
+/// The calling process.
+pub fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
@@ -161,6 +162,23 @@ extern "C" fn parent() {
 /// Writing ends of pipes, as long as this process or a child of it lives, ancestors keep what it may claim; and their wills.
 static HELD: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
+/// What is to be held, but for numbers that do not stand for it any more.
+pub fn held() -> Vec<RawFd> {
+    let internal = |fd: &RawFd| matches!(fdtable::get(*fd), Some(Entry::Internal));
+    HELD.lock().iter().copied().filter(internal).collect()
+}
+
+/// This program was left something by the one before it, as a child by its parent.
+pub fn become_heir() {
+    claim();
+    GENERATION.fetch_max(1, Ordering::Relaxed);
+}
+
+/// Holds `fd` for as long as this process lives.
+pub fn hold_fd(fd: RawFd) {
+    HELD.lock().push(fd);
+}
+
 /// What this child holds of its ancestors from now on, and its parent's will.
 fn hold() -> (Vec<RawFd>, RawFd) {
     // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
@@ -189,6 +207,7 @@ extern "C" fn child() {
     }
     stats::after_fork_in_child();
     crate::exit::reset_after_fork();
+    crate::exec::reset_after_fork();
     crate::conn::window::reset_after_fork();
     crate::link::overdrafts::reset_after_fork();
     // SAFETY: fork leaves the child with this thread only.

@@ -29,6 +29,7 @@ fn link(fabric: Shm) -> Arc<Link> {
         peer_uid: 0,
         max_conns: 8,
         msg_size: 4096,
+        resends: true,
     };
     Link::new(Box::new(fabric), terms)
 }

@@ -12,7 +12,9 @@ use super::io_thread::{Control, Source};
 use super::passing;
 use super::rdma;
 use super::session::{Peer, Session};
-use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use super::wire::{
+    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Parsed, RESENDS, VERSION, Verdict,
+};
 use crate::config::FabricName;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
@@ -246,6 +248,7 @@ impl Contact {
                     token: answer.token,
                     window: answer.window,
                     pid: answer.pid,
+                    capabilities: answer.capabilities,
                 };
                 let fd = duplicate(&self.tcp)?;
                 let mut session = Session::new(control.runtime, fd, kind, true, &peer)
@@ -305,6 +308,7 @@ impl Contact {
             answer.window,
             answer.pid,
             *peer_uid,
+            answer.capabilities,
         );
         let raw = rustix::fd::AsRawFd::as_raw_fd(&pass);
         let link = Link::new(
@@ -339,6 +343,7 @@ pub fn terms(
     peer_window: u64,
     peer_pid: u32,
     peer_uid: u32,
+    capabilities: u64,
 ) -> Terms {
     let config = &runtime.config;
     Terms {
@@ -349,6 +354,7 @@ pub fn terms(
         peer_uid,
         max_conns: config.conn_per_qp,
         msg_size: config.msg_size,
+        resends: capabilities & RESENDS != 0,
     }
 }
 
@@ -373,7 +379,7 @@ fn hello(runtime: &Runtime, verbs: bool) -> Frame {
     Frame::Hello(Hello {
         oldest: VERSION,
         newest: VERSION,
-        capabilities: 0,
+        capabilities: CAPABILITIES,
         host: runtime.identity.host,
         process: runtime.identity.process,
         pid: std::process::id(),

@@ -33,7 +33,8 @@ static LAST_ALIVE: AtomicU64 = AtomicU64::new(0);
 pub struct Heirs {
     fork: u64,
     pipe: InternalFd,
-    will: InternalFd,
+    /// None for a program that was started by vfork: it says itself that it is there, too late for one.
+    will: Option<InternalFd>,
 }
 
 /// How many forks there were: what is made now is inherited by later ones only.
@@ -50,6 +51,7 @@ pub fn may_hold(forks: u64) -> bool {
 pub fn forked(pipe: InternalFd, will: InternalFd) {
     let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+    let will = Some(will);
     runtime::get().command(Command::Heirs(Heirs { fork, pipe, will }));
 }
 
@@ -102,6 +104,17 @@ impl Control {
         self.insert(Source::Heirs(heirs));
     }
 
+    /// A program that was started with connections of this process says so by `pipe`, which it holds while it lives.
+    pub fn inherits(&mut self, pipe: InternalFd) {
+        let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+        answer(&pipe, &[]);
+        self.watch_heirs(Heirs {
+            fork,
+            pipe,
+            will: None,
+        });
+    }
+
     /// All processes that hold a pipe's other end are gone.
     pub fn heirs_gone(&mut self, heirs: &Heirs) {
         self.estate.alive.retain(|fork| *fork != heirs.fork);
@@ -121,7 +134,9 @@ impl Control {
             answer(&to, &unread.bytes);
             return;
         }
-        let Some(socket) = Socket::of(serial) else {
+        // Made after the last fork, it is nobody's but ours.
+        let inherited = |socket: &&Socket| socket.lock().forks < forks();
+        let Some(socket) = Socket::of(serial).filter(inherited) else {
             answer(&to, &[]);
             return;
         };
@@ -172,7 +187,7 @@ impl Control {
             }
         });
         self.settle_claims();
-        let done = done && CLOSED.lock().is_empty();
+        let done = done && CLOSED.lock().is_empty() && self.has_resent_all();
         if done {
             self.make_wills();
         }
@@ -192,9 +207,12 @@ impl Control {
         });
         for (serial, Unread { forks, bytes }) in unread {
             let after = self.heirs().filter(|heirs| heirs.fork > forks.0);
-            if let Some(heirs) = after.min_by_key(|heirs| heirs.fork) {
+            let will = after
+                .min_by_key(|heirs| heirs.fork)
+                .and_then(|heirs| heirs.will.as_ref());
+            if let Some(will) = will {
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
-                let _ = write_all(&heirs.will, &[head, bytes].concat());
+                let _ = write_all(will, &[head, bytes].concat());
             }
         }
     }

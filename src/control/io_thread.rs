@@ -18,6 +18,7 @@ use super::heirs::{Estate, Heirs};
 use super::listener::SideListener;
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
+use super::resending::Resending;
 use super::server::{Guest, Stranger};
 use super::session::Session;
 use crate::conn::stalls;
@@ -58,6 +59,8 @@ pub enum Command {
     Heirs(Heirs),
     /// A connection that children may hold was closed.
     Claims,
+    /// Send again what a peer has given back.
+    Resend(Resending),
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -89,6 +92,8 @@ pub enum Source {
     Removals(Removals),
     /// Children that may hold connections of this process.
     Heirs(Heirs),
+    /// What a peer has given back and is to be sent again.
+    Resending(Resending),
 }
 
 /// The control thread's state.
@@ -269,6 +274,9 @@ impl Control {
             }
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
+            Command::Resend(resending) => {
+                self.insert(Source::Resending(resending));
+            }
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
                     self.handle(key, false);
@@ -366,6 +374,12 @@ impl Control {
             Source::Heirs(heirs) => Some(heirs),
             _ => None,
         })
+    }
+
+    /// Whether nothing is left to be sent again.
+    pub fn has_resent_all(&self) -> bool {
+        let resends = |source: &Source| matches!(source, Source::Resending(_));
+        !self.sources.values().any(resends)
     }
 
     /// What is looked after under `key`.
@@ -467,6 +481,7 @@ impl Source {
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
             Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
+            Source::Resending(r) => f(r.as_fd(), r.interest()),
         }
     }
 
@@ -500,6 +515,7 @@ impl Source {
             | Source::Engine(_)
             | Source::Device(_)
             | Source::Removals(_)
+            | Source::Resending(_)
             | Source::Heirs(_) => None,
         }
     }
@@ -554,6 +570,7 @@ impl Source {
                 control.heirs_gone(&heirs);
                 None
             }
+            Source::Resending(resending) => resending.advance(control).map(Source::Resending),
         }
     }
 

@@ -13,7 +13,7 @@ use super::io_thread::{Control, Source};
 use super::listener::{Arrival, SideListener};
 use super::passing;
 use super::session::{Peer, Session};
-use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use super::wire::{Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
@@ -30,6 +30,7 @@ const MOST_UNUSED: usize = 256;
 pub struct Promise {
     peer_window: u64,
     peer_pid: u32,
+    capabilities: u64,
     /// When it lapses.
     pub deadline: u64,
 }
@@ -97,7 +98,7 @@ impl Control {
             version: VERSION,
             verdict: Verdict::Yes,
             fabric: 0,
-            capabilities: 0,
+            capabilities: hello.capabilities & CAPABILITIES,
             window: runtime.config.window_size as u64,
             pid: std::process::id(),
             token: random(),
@@ -133,6 +134,7 @@ impl Control {
                 let promise = Promise {
                     peer_window: hello.window,
                     peer_pid: hello.pid,
+                    capabilities: answer.capabilities,
                     deadline,
                 };
                 self.promised.insert(answer.token, promise);
@@ -176,6 +178,7 @@ impl Control {
             self.runtime.config.window_size as u64,
             pid,
             uid,
+            CAPABILITIES,
         );
         let own = Link::new(Box::new(connector), terms);
         let accepted = Link::new(Box::new(acceptor), terms);
@@ -254,10 +257,33 @@ impl Control {
             }
         }
         tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-        link.retire(Errno::CONNRESET, false);
+        match is_dead(sys::borrow(fd)) {
+            true => link.retire_of_dead(),
+            false => link.retire(Errno::CONNRESET, false),
+        }
         self.accepted.remove(link.token());
         self.runtime.let_go(link);
         false
+    }
+}
+
+/// Whether the process at the other end of a Unix socket is dead, and its descriptors are closed: it may be about to.
+fn is_dead(peer: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    const PATIENCE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 200_000_000,
+    };
+    let Ok(credentials) = rustix::net::sockopt::socket_peercred(peer) else {
+        return false;
+    };
+    match pidfd_open(credentials.pid, PidfdFlags::empty()) {
+        Ok(process) => {
+            let mut fds = [PollFd::new(&process, PollFlags::IN)];
+            poll(&mut fds, Some(&PATIENCE)) == Ok(1)
+        }
+        Err(error) => error == Errno::SRCH,
     }
 }
 
@@ -371,6 +397,7 @@ impl Stranger {
             token: answer.token,
             window: hello.window,
             pid: hello.pid,
+            capabilities: answer.capabilities,
         };
         match Session::new(control.runtime, self.fd, kind, false, &peer) {
             Ok(session) => control.begin_session(session),
@@ -488,6 +515,10 @@ impl Guest {
                 control.claimed(self.fd, serial);
                 return None;
             }
+            Ok(Parsed::Frame(Frame::Heir { key }, _)) if key == control.runtime.identity.family => {
+                control.inherits(self.fd);
+                return None;
+            }
             _ => return None,
         };
         // Memory is shared with processes of the same user only.
@@ -531,6 +562,7 @@ impl Guest {
             promise.peer_window,
             promise.peer_pid,
             self.uid,
+            promise.capabilities,
         );
         let link = Link::new(
             Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)),

@@ -67,6 +67,8 @@ pub struct Peer {
     pub window: u64,
     /// Its process id, for display.
     pub pid: u32,
+    /// What it and we can do.
+    pub capabilities: u64,
 }
 
 impl Hub for Runtime {
@@ -106,7 +108,14 @@ impl Session {
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let sizes = ring_sizes(&runtime.config);
         let remote = Remote::new(runtime, kind, sizes, &Plain)?;
-        let mut terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        let mut terms = terms(
+            runtime,
+            peer.token,
+            peer.window,
+            peer.pid,
+            u32::MAX,
+            peer.capabilities,
+        );
         terms.msg_size = terms.msg_size.min(MOST_PAYLOAD);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);

@@ -13,6 +13,7 @@
 //! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
 //! | 7 bell | either side, Unix socket, with the bell | slot u8 |
 //! | 8 claim | forked child, its parent's rendezvous | the parent's secret 16 B, socket number u64 |
+//! | 10 heir | program that was started with connections of the process at the rendezvous | that process's secret 16 B |
 //! | 9 estate | parent, the same, with a memfd of what is unread | bytes unread u64 |
 //!
 //! Every parser here is total: any bytes give a frame or an error.
@@ -25,6 +26,11 @@ pub const VERSION: u16 = 1;
 pub const MAX_FRAME: usize = 192;
 /// The bytes with which every frame begins.
 pub const PREFIX: usize = 8;
+/// Capability: knows the records of a hand-back after which the kernel's connection alone is complete (`Recall`,
+/// `Returned`, `Resent`).
+pub const RESENDS: u64 = 1;
+/// The capabilities of this library.
+pub const CAPABILITIES: u64 = RESENDS;
 /// Bytes of a verdict frame.
 pub const VERDICT_LEN: usize = PREFIX + 9;
 
@@ -60,7 +66,7 @@ pub struct Hello {
     pub oldest: u16,
     /// Newest version that the sender speaks.
     pub newest: u16,
-    /// Capability bits; none are defined yet.
+    /// Capability bits: see [`CAPABILITIES`].
     pub capabilities: u64,
     /// Where the sender runs.
     pub host: Host,
@@ -159,6 +165,9 @@ pub enum Frame {
     },
     Estate {
         unread: u64,
+    },
+    Heir {
+        key: [u8; 16],
     },
 }
 
@@ -277,6 +286,7 @@ impl Frame {
             Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
             Frame::Claim { key, serial } => Writer::new(8).put(key).put(&serial.to_le_bytes()),
             Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
+            Frame::Heir { key } => Writer::new(10).put(key),
         }
         .end()
     }
@@ -367,6 +377,7 @@ impl Frame {
                 serial: r.u64()?,
             },
             9 => Frame::Estate { unread: r.u64()? },
+            10 => Frame::Heir { key: r.bytes()? },
             _ => return Err(NotAFrame),
         };
         r.end()?;

@@ -18,7 +18,7 @@ fn is_accelerated(fd: c_int) -> Result<bool, Errno> {
     match find(fd) {
         Found::Socket(_, inner) => Ok(match &inner.role {
             Role::Connected(_) => true,
-            Role::Leftover(left) => !left.is_empty(),
+            Role::Leftover(left) => !left.is_over(),
             _ => false,
         }),
         Found::Kernel => Ok(false),

@@ -5,8 +5,10 @@
 #![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
 
 mod descriptors;
+mod exec;
 mod files;
 mod numbered;
+mod passing;
 mod process;
 mod receiving;
 mod sending;
@@ -15,6 +17,7 @@ mod stdio;
 mod waiting;
 
 pub use descriptors::*;
+pub use exec::*;
 pub use files::*;
 pub use numbered::*;
 pub use process::*;

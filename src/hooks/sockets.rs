@@ -8,6 +8,7 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
+use crate::socket::hand_back::Share;
 use crate::socket::{Inner, Role, lifecycle, options};
 use crate::{fork, stats, verbs};
 
@@ -64,7 +65,11 @@ unsafe fn take(
         && matches!(inner.role, Role::Listening(_))
     {
         // SAFETY: the caller's contract.
-        return give(unsafe { socket.accept(fd, inner, addr, len, flags) });
+        let accepted = unsafe { socket.accept(fd, inner, addr, len, flags) };
+        // It may have become the kernel's meanwhile.
+        if accepted != Err(Errno::INVAL) || !matches!(fdtable::get(fd), Some(Entry::Plain(_))) {
+            return give(accepted);
+        }
     }
     let accepted = original();
     if accepted >= 0
@@ -204,7 +209,12 @@ pub unsafe fn setsockopt(
     if options::is_kernels(level, name)
         && let Found::Socket(socket, inner) = find(fd)
     {
-        socket.hand_back(inner);
+        // Encryption begins at what the kernel has not given out yet.
+        let share = match (level, name) {
+            (libc::IPPROTO_TCP, libc::TCP_ULP) => Share::All,
+            _ => Share::Rest,
+        };
+        socket.hand_back(inner, share);
     }
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::setsockopt(fd, level, name, value, len) };

@@ -12,7 +12,7 @@ use super::connect::Side;
 use super::lifecycle::Farewell;
 use super::options::Kept;
 use super::wait::Wait;
-use super::{Inner, Listening, Role, Socket};
+use super::{Inner, Listening, NOT_ACCEPTED, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
@@ -180,8 +180,7 @@ impl Socket {
         let socket = Socket::new(local.family(), false);
         let mut inner = socket.lock();
         inner.local = Some(local);
-        // No child has it before the application does.
-        inner.forks = u64::MAX;
+        inner.forks = NOT_ACCEPTED;
         inner.receive_buffer = receive_buffer;
         inner.send_buffer_is_set = send_buffer_is_set;
         inner.role = match link {

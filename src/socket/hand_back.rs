@@ -6,23 +6,53 @@
 //! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
 //! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
 //! but the call that began it.
+//!
+//! An end whose connection goes where this library is not begins with a `Recall` instead: it gives all that nobody has
+//! read back (`Returned`), and the peer sends that again over the kernel's connection, before anything else, and says so
+//! (`Resent`). Then the kernel's connection alone is complete. Nobody writes to the kernel before he knows what the
+//! other wants back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use rustix::fd::RawFd;
 
 use super::lifecycle::Farewell;
 use super::wait::Wait;
-use super::{Inner, Role, Socket};
-use crate::conn::Conn;
+use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
+use crate::conn::{Conn, Violation};
+use crate::control::resending::{self, Resending};
 use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::link::record::Kind;
 use crate::poll::interest;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+
+/// How long a call waits for a peer to send again what it is given back: longer than any peer that runs takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the kernel's connection is to have once a connection was handed back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// What is written from then on: what has come by the link is read here.
+    Rest,
+    /// All that nobody has read, too.
+    All,
+}
+
+/// A peer has recalled something once: the end of this process looks whether all is sent again.
+static RECALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether there may be something that a peer has given back, or is about to.
+pub fn may_owe_peers() -> bool {
+    RECALLED.load(Ordering::Relaxed)
+}
 
 impl Inner {
     /// Its connection on `link` under `id`, once it is established.
@@ -37,7 +67,7 @@ impl Inner {
 
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
-    pub fn begin_hand_back(&mut self) -> bool {
+    pub fn begin_hand_back(&mut self, share: Share) -> bool {
         let Role::Connected(conn) = &mut self.role else {
             return false;
         };
@@ -47,10 +77,43 @@ impl Inner {
         if !conn.tx_left {
             conn.tx_left = true;
             if !conn.peer_closed {
-                conn.link.send_hand_back(conn.id);
+                // Whoever began says what comes back.
+                conn.recalls = share == Share::All && !conn.rx_left && conn.link.resends();
+                let kind = match conn.recalls {
+                    true => Kind::Recall,
+                    false => Kind::HandBack,
+                };
+                conn.link.send_leaving(conn.id, kind);
             }
         }
         true
+    }
+
+    /// The peer has nothing more to say by the link: gives back what nobody has read, if that was announced.
+    fn give_back(&mut self) {
+        let fd = self.fd();
+        let Role::Connected(conn) = &mut self.role else {
+            return;
+        };
+        if !conn.recalls {
+            return;
+        }
+        // The kernel's connection has its end, too.
+        conn.rx_fin = false;
+        if !conn.awaits_return {
+            end_stream(fd, conn.tx_shut);
+        }
+        conn.given_back = conn.rx.take_all(&conn.link.slots);
+        conn.link.send_returned(conn.id, &conn.given_back);
+    }
+
+    /// Whether the peer has still something to give back, or there is no room for it with the kernel yet.
+    pub fn owes_peer(&self) -> bool {
+        match &self.role {
+            Role::Connected(conn) => conn.awaits_return && !conn.is_reset(),
+            Role::Leftover(left) => left.resends,
+            _ => false,
+        }
     }
 
     /// Whether a hand-back has begun and is not over.
@@ -62,21 +125,39 @@ impl Inner {
     }
 }
 
+/// The kernel's connection ends where the stream on the link has.
+fn end_stream(fd: RawFd, has_ended: bool) {
+    if has_ended && fd >= 0 {
+        let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Write);
+    }
+}
+
 impl Socket {
-    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread.
-    /// Does nothing to a socket that is on no link, and to one that was reset.
-    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if !inner.begin_hand_back() {
+    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread,
+    /// and by [`PATIENCE`] if the kernel's connection is to have all. Does nothing to a socket that is on no link, and to
+    /// one that was reset.
+    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>, share: Share) {
+        if !inner.begin_hand_back(share) {
             return;
         }
         let Some(link) = inner.link() else { return };
         let id = inner.conn().map_or(0, |conn| conn.id);
+        let deadline = now_ns() + PATIENCE.as_nanos() as u64;
         // A signal's handler runs meanwhile, and the wait goes on.
         loop {
             let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
-            match self.wait_until(inner, Wait::default(), left) {
+            let wait = Wait {
+                timeout: (share == Share::All)
+                    .then(|| Duration::from_nanos(deadline.saturating_sub(now_ns()))),
+                ..Wait::default()
+            };
+            match self.wait_until(inner, wait, left) {
                 Err(Errno::INTR) => inner = self.lock(),
-                _ => break,
+                Err(error) => {
+                    tracing::warn!(target: "netacc::conn", "a peer does not answer a hand-back: {error}");
+                    break;
+                }
+                Ok(()) => break,
             }
         }
         self.leave_link(&link, id);
@@ -87,7 +168,7 @@ impl Socket {
     pub fn begin_and_leave(&'static self, serial: u64) {
         let mut inner = self.lock();
         if inner.serial == serial
-            && inner.begin_hand_back()
+            && inner.begin_hand_back(Share::All)
             && let Some(link) = inner.link()
         {
             let id = inner.conn().map_or(0, |conn| conn.id);
@@ -97,9 +178,15 @@ impl Socket {
         }
     }
 
-    /// The peer's `HandBack` of connection `id` has come: it is answered unless this end began. Returns whether the
-    /// connection has left; the caller sees it off. Called under the link's `rx` lock.
-    pub fn hand_back_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
+    /// The peer's `HandBack` of connection `id` has come, or its `Recall`: it is answered unless this end began. Returns
+    /// whether the connection has left; the caller sees it off. Called under the link's `rx` lock.
+    pub fn hand_back_came(
+        &'static self,
+        link: &Link,
+        id: u32,
+        recalls: bool,
+        wakes: &mut Wakes,
+    ) -> bool {
         let mut inner = self.lock();
         let Some(conn) = inner.conn() else {
             return false;
@@ -107,14 +194,102 @@ impl Socket {
         if conn.id != id || !core::ptr::eq(&*conn.link, link) || conn.is_reset() {
             return false;
         }
-        conn.on_hand_back();
+        conn.on_hand_back(recalls);
+        if recalls {
+            RECALLED.store(true, Ordering::Relaxed);
+        }
         // One that is not established yet answers when it is.
-        let left = inner.begin_hand_back();
+        inner.begin_hand_back(Share::Rest);
+        inner.give_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
         for waiter in &inner.sleepers {
             wakes.add(waiter);
         }
-        left
+        inner.carried(link, id).is_some_and(|conn| conn.has_left())
+    }
+
+    /// Bytes of this end's own stream have come back, or, if there are none, all of them have. Returns whether the
+    /// connection has left, as [`hand_back_came`](Self::hand_back_came) does.
+    ///
+    /// # Errors
+    /// [`Violation`] when nothing was to come back, or not so much.
+    pub fn return_came(
+        &'static self,
+        link: &Link,
+        id: u32,
+        bytes: &[u8],
+        wakes: &mut Wakes,
+    ) -> Result<bool, Violation> {
+        let mut inner = self.lock();
+        let fd = inner.fd();
+        let Some(conn) = inner.carried(link, id).filter(|conn| !conn.is_reset()) else {
+            return Ok(false);
+        };
+        conn.on_returned(bytes)?;
+        if !bytes.is_empty() {
+            return Ok(false);
+        }
+        conn.awaits_return = false;
+        let sent = match fd {
+            // Nobody will ever use it.
+            ..0 => conn.returned.len(),
+            fd => resending::send(sys::borrow(fd), &conn.returned),
+        };
+        conn.returned.drain(..sent);
+        end_stream(fd, conn.tx_shut && conn.returned.is_empty());
+        conn.link.send_leaving(id, Kind::Resent);
+        let left = conn.has_left();
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        Ok(left)
+    }
+
+    /// The peer's process is dead. If the kernel's connection stands, a child of that process holds it, and what follows
+    /// comes by it. Returns whether the connection has left by that. Called under the link's `rx` lock.
+    pub fn outlives_peer(&'static self, link: &Link, wakes: &mut Wakes) -> bool {
+        let mut inner = self.lock();
+        let fd = inner.fd();
+        let Role::Connected(conn) = &mut inner.role else {
+            return false;
+        };
+        let is_over = conn.is_reset() || conn.peer_closed || conn.rx_left;
+        if is_over || fd < 0 || !core::ptr::eq(&*conn.link, link) {
+            return false;
+        }
+        let ended = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        if sys::poll_mask(fd, libc::POLLRDHUP) & ended != 0 {
+            return false;
+        }
+        if conn.rx_fin {
+            let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Read);
+        }
+        conn.tx_left = true;
+        conn.on_hand_back(false);
+        conn.give_up_return();
+        for waiter in &inner.sleepers {
+            wakes.add(waiter);
+        }
+        true
+    }
+
+    /// What the peer had given back is with the kernel.
+    pub fn all_resent(&'static self, serial: u64) {
+        let mut inner = self.lock();
+        if inner.serial != serial {
+            return;
+        }
+        let fd = inner.fd();
+        let Role::Leftover(left) = &mut inner.role else {
+            return;
+        };
+        left.resends = false;
+        end_stream(fd, left.then_ends);
+        let mut wakes = Wakes::new(None);
+        let writable = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+        inner.announce(self, writable, &mut wakes);
+        self.leave_if_read(inner);
+        wakes.ring();
     }
 
     /// The socket is established, and its peer may have begun a hand-back before that.
@@ -138,9 +313,15 @@ impl Socket {
         let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
             return;
         };
-        let unread = conn.rx.take_all(&link.slots);
+        let mut unread = conn.rx.take_all(&link.slots);
         let (receive, send) = (inner.receive_timeout, inner.send_timeout);
         let fd = inner.fd();
+        if !conn.given_back.is_empty() && sys::poll_mask(fd, libc::POLLIN) & libc::POLLIN == 0 {
+            // The peer went away before it could send that again.
+            unread = core::mem::take(&mut conn.given_back);
+        }
+        let resends = fd >= 0 && !conn.returned.is_empty();
+        end_stream(fd, conn.tx_shut && !resends);
         if fd >= 0 {
             // An accepted socket has them from its listener, which the kernel's connection did not come by.
             use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -148,9 +329,11 @@ impl Socket {
             let _ = set_socket_timeout(sys::borrow(fd), Timeout::Send, send);
         }
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-        let kept = !unread.is_empty();
+        let kept = !unread.is_empty() || resends;
         if kept {
-            inner.role = Role::Leftover(Leftover::new(unread));
+            let mut left = Leftover::new(unread);
+            (left.resends, left.then_ends) = (resends, conn.tx_shut);
+            inner.role = Role::Leftover(left);
             interest::share_with_kernel(self, &mut inner);
         } else {
             self.be_plain(&mut inner);
@@ -166,9 +349,12 @@ impl Socket {
         for waiter in &inner.sleepers {
             wakes.add(waiter);
         }
-        // Not used again before the link has forgotten it; one that waits to be accepted has no number yet.
-        let numbers = inner.fds.len();
+        // Not used again before the link has forgotten it.
         inner.users += 1;
+        let serial = inner.serial;
+        if resends {
+            Resending::begin(sys::borrow(fd), conn.returned, self, serial);
+        }
         drop(inner);
         wakes.ring();
         let farewell = Farewell {
@@ -190,7 +376,8 @@ impl Socket {
         network::flush();
         let mut inner = self.lock();
         inner.users -= 1;
-        if numbers > 0 {
+        // One that waits to be accepted has no number yet.
+        if inner.forks != NOT_ACCEPTED {
             self.recycle_if_done(&mut inner);
         }
     }
@@ -206,7 +393,7 @@ impl Socket {
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_empty()) {
+        if matches!(&inner.role, Role::Leftover(left) if left.is_over()) {
             let sets = inner.watches.iter().map(|w| (w.set, w.life)).collect();
             self.be_plain(&mut inner);
             drop(inner);

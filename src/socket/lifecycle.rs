@@ -22,7 +22,7 @@ use crate::stats::{self, ConnState};
 /// Puts `entry` at `fd`. What stood there before was closed behind our back: it is over.
 pub fn install(fd: RawFd, entry: Entry) {
     if let Some(stale) = fdtable::set(fd, entry) {
-        release(fd, stale);
+        lost(fd, stale);
     }
 }
 
@@ -55,16 +55,25 @@ pub fn duplicated(from: RawFd, to: RawFd) {
         Some(Entry::Internal) | None => {
             // The number may have been closed behind our back before.
             if let Some(stale) = fdtable::take(to) {
-                release(to, stale);
+                lost(to, stale);
             }
         }
     }
 }
 
-/// `fd` no longer stands for `entry`.
+/// `fd` no longer stands for `entry`, and is about to be closed.
 pub fn release(fd: RawFd, entry: Entry) {
+    give_up(fd, entry, true);
+}
+
+/// `fd` no longer stands for `entry`: it was closed, and may stand for something else by now.
+pub fn lost(fd: RawFd, entry: Entry) {
+    give_up(fd, entry, false);
+}
+
+fn give_up(fd: RawFd, entry: Entry, is_open: bool) {
     match entry {
-        Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd),
+        Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd, is_open),
         Entry::Epoll(set) => set.unnumbered(),
         Entry::Lost | Entry::Internal => {}
     }
@@ -111,7 +120,7 @@ impl Farewell {
 }
 
 impl Socket {
-    fn lose_number(&'static self, fd: RawFd) {
+    fn lose_number(&'static self, fd: RawFd, is_open: bool) {
         let mut inner = self.lock();
         // Once: dup2 onto a number that stood for this very socket lists it anew before it goes.
         if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
@@ -119,6 +128,9 @@ impl Socket {
         }
         if !inner.fds.is_empty() {
             return;
+        }
+        if is_open && (inner.owes_peer() || inner.has_heirs()) {
+            inner.keep_number(fd);
         }
         // A listener ends at once: no number is left by which the kernel's queue could be asked. Who waits for it
         // looks again and finds that.
@@ -151,7 +163,7 @@ impl Socket {
         let Some(mut inner) = self.refreshed(inner) else {
             return;
         };
-        let farewell = match inner.keep_for_heirs(self) {
+        let farewell = match inner.keep_for_others(self) {
             true => inner.unwatched(),
             false => inner.end(),
         };
@@ -167,8 +179,12 @@ impl Socket {
     /// Ends a socket that the application never got: the peer is reset, as by the kernel when a
     /// listener closes.
     pub fn discard(&'static self) {
-        self.lock().linger = Some(0);
-        self.lose_number(-1);
+        {
+            let mut inner = self.lock();
+            inner.linger = Some(0);
+            inner.forks = 0;
+        }
+        self.lose_number(-1, false);
     }
 
     /// shutdown(2). `None`: the kernel's affair.
@@ -188,6 +204,13 @@ impl Socket {
         if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
             return Some(self.stop_listening(inner, how));
         }
+        if let Role::Leftover(left) = &mut inner.role
+            && left.resends
+            && (libc::SHUT_WR..=libc::SHUT_RDWR).contains(&how)
+        {
+            left.then_ends = true;
+            return Some(stop_reading(inner.fd(), how));
+        }
         let Role::Connected(conn) = &mut inner.role else {
             return None;
         };
@@ -195,9 +218,11 @@ impl Socket {
             return Some(Err(Errno::INVAL));
         }
         if conn.tx_left {
+            // Where the stream ends, the kernel's connection does when it has all.
             conn.rx_shut |= how != libc::SHUT_WR;
             conn.tx_shut |= how != libc::SHUT_RD;
-            return None;
+            let fd = inner.fd();
+            return Some(stop_reading(fd, how));
         }
         if conn.is_over() {
             return Some(Err(Errno::NOTCONN));
@@ -212,10 +237,8 @@ impl Socket {
             conn.link.send_control(conn.id, Kind::Fin, &[]);
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
         }
-        // The kernel's connection stands where this one does, should it be handed back.
-        if let Some(how) = [Shutdown::Read, Shutdown::Write, Shutdown::Both].get(how as usize) {
-            let _ = rustix::net::shutdown(sys::borrow(inner.fd()), *how);
-        }
+        // Should it be handed back, the kernel's connection ends with what is to be sent there before.
+        let _ = stop_reading(inner.fd(), how);
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
         inner.update_slot();
         let mut wakes = Wakes::new(None);
@@ -223,6 +246,14 @@ impl Socket {
         drop(inner);
         wakes.ring();
         Some(Ok(()))
+    }
+}
+
+/// Of shutdown(2), what concerns reading.
+fn stop_reading(fd: RawFd, how: i32) -> Result<(), Errno> {
+    match how {
+        libc::SHUT_WR => Ok(()),
+        _ => rustix::net::shutdown(sys::borrow(fd), Shutdown::Read),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod addr;
 pub mod connect;
 pub mod hand_back;
+pub mod leaving;
 pub mod lifecycle;
 pub mod options;
 pub mod orphan;
@@ -15,7 +16,7 @@ pub mod recv;
 pub mod send;
 pub mod wait;
 
-use rustix::fd::RawFd;
+use rustix::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,10 +32,13 @@ use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
 use crate::stats::{ConnStats, Mode, Reason};
 use addr::Address;
+
+/// [`Inner::forks`] of a connection that nobody has accepted yet: no child has it before the application does.
+pub const NOT_ACCEPTED: u64 = u64::MAX;
 
 /// What a socket is at the moment.
 pub enum Role {
@@ -179,6 +183,8 @@ pub struct Inner {
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
     pub sleepers: Vec<&'static Waiter>,
+    /// A number of our own for it, once the application has none and there is still something to send.
+    pub last_number: Option<InternalFd>,
 }
 
 static SOCKETS: Slab<Socket> = Slab::new();
@@ -213,6 +219,7 @@ impl Socket {
                 stats: None,
                 watches: Vec::new(),
                 sleepers: Vec::new(),
+                last_number: None,
             }),
         }
     }
@@ -324,9 +331,13 @@ impl Socket {
         let Some(conn) = inner.conn() else {
             return false;
         };
-        // One that has left, or is about to, is with the kernel.
-        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed || conn.rx_left {
+        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
             return false;
+        }
+        // One that has left, or is about to, is with the kernel; nothing more comes back.
+        if conn.rx_left {
+            conn.give_up_return();
+            return conn.is_done_leaving();
         }
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
@@ -388,7 +399,8 @@ impl Inner {
 
     /// One of its numbers, for calls to the kernel.
     pub fn fd(&self) -> RawFd {
-        self.fds.first().copied().unwrap_or(-1)
+        let kept = self.last_number.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        self.fds.first().copied().unwrap_or(kept)
     }
 
     /// The `poll` bits that do not come from the kernel's socket.
@@ -401,7 +413,11 @@ impl Inner {
                     false => libc::EPOLLIN | libc::EPOLLRDNORM,
                 };
                 let fd = self.fds.first().copied().unwrap_or(-1);
-                unread as u32 | u32::from(sys::poll_mask(fd, ALL_EVENTS) as u16)
+                let events = match left.resends {
+                    true => ALL_EVENTS & !(libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND),
+                    false => ALL_EVENTS,
+                };
+                unread as u32 | u32::from(sys::poll_mask(fd, events) as u16)
             }
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
@@ -467,13 +483,7 @@ impl Socket {
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
             Role::Connected(_) | Role::Leftover(_) => match parent {
-                Some((parent, will)) => Role::Orphan(orphan::Orphan {
-                    rendezvous: parent.rendezvous,
-                    uid: rustix::process::geteuid(),
-                    key: parent.family,
-                    serial: old.serial,
-                    will,
-                }),
+                Some((parent, will)) => Role::Orphan(orphan::Orphan::of(parent, old.serial, will)),
                 // Only what was claimed, and had come, is here in a process without links.
                 None => match &old.role {
                     Role::Leftover(left) => Role::Leftover(left.copy()),

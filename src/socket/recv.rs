@@ -43,7 +43,7 @@ impl Call<'_> {
             Role::Leftover(left) => return Some(Ok(self.leftover(left))),
             _ => return Some(Ok(self.by_kernel())),
         };
-        if conn.rx_left && conn.rx.is_empty() {
+        if conn.rx_left && conn.rx.is_empty() && !conn.rx_fin {
             return Some(Ok(self.by_kernel()));
         }
         let target = match self.flags & libc::MSG_WAITALL {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use parking_lot::MutexGuard;
 
+use super::hand_back::Share;
 use super::recv::Outcome;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
@@ -40,6 +41,9 @@ impl Call<'_> {
             Role::Connected(conn) => conn,
             Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
             Role::Connecting(_) => return None,
+            // What the peer gave back goes first.
+            Role::Leftover(left) if left.resends && !nonblocking => return None,
+            Role::Leftover(left) if left.resends => return Some(Err(Errno::AGAIN)),
             _ => return Some(Ok(self.by_kernel())),
         };
         if conn.error.is_some() || conn.tx_shut {
@@ -50,7 +54,12 @@ impl Call<'_> {
             });
         }
         if conn.tx_left {
-            return Some(Ok(self.by_kernel()));
+            // Until it has left nobody knows what is to be sent before.
+            return match (nonblocking, self.sent) {
+                (false, _) => None,
+                (true, 0) => Some(Err(Errno::AGAIN)),
+                (true, sent) => Some(Ok(Outcome::Done(sent))),
+            };
         }
         if self.buf.left() == 0 {
             return Some(match self.buf.has_null() {
@@ -118,6 +127,9 @@ impl Call<'_> {
         let Role::Connected(conn) = &mut inner.role else {
             return Err(Errno::AGAIN);
         };
+        if conn.tx_left {
+            return Err(Errno::AGAIN);
+        }
         let n = match conn.credit() {
             0 => return Err(Errno::AGAIN),
             credit => conn.link.overdraw(conn.id, self.buf, credit),
@@ -147,7 +159,7 @@ impl Socket {
             && !conn.is_reset()
         {
             // Urgent data, MSG_ZEROCOPY and its notifications: the kernel's.
-            self.hand_back(inner);
+            self.hand_back(inner, Share::Rest);
             return Ok(Outcome::Kernel);
         }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;

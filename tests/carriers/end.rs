@@ -74,6 +74,7 @@ impl End {
             peer_uid: 0,
             max_conns: 8,
             msg_size: 4 << 10,
+            resends: true,
         };
         let link = Link::new(Box::new(remote::End(remote.clone())), terms);
         remote.attach(&link);

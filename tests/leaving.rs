@@ -1,0 +1,138 @@
+//! Connections that leave their process for programs that may not have the library: by exec, by SCM_RIGHTS, with a child.
+//! The kernel's connection alone must have all, byte for byte, whatever is under way.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::counters::Counters;
+use common::proc::Proc;
+use common::{With, command, ports};
+
+fn script(name: &str) -> String {
+    format!("{}/tests/programs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// tests/programs/echo.c, built statically and not.
+fn programs() -> &'static [PathBuf; 2] {
+    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        [("static", &["-static"][..]), ("dynamic", &[])].map(|(name, options)| {
+            let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+            let program = directory.join(format!("echo-{name}-{}", std::process::id()));
+            let done = Command::new("cc")
+                .args(["-O1", "-Wall", "-o"])
+                .arg(&program)
+                .arg(script("echo.c"))
+                .args(options)
+                .status()
+                .expect("cc runs");
+            assert!(done.success());
+            program
+        })
+    })
+}
+
+/// A server that gives its connection to `who`, and its client; what they say, and what was handed back at the client.
+fn leaves(case: &str, who: &str, with: With) -> (String, Option<u64>) {
+    let port = ports::pair();
+    let script = script("leaving.py");
+    let mut server = command("python3", with);
+    server.args([&script, case, who, &port.to_string()]);
+    server.args(programs());
+    let mut server = Proc::start(server);
+    server.wait_for_port(port);
+    if case.starts_with("accepted") {
+        assert_eq!(server.line().as_deref(), Some("accepting"), "{case} {who}");
+    }
+    let mut client = command("python3", with);
+    client.args([&script, "client", &port.to_string()]);
+    let mut client = Proc::start(client);
+    let mut said = client.line().unwrap_or_default();
+    said.push('\n');
+    let counters = (with == With::Library).then(|| Counters::of(client.pid()));
+    let handed_back = counters
+        .flatten()
+        .map(|counters| counters.get("handed_back"));
+    client.tell("");
+    assert!(client.finish().success());
+    said.push_str(&server.rest());
+    server.finish();
+    (said, handed_back)
+}
+
+/// Runs a case over the kernel and with the library: all must say the same, and `handed_back` tells where the connection was
+/// in the end.
+fn check(case: &str, who: &str, handed_back: u64) {
+    let (kernel, _) = leaves(case, who, With::Kernel);
+    assert!(
+        kernel.starts_with("client: all of it\n"),
+        "{case} {who}: {kernel}"
+    );
+    let (library, counted) = leaves(case, who, With::Library);
+    assert_eq!(kernel, library, "{case} {who}");
+    assert_eq!(counted.unwrap_or(handed_back), handed_back, "{case} {who}");
+}
+
+const EVERYBODY: [&str; 3] = ["static", "dynamic", "without"];
+
+#[test]
+fn a_program_replaces_the_server() {
+    for who in EVERYBODY {
+        check("replaced", who, 1);
+    }
+    check("replaced_by_execl", "dynamic", 1);
+    check("cannot_be_replaced", "dynamic", 1);
+}
+
+#[test]
+fn a_child_runs_a_program() {
+    for who in EVERYBODY {
+        for case in ["inetd", "sshd", "grandchild"] {
+            check(case, who, 1);
+        }
+    }
+}
+
+#[test]
+fn a_program_is_started_without_fork() {
+    for who in EVERYBODY {
+        for case in ["popen", "pass_fds", "spawn", "system"] {
+            check(case, who, 1);
+        }
+    }
+}
+
+#[test]
+fn commands_leave_connections_alone() {
+    check("commands", "dynamic", 0);
+}
+
+#[test]
+fn a_connection_is_passed() {
+    for who in EVERYBODY {
+        for case in ["passed", "passed_by_child"] {
+            check(case, who, 1);
+        }
+    }
+    check("passed_within", "dynamic", 1);
+    check("passed_by_library", "dynamic", 1);
+}
+
+#[test]
+fn a_parent_ends() {
+    check("becomes_a_daemon", "dynamic", 1);
+    check("is_killed", "dynamic", 1);
+}
+
+#[test]
+fn listeners_are_given_away() {
+    for who in EVERYBODY {
+        for case in ["accepted_by_program", "accepted_by_child"] {
+            check(case, who, 0);
+        }
+    }
+    check("accepted_by_receiver", "dynamic", 0);
+}
