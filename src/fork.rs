@@ -80,8 +80,8 @@ pub fn share() {
     }
 }
 
-/// This child uses a listener or connection that it inherited. Its parent, where the links are, must
-/// not take connections that only the children would serve.
+/// This child uses a listener that it inherited. Its parent, where the links are, must not take connections that only the
+/// children would serve.
 pub fn tell_parent() {
     // SAFETY: null, or a mapping that is never unmapped.
     if let Some(word) = unsafe { PARENTS.load(Ordering::Acquire).as_ref() } {
