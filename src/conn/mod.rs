@@ -212,8 +212,8 @@ impl Conn {
         self.windows.credit() as usize
     }
 
-    /// Whether `poll` reports POLLOUT: a quarter of the window is free, or a write would fail or be
-    /// thrown away at once.
+    /// Whether `poll` reports POLLOUT: the peer's grant has room for a quarter of the smallest window, or a write would
+    /// fail or be thrown away at once.
     pub fn writable(&self) -> bool {
         let roomy = self.windows.is_roomy() && !self.awaits_ring;
         self.tx_shut || self.peer_closed || self.tx_left || roomy
@@ -222,11 +222,6 @@ impl Conn {
     /// `n` bytes went to the link.
     pub fn sent(&mut self, n: usize) {
         self.windows.sent(n);
-    }
-
-    /// Bytes sent that the peer has not been seen to take, at most (the peer reports in steps).
-    pub fn unacknowledged(&self) -> u64 {
-        self.windows.unacknowledged()
     }
 
     /// The application took `n` bytes. Returns a new grant when it is time to send one.

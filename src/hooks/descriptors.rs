@@ -235,8 +235,8 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
                 // SAFETY: as above.
                 let result = unsafe { orig::ioctl(fd, request, arg) };
                 if result == 0 {
-                    // SAFETY: FIONREAD's argument is an int that the kernel has just written.
-                    unsafe { *number += left as c_int };
+                    // SAFETY: FIONREAD's argument is an int, aligned or not, that the kernel has just written.
+                    unsafe { number.write_unaligned(number.read_unaligned() + left as c_int) };
                 }
                 return result;
             }

@@ -34,8 +34,8 @@ pub enum Kind {
     Window = 4,
     /// The sender's side is closed for good; nothing more of this id comes from it.
     Close = 5,
-    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id nothing but
-    /// `Close` comes from it.
+    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id only `Window` and
+    /// `Close` follow.
     HandBack = 6,
     /// The sender has used its window up and waits; a receiver with memory to spare gives it a larger one.
     Want = 7,

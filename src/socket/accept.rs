@@ -16,7 +16,7 @@ use super::{Inner, Listening, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
-use crate::fdtable::{self, Entry};
+use crate::fdtable::Entry;
 use crate::link::Link;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
@@ -85,12 +85,8 @@ impl Socket {
                     page.set_addresses(local.to_std(), local.unspecified());
                 }
                 inner.stats = Some(page);
-                inner.role = Role::Plain;
                 stats::add(stats::global().fallback(reason), 1);
-                for &fd in &inner.fds {
-                    fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-                }
-                let sets = crate::poll::interest::enter_kernel(&mut inner);
+                let sets = self.be_plain(&mut inner);
                 drop(inner);
                 Farewell {
                     sets,

@@ -124,7 +124,7 @@ impl Socket {
         // looks again and finds that.
         let mut wakes = Wakes::new(None);
         match inner.role {
-            Role::Listening(_) => inner.sleepers.iter().for_each(|w| wakes.add(w)),
+            Role::Listening(_) => inner.wake_sleepers(&mut wakes),
             _ if inner.held > 0 => {
                 inner.closing = true;
                 return;
@@ -244,9 +244,7 @@ impl Socket {
         // While it listened the kernel was never to wait.
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
         let mut wakes = Wakes::new(None);
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         drop(inner);
         wakes.ring();
         Farewell {

@@ -277,12 +277,9 @@ impl Socket {
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
     ) -> Result<bool, Violation> {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else {
+        let Some(conn) = inner.conn_on(link, id) else {
             return Ok(false);
         };
-        if conn.id != id || !core::ptr::eq(&*conn.link, link) {
-            return Ok(false);
-        }
         let events = apply(conn)?;
         let left = conn.is_done_leaving();
         inner.announce(self, events, wakes);
@@ -292,11 +289,9 @@ impl Socket {
     /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
     /// the link's `rx` lock.
     pub fn spill(&'static self, link: &Link, id: u32, slot: u32) -> usize {
-        match self.lock().conn() {
-            Some(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
-                conn.rx.spill(slot, &link.slots)
-            }
-            _ => 0,
+        match self.lock().conn_on(link, id) {
+            Some(conn) => conn.rx.spill(slot, &link.slots),
+            None => 0,
         }
     }
 
@@ -372,6 +367,21 @@ impl Inner {
         }
     }
 
+    /// The same, if it is number `id` of `link`.
+    #[inline]
+    pub fn conn_on(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
+        self.conn()
+            .filter(|conn| conn.id == id && core::ptr::eq(&*conn.link, link))
+    }
+
+    /// Threads that wait for it look again.
+    #[inline]
+    pub fn wake_sleepers(&self, wakes: &mut Wakes) {
+        for waiter in &self.sleepers {
+            wakes.add(waiter);
+        }
+    }
+
     /// Something happened: `events` are the poll bits that may have become true.
     #[inline]
     pub fn announce(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {
@@ -381,9 +391,7 @@ impl Inner {
         for watch in &mut self.watches {
             watch.signal(socket, events, wakes);
         }
-        for waiter in &self.sleepers {
-            wakes.add(waiter);
-        }
+        self.wake_sleepers(wakes);
     }
 
     /// One of its numbers, for calls to the kernel.
