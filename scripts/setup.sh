@@ -15,7 +15,7 @@ programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openss
           libpython3.11-testsuite nodejs default-jdk-headless netcat-openbsd socat iperf3 sockperf stress-ng
           tcl dpkg-dev xz-utils procps iproute2 util-linux gdb"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
-show="gcc libc6-dev redis-server redis-tools sockperf strace python3"
+show="gcc libc6-dev redis-server redis-tools sockperf strace python3 perftest"
 lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
 lab_qemu="qemu-system-x86 busybox-static cpio kmod xz-utils gcc make libc6-dev libelf-dev"
 
