@@ -84,6 +84,9 @@ impl Socket {
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
+        if runtime.is_off() {
+            return self.leave_to_kernel(inner, dest, Reason::Disabled);
+        }
         self.connect_by(runtime, fd, inner, dest)
     }
 

@@ -20,6 +20,7 @@ use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
+use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
 use crate::real::sys::Errno;
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
@@ -41,6 +42,11 @@ impl Inner {
             }
         }
         true
+    }
+
+    /// Whether a set watches it of which only we know what it knows: see [`Watch::hears_of_room_once`].
+    fn hears_of_room_once(&self) -> bool {
+        self.watches.iter().any(Watch::hears_of_room_once)
     }
 
     /// Whether a hand-back has begun and is not over.
@@ -127,10 +133,12 @@ impl Socket {
         let unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-        let kept = !unread.is_empty();
+        let room = !conn.tx_blocked;
+        let kept = !unread.is_empty() || inner.hears_of_room_once();
         if kept {
             inner.role = Role::Leftover(Leftover::new(unread));
-            interest::share_with_kernel(self, &mut inner);
+            inner.share_low_water();
+            interest::share_with_kernel(self, &mut inner, room);
         } else {
             self.be_plain(&mut inner);
         }
@@ -183,7 +191,9 @@ impl Socket {
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_empty()) {
+        if matches!(&inner.role, Role::Leftover(left) if left.is_empty())
+            && !inner.hears_of_room_once()
+        {
             let sets = self.be_plain(&mut inner);
             drop(inner);
             Farewell {

@@ -31,7 +31,7 @@ use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
 use crate::stats::{ConnStats, Mode, Reason};
 use addr::Address;
@@ -64,6 +64,10 @@ pub struct Listening {
     pub kernel_next: bool,
     /// The other door; a forked child has none.
     pub side: Option<Arc<SideListener>>,
+    /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
+    pub door: Option<Arc<InternalFd>>,
+    /// The control thread tells who waits of the kernel's connections.
+    pub watched: bool,
 }
 
 impl Inner {
@@ -116,6 +120,14 @@ impl Listening {
         }
     }
 
+    /// The number for calls that wait, of the listener that the application knows as `fd`. None if there are none left.
+    pub fn door(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
+        if self.door.is_none() {
+            self.door = InternalFd::duplicate(sys::borrow(fd)).ok().map(Arc::new);
+        }
+        self.door.clone()
+    }
+
     /// Whether somebody who came in by the side port waits.
     pub fn has_ready(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.has_ready())
@@ -161,6 +173,8 @@ pub struct Inner {
     pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
+    /// SO_REUSEADDR, as an accepted connection has it from its listener; the kernel's has it from the side port.
+    pub reuses_address: Option<bool>,
     /// Options set while it was fresh, for the side port if it comes to listen.
     pub kept: Vec<options::Kept>,
     /// SO_LINGER, in seconds, if on.
@@ -204,6 +218,7 @@ impl Socket {
                 receive_buffer: None,
                 send_buffer_is_set: false,
                 only_kernel: false,
+                reuses_address: None,
                 kept: Vec::new(),
                 linger: None,
                 connect_done: false,
@@ -404,18 +419,28 @@ impl Inner {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
             Role::Leftover(left) => {
-                let unread = match left.is_empty() {
+                // The kernel tells if it is enough with what it has.
+                let unread = match left.len() < self.low_water {
                     true => 0,
                     false => libc::EPOLLIN | libc::EPOLLRDNORM,
                 };
-                let fd = self.fds.first().copied().unwrap_or(-1);
-                unread as u32 | u32::from(sys::poll_mask(fd, ALL_EVENTS) as u16)
+                unread as u32 | self.kernel_mask()
             }
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }
             _ => 0,
         }
+    }
+
+    /// The `poll` bits of the kernel's socket.
+    pub fn kernel_mask(&self) -> u32 {
+        u32::from(sys::poll_mask(self.fd(), ALL_EVENTS) as u16)
+    }
+
+    /// Something is written to it: that there is room is news from now on.
+    pub fn writes(&mut self) {
+        self.watches.iter_mut().for_each(|watch| watch.known = 0);
     }
 
     /// Somebody waits for it.
@@ -470,6 +495,8 @@ impl Socket {
                 claimed: false,
                 kernel_next: true,
                 side: None,
+                door: None,
+                watched: false,
             })),
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
