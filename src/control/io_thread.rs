@@ -55,6 +55,8 @@ pub enum Command {
     NotConnected(u64, Outcome),
     /// A connection has been handed back, or broken off before it was.
     Leave(&'static Socket, Arc<Link>, u32),
+    /// Threads that wait for a listener (in this life) want to hear of the kernel's connections, at its descriptor.
+    Knocks(&'static Socket, u64, RawFd),
     /// Watch for the end of the children of a fork.
     Heirs(Heirs),
     /// A connection that children may hold was closed.
@@ -94,6 +96,13 @@ pub enum Source {
     Heirs(Heirs),
     /// What a peer has given back and is to be sent again.
     Resending(Resending),
+    /// A listener of the kernel's, by a number that is closed with it.
+    #[allow(missing_docs)]
+    Knocks {
+        listener: &'static Socket,
+        life: u64,
+        fd: RawFd,
+    },
 }
 
 /// The control thread's state.
@@ -271,6 +280,10 @@ impl Control {
             Command::Leave(socket, link, id) => {
                 socket.leave_link(&link, id);
                 self.settle_claims();
+            }
+            Command::Knocks(listener, life, fd) => {
+                self.sources.retain(|_, source| !source.is_over());
+                self.insert(Source::Knocks { listener, life, fd });
             }
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
@@ -482,7 +495,13 @@ impl Source {
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
             Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
             Source::Resending(r) => f(r.as_fd(), r.interest()),
+            Source::Knocks { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::ET),
         }
+    }
+
+    /// Whether its descriptor was closed by others, and its number may be another's.
+    fn is_over(&self) -> bool {
+        matches!(self, Source::Knocks { listener, life, .. } if listener.lock().life != *life)
     }
 
     /// Whether its descriptor and interest stay the same from turn to turn.
@@ -497,6 +516,7 @@ impl Source {
                 | Source::Device(_)
                 | Source::Removals(_)
                 | Source::Heirs(_)
+                | Source::Knocks { .. }
         )
     }
 
@@ -516,7 +536,8 @@ impl Source {
             | Source::Device(_)
             | Source::Removals(_)
             | Source::Resending(_)
-            | Source::Heirs(_) => None,
+            | Source::Heirs(_)
+            | Source::Knocks { .. } => None,
         }
     }
 
@@ -571,6 +592,10 @@ impl Source {
                 None
             }
             Source::Resending(resending) => resending.advance(control).map(Source::Resending),
+            Source::Knocks { listener, life, fd } => {
+                listener.knocked(life);
+                Some(Source::Knocks { listener, life, fd })
+            }
         }
     }
 

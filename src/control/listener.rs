@@ -36,6 +36,8 @@ pub struct SideListener {
     backlog: AtomicUsize,
     /// Connections that wait for room in the queue.
     pub held: AtomicUsize,
+    /// Nobody is let in any more.
+    stopped: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -80,6 +82,7 @@ impl SideListener {
             ready: AtomicUsize::new(0),
             backlog: AtomicUsize::new(room_of(backlog)),
             held: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })
     }
@@ -92,7 +95,9 @@ impl SideListener {
     /// The application called `listen` again with another backlog.
     pub fn set_backlog(&self, backlog: i32) {
         self.backlog.store(room_of(backlog), Ordering::Relaxed);
-        let _ = rustix::net::listen(&self.fd, backlog);
+        if !self.stopped.load(Ordering::Relaxed) {
+            let _ = rustix::net::listen(&self.fd, backlog);
+        }
     }
 
     /// Whether `accept` would find something.
@@ -160,13 +165,19 @@ impl SideListener {
         Ok(())
     }
 
+    /// Lets nobody in any more; who came in before may still be accepted.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
     /// No more: returns what nobody will accept.
     pub fn close(&self) -> VecDeque<Arrival> {
         let mut queue = self.queue.lock();
         self.closed.store(true, Ordering::Release);
         self.ready.store(0, Ordering::Release);
         // Connects find the port closed at once, not when the control thread gets to it.
-        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+        self.stop();
         core::mem::take(&mut *queue)
     }
 }

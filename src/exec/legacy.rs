@@ -317,6 +317,8 @@ impl Item {
                 claimed: false,
                 kernel_next: true,
                 side: None,
+                door: None,
+                watched: false,
             })),
         };
         drop(inner);

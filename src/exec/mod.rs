@@ -50,11 +50,7 @@ fn inherited(moves: &[(RawFd, RawFd)]) -> Inherited {
 /// A forked child makes its own departures.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
-    unsafe {
-        while TURN.is_locked() {
-            TURN.force_unlock();
-        }
-    }
+    unsafe { crate::sync::renew(&TURN, ()) };
     stranger::reset_after_fork();
     crate::hooks::reset_after_fork();
 }
@@ -235,7 +231,7 @@ impl Socket {
         }
         let what = match &self.lock().role {
             Role::Orphan(orphan) => What::Orphan(*orphan),
-            Role::Leftover(left) => What::Leftover(left.copy().take_all()),
+            Role::Leftover(left) if !left.is_empty() => What::Leftover(left.copy().take_all()),
             Role::Listening(_) => What::Listener,
             _ => return None,
         };

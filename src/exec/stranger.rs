@@ -47,11 +47,7 @@ pub fn duplicated(from: RawFd, to: RawFd) {
 /// A forked child may have copied them while they were locked.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only.
-    unsafe {
-        while NUMBERS.is_locked() {
-            NUMBERS.force_unlock();
-        }
-    }
+    unsafe { crate::sync::renew(&NUMBERS, Vec::new()) };
 }
 
 /// What the parent has under this number, as a process sees it that is not the parent.

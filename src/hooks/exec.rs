@@ -90,11 +90,7 @@ static MOVES: Mutex<Vec<(usize, c_int, c_int)>> = Mutex::new(Vec::new());
 /// A forked child may have copied them while they were locked.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only.
-    unsafe {
-        while MOVES.is_locked() {
-            MOVES.force_unlock();
-        }
-    }
+    unsafe { crate::sync::renew(&MOVES, Vec::new()) };
 }
 
 pub unsafe fn posix_spawn_file_actions_adddup2(

@@ -50,11 +50,14 @@ impl InternalFd {
         InternalFd(raw)
     }
 
-    /// Takes `fd` over where it is.
-    pub fn list(fd: OwnedFd) -> Self {
-        let raw = fd.into_raw_fd();
+    /// A further number for `fd`.
+    ///
+    /// # Errors
+    /// `EMFILE`, `EBADF`.
+    pub fn duplicate(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let raw = rustix::io::fcntl_dupfd_cloexec(fd, high_floor())?.into_raw_fd();
         crate::fdtable::set_internal(raw);
-        InternalFd(raw)
+        Ok(InternalFd(raw))
     }
 
     /// Takes back what was [left](Self::leave).

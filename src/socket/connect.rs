@@ -17,7 +17,6 @@ use crate::control::cache::{self, Look};
 use crate::control::contact::Waiting;
 use crate::control::io_thread::Command;
 use crate::control::opening::{Opening, Step};
-use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
@@ -85,6 +84,9 @@ impl Socket {
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
+        if runtime.is_off() {
+            return self.leave_to_kernel(inner, dest, Reason::Disabled);
+        }
         self.connect_by(runtime, fd, inner, dest)
     }
 
@@ -490,17 +492,11 @@ impl Socket {
 
     /// The socket is the kernel's from now on. Returns what is left to do once the lock is released.
     pub fn become_plain(&'static self, inner: &mut Inner, reason: Reason, side: Side) -> Farewell {
-        inner.role = Role::Plain;
-        for &fd in &inner.fds {
-            fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-        }
         self.describe(inner, Mode::Tcp, reason, side);
         stats::add(stats::global().fallback(reason), 1);
-        let sets = interest::enter_kernel(inner);
+        let sets = self.be_plain(inner);
         let mut wakes = Wakes::new(None);
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         wakes.ring();
         Farewell {
             sets,

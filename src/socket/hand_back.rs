@@ -5,7 +5,7 @@
 //! writes from then on goes over the kernel's connection. The peer answers with a `HandBack` of its own (both may
 //! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
 //! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
-//! but the call that began it.
+//! but the call that began it, the process's end, and a child's claim.
 //!
 //! An end whose connection goes where this library is not begins with a `Recall` instead: it gives all that nobody has
 //! read back (`Returned`), and the peer sends that again over the kernel's connection, before anything else, and says so
@@ -29,7 +29,9 @@ use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
+use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
@@ -55,16 +57,6 @@ pub fn may_owe_peers() -> bool {
 }
 
 impl Inner {
-    /// Its connection on `link` under `id`, once it is established.
-    fn carried(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
-        match &mut self.role {
-            Role::Connected(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
-                Some(conn)
-            }
-            _ => None,
-        }
-    }
-
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
     pub fn begin_hand_back(&mut self, share: Share) -> bool {
@@ -115,6 +107,18 @@ impl Inner {
             _ => false,
         }
     }
+    /// Whether a set watches it of which only we know what it knows: see [`Watch::hears_of_room_once`].
+    fn hears_of_room_once(&self) -> bool {
+        self.watches.iter().any(Watch::hears_of_room_once)
+    }
+
+    /// Its connection on `link` under `id`, once it is established.
+    fn carried(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
+        match self.role {
+            Role::Connected(_) => self.conn_on(link, id),
+            _ => None,
+        }
+    }
 
     /// Whether a hand-back has begun and is not over.
     pub fn is_leaving(&self) -> bool {
@@ -130,6 +134,11 @@ fn end_stream(fd: RawFd, has_ended: bool) {
     if has_ended && fd >= 0 {
         let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Write);
     }
+}
+
+/// Whether the kernel has something to read.
+fn has_bytes(fd: RawFd) -> bool {
+    fd >= 0 && rustix::io::ioctl_fionread(sys::borrow(fd)).is_ok_and(|bytes| bytes > 0)
 }
 
 impl Socket {
@@ -188,13 +197,10 @@ impl Socket {
         wakes: &mut Wakes,
     ) -> bool {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else {
-            return false;
-        };
-        if conn.id != id || !core::ptr::eq(&*conn.link, link) || conn.is_reset() {
-            return false;
+        match inner.conn_on(link, id) {
+            Some(conn) if !conn.is_reset() => conn.on_hand_back(recalls),
+            _ => return false,
         }
-        conn.on_hand_back(recalls);
         if recalls {
             RECALLED.store(true, Ordering::Relaxed);
         }
@@ -202,9 +208,7 @@ impl Socket {
         inner.begin_hand_back(Share::Rest);
         inner.give_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(wakes);
         inner.carried(link, id).is_some_and(|conn| conn.has_left())
     }
 
@@ -239,9 +243,7 @@ impl Socket {
         end_stream(fd, conn.tx_shut && conn.returned.is_empty());
         conn.link.send_leaving(id, Kind::Resent);
         let left = conn.has_left();
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(wakes);
         Ok(left)
     }
 
@@ -267,9 +269,7 @@ impl Socket {
         conn.tx_left = true;
         conn.on_hand_back(false);
         conn.give_up_return();
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(wakes);
         true
     }
 
@@ -285,6 +285,7 @@ impl Socket {
         };
         left.resends = false;
         end_stream(fd, left.then_ends);
+        inner.writes();
         let mut wakes = Wakes::new(None);
         let writable = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
         inner.announce(self, writable, &mut wakes);
@@ -314,27 +315,22 @@ impl Socket {
             return;
         };
         let mut unread = conn.rx.take_all(&link.slots);
-        let (receive, send) = (inner.receive_timeout, inner.send_timeout);
         let fd = inner.fd();
-        if !conn.given_back.is_empty() && sys::poll_mask(fd, libc::POLLIN) & libc::POLLIN == 0 {
+        if !conn.given_back.is_empty() && !has_bytes(fd) {
             // The peer went away before it could send that again.
             unread = core::mem::take(&mut conn.given_back);
         }
         let resends = fd >= 0 && !conn.returned.is_empty();
         end_stream(fd, conn.tx_shut && !resends);
-        if fd >= 0 {
-            // An accepted socket has them from its listener, which the kernel's connection did not come by.
-            use rustix::net::sockopt::{Timeout, set_socket_timeout};
-            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Recv, receive);
-            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Send, send);
-        }
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-        let kept = !unread.is_empty() || resends;
+        let room = !conn.tx_blocked;
+        let kept = !unread.is_empty() || resends || inner.hears_of_room_once();
         if kept {
             let mut left = Leftover::new(unread);
             (left.resends, left.then_ends) = (resends, conn.tx_shut);
             inner.role = Role::Leftover(left);
-            interest::share_with_kernel(self, &mut inner);
+            inner.share_low_water();
+            interest::share_with_kernel(self, &mut inner, room && !resends);
         } else {
             self.be_plain(&mut inner);
         }
@@ -346,9 +342,7 @@ impl Socket {
         tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
         let mut wakes = Wakes::new(None);
         // Its watches have heard of what came by the link; the kernel tells them of the rest.
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         // Not used again before the link has forgotten it.
         inner.users += 1;
         let serial = inner.serial;
@@ -383,19 +377,20 @@ impl Socket {
     }
 
     /// The kernel serves it alone from now on. Its watches move to the kernel's epolls; the caller tells their sets.
-    fn be_plain(&'static self, inner: &mut Inner) {
+    pub fn be_plain(&'static self, inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
         inner.role = Role::Plain;
         for &fd in &inner.fds {
             fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
         }
-        interest::enter_kernel(inner);
+        interest::enter_kernel(inner)
     }
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_over()) {
-            let sets = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-            self.be_plain(&mut inner);
+        if matches!(&inner.role, Role::Leftover(left) if left.is_over())
+            && !inner.hears_of_room_once()
+        {
+            let sets = self.be_plain(&mut inner);
             drop(inner);
             Farewell {
                 sets,

@@ -9,8 +9,6 @@ use super::hand_back::Share;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
-use crate::fdtable::{self, Entry};
-use crate::poll::interest;
 use crate::poll::waiter::Wakes;
 use crate::real::sys::{self, Errno};
 use crate::stats::{Mode, Reason};
@@ -42,6 +40,7 @@ impl Socket {
                         |role| matches!(role, Role::Leftover(left) if left.resends),
                     );
                 }
+                Role::Leftover(left) if left.is_empty() => return,
                 Role::Leftover(left) => {
                     tracing::warn!(target: "netacc::conn", "{} bytes stay with this process: their sender has closed the connection", left.len());
                     return;
@@ -83,18 +82,12 @@ impl Socket {
         }
         let side = listening.side.take();
         let _ = rustix::io::ioctl_fionbio(sys::borrow(inner.fd()), nonblocking);
-        inner.role = Role::Plain;
         inner
             .stats
             .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
-        for &fd in &inner.fds {
-            fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-        }
-        let sets = interest::enter_kernel(&mut inner);
+        let sets = self.be_plain(&mut inner);
         let mut wakes = Wakes::new(None);
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         drop(inner);
         wakes.ring();
         Farewell {

@@ -58,6 +58,7 @@ proptest! {
         let len = match kind {
             Kind::Data | Kind::Returned => len,
             Kind::Window => 8,
+            Kind::Close => 8 * (len % 2),
             _ => 0,
         };
         let header = Header { len, conn, kind, stamp: Stamp::now() };
