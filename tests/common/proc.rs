@@ -65,16 +65,11 @@ impl Proc {
 
     /// Its next line of output, `None` at the end.
     pub fn line(&self) -> Option<String> {
-        self.line_within(PATIENCE)
-    }
-
-    /// The same, of one that may be busy for so long.
-    pub fn line_within(&self, limit: Duration) -> Option<String> {
-        match self.lines.recv_timeout(limit) {
+        match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{} says nothing for {limit:?}", self.name)
+                panic!("{} says nothing for {PATIENCE:?}", self.name)
             }
         }
     }
