@@ -60,10 +60,7 @@ fn find(fd: RawFd) -> Found {
                 drop(inner);
                 socket.adopt();
             }
-            Some(Entry::Lost) => {
-                crate::fork::tell_parent();
-                return Found::Refused(Errno::CONNRESET);
-            }
+            Some(Entry::Lost) => return Found::Refused(Errno::CONNRESET),
             Some(Entry::Internal) => return internal(),
         }
     }

@@ -38,6 +38,8 @@ pub struct Watch {
     pub in_kernel: bool,
     /// The kernel's epoll has it only to tell the set that there is something new about this socket.
     pub looks: Option<&'static Socket>,
+    /// The side port of the listener `Socket` that the kernel's epoll has beside it.
+    pub side: Option<(RawFd, &'static Socket)>,
     token: u64,
     queued: bool,
     spent: bool,
@@ -63,6 +65,7 @@ impl Watch {
             data: event.u64,
             in_kernel,
             looks: None,
+            side: None,
             token: TOKENS.fetch_add(1, Ordering::Relaxed),
             queued: false,
             spent: false,

@@ -8,11 +8,13 @@ use rustix::net::Shutdown;
 
 use super::{Inner, Role, Socket};
 use crate::control::io_thread::Command;
+use crate::control::listener::Arrival;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::ready::Watch;
+use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
@@ -102,10 +104,11 @@ impl Farewell {
             link.forget(id, unknown);
         }
         if let Some(side) = self.listener {
-            for arrival in side.close() {
-                arrival.socket.discard();
+            side.close().into_iter().for_each(Arrival::discard);
+            // A forked child that did not accept has none.
+            if let Some(runtime) = runtime::started() {
+                runtime.command(Command::Unlisten(side));
             }
-            runtime::get().command(Command::Unlisten(side));
         }
     }
 }
@@ -168,6 +171,11 @@ impl Socket {
     /// listener closes.
     pub fn discard(&'static self) {
         self.lock().linger = Some(0);
+        self.lose_number(-1);
+    }
+
+    /// Ends a socket that the application never got, and whose peer goes another way.
+    pub fn give_up(&'static self) {
         self.lose_number(-1);
     }
 
@@ -241,6 +249,10 @@ impl Socket {
         let Role::Listening(listening) = std::mem::replace(&mut inner.role, Role::Fresh) else {
             return Ok(());
         };
+        if let Some(side) = &listening.side {
+            side.shut();
+        }
+        inner.watches.iter_mut().for_each(twin::hide);
         // While it listened the kernel was never to wait.
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
         let mut wakes = Wakes::new(None);
@@ -268,6 +280,7 @@ impl Inner {
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();
+        self.watches.iter_mut().for_each(twin::hide);
         let watches = self.watches.drain(..).filter(Watch::is_live);
         Farewell {
             sets: watches.map(|w| (w.set, w.life)).collect(),

@@ -116,7 +116,6 @@ impl Socket {
 
     #[cold]
     fn adopt_as(&'static self, mut inner: MutexGuard<'static, Inner>, orphan: &Orphan) {
-        crate::fork::tell_parent();
         // Under the lock: other threads that use it wait for the same answer.
         let unread = match orphan.claim() {
             Ok(unread) => unread,
