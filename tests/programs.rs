@@ -61,6 +61,9 @@ fn forked_workers() {
         let p = port.to_string();
         let server = server("python3", with, port, &[&script("prefork_server.py"), &p]);
         let result = client("python3", with, &[&script("echo_client.py"), &p]);
+        if with == With::Kernel {
+            return result;
+        }
         let pid = server.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children = children.expect("its workers");
@@ -69,7 +72,7 @@ fn forked_workers() {
             Counters::of(pid.expect("a process id")).map_or(0, |counters| counters.accelerated())
         };
         let all: u64 = workers.map(accelerated).sum();
-        assert!(with == With::Kernel || bare() || all == 8, "{all} accelerated");
+        assert!(bare() || all == 8, "{all} accelerated");
         result
     });
 }

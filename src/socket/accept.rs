@@ -21,7 +21,7 @@ use crate::link::Link;
 use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
-use crate::real::sys::{self, Errno, InternalFd};
+use crate::real::sys::{self, Errno};
 use crate::runtime;
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
@@ -74,7 +74,6 @@ impl Socket {
                     claimed: false,
                     kernel_next: false,
                     side: Some(side.clone()),
-                    both: None,
                 }));
                 drop(inner);
                 runtime::get().command(Command::Listen(side));
@@ -149,17 +148,18 @@ impl Socket {
         inner.claim_listener();
         let (accepted, remote) = loop {
             let nonblocking = inner.nonblocking;
-            let both = inner.both_doors(fd);
+            let side = inner.shared_side_port();
             let wait = Wait {
                 timeout: inner.receive_timeout,
-                also: Some(both.as_ref().map_or(fd, |both| both.as_raw_fd())),
+                also: Some(fd),
+                in_turn: side.as_ref().map(|side| side.as_raw_fd()),
                 begun: None,
             };
             let mut anew = false;
             let attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
                 Err(Errno::AGAIN) if !nonblocking => {
                     // Another thread has forked.
-                    anew = both.is_none() && inner.shared_side_port().is_some();
+                    anew = side.is_none() && inner.shared_side_port().is_some();
                     anew.then_some(Err(Errno::AGAIN))
                 }
                 other => Some(other),
@@ -319,23 +319,6 @@ impl Inner {
             Role::Listening(listening) => listening.side.clone().filter(|side| side.is_shared()),
             _ => None,
         }
-    }
-
-    /// A descriptor that has input while somebody is at the listener `fd` or at its side port, if that is shared.
-    fn both_doors(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
-        use rustix::event::epoll::{CreateFlags, EventData, EventFlags, add, create};
-        let side = self.shared_side_port()?;
-        let Role::Listening(listening) = &mut self.role else {
-            return None;
-        };
-        if listening.both.is_none() {
-            let both = InternalFd::adopt(create(CreateFlags::CLOEXEC).ok()?);
-            for door in [sys::borrow(fd), side.as_fd()] {
-                add(&both, door, EventData::new_u64(0), EventFlags::IN).ok()?;
-            }
-            listening.both = Some(Arc::new(both));
-        }
-        listening.both.clone()
     }
 }
 

@@ -31,7 +31,7 @@ use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
-use crate::real::sys::{self, Errno, InternalFd};
+use crate::real::sys::{self, Errno};
 use crate::slab::Slab;
 use crate::stats::ConnStats;
 use addr::Address;
@@ -64,8 +64,6 @@ pub struct Listening {
     pub kernel_next: bool,
     /// The other door.
     pub side: Option<Arc<SideListener>>,
-    /// An epoll of both doors, for calls that wait in accept while other processes have the side port too.
-    pub both: Option<Arc<InternalFd>>,
 }
 
 impl Socket {
@@ -456,7 +454,6 @@ impl Socket {
                     .side
                     .as_ref()
                     .map(|side| Arc::new(side.inherit(socket))),
-                both: None,
             })),
             _ => role,
         };

@@ -114,7 +114,10 @@ fn workers_that_are_forked_before_they_accept() {
     let (here, there) = (Guest::local(), Guest::peer());
     let server = Server::start_with(there, &Way::default(), &["--workers", "2"]);
     let client = server.client(here, &Way::default(), "open 10.5.0.2 8 talk 300000");
-    counted(&client.program, &[("connected_rdma", 8), ("connected_tcp", 0)]);
+    counted(
+        &client.program,
+        &[("connected_rdma", 8), ("connected_tcp", 0)],
+    );
     assert_eq!(server.accepted().len(), 8);
     client.finish();
 }
