@@ -1,6 +1,7 @@
 """nginx as a file server, by curl and wrk: sendfile on and off, keep-alive and not, one process and several."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -46,9 +47,10 @@ http {{
 
 def started(side, port, sendfile, root, main, listen=""):
     path = config(side, port, sendfile, root, main, listen)
-    argv = ["nginx", "-e", "stderr", "-p", side.work, "-c", path]
-    # It starts its new program only if it is nobody's child any more.
-    return side.server(["sh", "-c", '("$@" &) ; exec sleep 1000', "sh", *argv], port)
+    # By its path: a new program of the server is started by the same.
+    argv = [shutil.which("nginx"), "-e", "stderr", "-p", side.work, "-c", path]
+    # It starts its new program only if the process that started it is gone by then.
+    return side.server(["sh", "-c", '("$@" & exec sleep 1) ; exec sleep 1000', "sh", *argv], port)
 
 
 def cases(side, port, sendfile, root, files):
