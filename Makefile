@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup bench-redis bench-callgrind cargo
+.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup bench-redis bench-processes bench-callgrind chaos cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,15 @@ bench-redis: ## the redis ratios again with more pairs, a verdict per row, figur
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/demo.py --bin $(RELEASE) --pairs 9 --verdict --json $(TARGET)/redis.json $(ARGS)
+
+bench-processes: ## servers made of several processes (fork, exec, workers, reload) bare and under NetACC in turn
+	@scripts/setup.sh processes
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/processes.py --bin $(RELEASE) --json $(TARGET)/processes.json $(ARGS)
+
+chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/chaos.py --bin $(RELEASE) $(ARGS)
 
 bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test

@@ -25,6 +25,8 @@ const EPOLL: usize = 0b010;
 const INTERNAL: usize = 0b011;
 const PLAIN: usize = 0b100;
 const LOST: usize = 0b101;
+/// One of the library's own, which a blocked accept has taken for the connection that it waits for.
+const RESERVED: usize = 0b1000 | INTERNAL;
 
 /// What a descriptor is to the library.
 #[derive(Clone, Copy)]
@@ -128,8 +130,29 @@ pub fn set_internal(fd: RawFd) {
 
 /// Forgets that `fd` is the library's own.
 pub fn clear_internal(fd: RawFd) {
+    clear(fd, INTERNAL);
+}
+
+/// Marks `fd` as taken by a blocked accept. Returns what was there before.
+pub fn reserve(fd: RawFd) -> Option<Entry> {
+    let slot = slot(fd)?;
+    HIGH_WATER.fetch_max(fd as usize + 1, Ordering::Relaxed);
+    decode(slot.swap(RESERVED, Ordering::AcqRel))
+}
+
+/// Whether `fd` is taken by a blocked accept.
+pub fn is_reserved(fd: RawFd) -> bool {
+    slot(fd).is_some_and(|s| s.load(Ordering::Acquire) == RESERVED)
+}
+
+/// Forgets that `fd` is taken by a blocked accept.
+pub fn clear_reserved(fd: RawFd) {
+    clear(fd, RESERVED);
+}
+
+fn clear(fd: RawFd, from: usize) {
     if let Some(s) = slot(fd) {
-        let _ = s.compare_exchange(INTERNAL, 0, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = s.compare_exchange(from, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 

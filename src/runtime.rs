@@ -151,6 +151,11 @@ impl Runtime {
         self.config.connect_timeout
     }
 
+    /// Whether NetACC is switched off (NACC_FABRICS=none).
+    pub fn is_off(&self) -> bool {
+        self.config.fabrics.is_empty()
+    }
+
     /// The I/O thread number `index`.
     pub fn io(&self, index: usize) -> &IoThread {
         &self.io[index]

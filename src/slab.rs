@@ -6,6 +6,8 @@
 
 use parking_lot::Mutex;
 
+use crate::sync;
+
 /// A free list of `&'static T`.
 pub struct Slab<T: 'static> {
     free: Mutex<Vec<&'static T>>,
@@ -53,12 +55,8 @@ impl<T: Sync> Slab<T> {
     pub unsafe fn reset_after_fork(&self) {
         // SAFETY: by the contract nobody else is here; writing a fresh Vec leaks the old list.
         unsafe {
-            for list in [&self.free, &self.all] {
-                list.data_ptr().write(Vec::new());
-                while list.is_locked() {
-                    list.force_unlock();
-                }
-            }
+            sync::renew(&self.free, Vec::new());
+            sync::renew(&self.all, Vec::new());
         }
     }
 }

@@ -1,7 +1,23 @@
 //! The atomics of the lock-free parts; loom's own under `--cfg loom`, so that the models in
-//! `tests/loom.rs` check the very code that ships.
+//! `tests/loom.rs` check the very code that ships. And what a forked child does with its parent's locks.
+
+use parking_lot::Mutex;
 
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+/// For a forked child: puts `value` into `of`, whoever had the lock in the parent. What was in it leaks.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn renew<T>(of: &Mutex<T>, value: T) {
+    // SAFETY: by the contract nobody else is here.
+    unsafe {
+        of.data_ptr().write(value);
+        while of.is_locked() {
+            of.force_unlock();
+        }
+    }
+}

@@ -122,6 +122,11 @@ fn every_way_to_write_a_value_is_read() {
 }
 
 #[test]
+fn no_fabrics_at_all_are_asked_for_by_a_word() {
+    assert_eq!(check("NACC_FABRICS=\" none\"").unwrap().fabrics, []);
+}
+
+#[test]
 fn the_range_ends_are_in_and_their_neighbours_out() {
     for key in KEYS {
         // These two have a partner that must fit, which has its own test.
@@ -217,6 +222,7 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     assert_problem("NACC_FABRICS=\"loop,verb\"", 1, &["\"verb\"", "no fabric"]);
     assert_problem("NACC_FABRICS=\"\"", 1, &["no fabric"]);
     assert_problem("NACC_FABRICS=\"shm,shm\"", 1, &["shm twice"]);
+    assert_problem("NACC_FABRICS=\"none,shm\"", 1, &["none beside others"]);
     assert_problem("NACC_LOG_FILE=\"a\\u0000b\"", 1, &["NUL"]);
     // Structure.
     assert_problem(

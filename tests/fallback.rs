@@ -23,12 +23,16 @@ const NO_PEER: &[&str] = &[
     "not_netacc",
 ];
 
-fn server(at: &str, with: With) -> Proc {
+fn server_command(at: &str, with: With) -> Command {
     let mut command = peer_command("stream-server", with);
     command.args([
         "--listen", at, "--conns", "10", "--total", "1000000", "--hold",
     ]);
-    let proc = Proc::start(command);
+    command
+}
+
+fn server(at: &str, with: With) -> Proc {
+    let proc = Proc::start(server_command(at, with));
     proc.wait_listening();
     proc
 }
@@ -119,6 +123,25 @@ fn side_port_out_of_range() {
     let (server, client) = run(&local(ports::without_side()), With::Library, With::Library);
     for proc in [&server, &client] {
         assert_left_to_kernel(proc.pid(), &["side_port_out_of_range"]);
+    }
+}
+
+#[test]
+fn switched_off() {
+    let port = ports::pair();
+    let at = local(port);
+    let off = |mut command: Command| {
+        command.env("NACC_FABRICS", "none");
+        Proc::start(command)
+    };
+    let server = off(server_command(&at, With::Library));
+    server.wait_listening();
+    // Nobody stands in the way of another program there.
+    let _free = TcpListener::bind(("127.0.0.1", port + ports::SIDE)).expect("the side port");
+    let client = off(client_command(&at, With::Library));
+    assert_works(&server, &client);
+    for proc in [&server, &client] {
+        assert_left_to_kernel(proc.pid(), &["disabled"]);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the connections of a link do to each other: one that nobody reads, or that writes all it can, does not stop
-//! the others.
+//! What the connections of a link do to each other, and to their own other end: one that nobody reads, or that writes
+//! all it can, does not stop the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,4 +183,32 @@ fn who_reads_what_was_kept_is_woken() {
     assert_eq!(poll(&mut bell, Some(&Timespec::default())), Ok(1));
     reader.end_sleep(|| (), || ());
     reader.put();
+}
+
+/// What is on its way to an end that closes at that moment earns a reset, as over the kernel; the other connection does
+/// not, whose bytes had come and were read.
+#[test]
+fn bytes_that_cross_a_close_earn_a_reset() {
+    let (sending, receiving, [late, early], [closes, reads]) = neighbours();
+    for sender in [late, early] {
+        assert_eq!(write(sender, b"x"), Ok(Outcome::Done(1)));
+    }
+    receiving.poll(None);
+    for reader in [closes, reads] {
+        assert_eq!(read(reader), b"x");
+    }
+    assert_eq!(write(late, b"y"), Ok(Outcome::Done(1)));
+    // Nobody takes the byte in before both are closed.
+    for reader in [closes, reads] {
+        let farewell = reader.lock().end();
+        farewell.say();
+    }
+    sending.poll(None);
+    let error = |socket: &'static Socket| socket.lock().conn().and_then(|conn| conn.error);
+    assert_eq!(error(late), Some(Errno::PIPE));
+    assert_eq!(error(early), None);
+    let ended = |socket: &'static Socket| socket.lock().conn().is_some_and(|conn| conn.rx_fin);
+    assert!(ended(early));
+    late.discard();
+    early.discard();
 }

@@ -4,10 +4,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use common::counters::Counters;
 use common::proc::Proc;
-use common::{With, command, ports};
+use common::{PATIENCE, With, command, ports};
 
 const WORKERS: usize = 4;
 
@@ -53,6 +54,27 @@ impl Server {
     fn signal(&self, worker: usize, signal: libc::c_int) {
         // SAFETY: a process that this test has started.
         unsafe { libc::kill(self.workers[worker].cast_signed(), signal) };
+    }
+
+    /// Stops it. Once it stands still the kernel wakes it no more: who is woken and then stopped has the connection for
+    /// which it was woken, and does not accept it.
+    fn stop(&self, worker: usize) {
+        self.signal(worker, libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.workers[worker]);
+        let stands = || {
+            let tasks = std::fs::read_dir(&tasks).expect("its threads");
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.trim_start().starts_with('T'))
+            })
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !stands() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -176,7 +198,7 @@ fn a_worker_is_stopped() {
             let server = Server::start(with, how);
             let mut client = Client::start(with, &server);
             let before = client.tell("open 40");
-            server.signal(0, libc::SIGSTOP);
+            server.stop(0);
             let stopped = client.tell("pass 40");
             assert_eq!(total(&stopped), 40);
             assert!(!stopped.contains_key(&0), "{how}: {stopped:?}");

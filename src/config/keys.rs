@@ -259,11 +259,11 @@ pub static KEYS: &[Key] = &[
         doc: "Ways to make links, the preferred first: loop (a process with itself), shm (shared memory, \
               two processes of one host), verbs (RDMA), tcp (links over a kernel connection of their \
               own; never chosen unless it is named). A fabric that is not named is not used; the \
-              connecting side's order counts.",
+              connecting side's order counts. none switches NetACC off: all stays kernel TCP.",
         flag: None,
         kind: Kind::Text {
             default: "loop,shm,verbs",
-            allowed: "loop, shm, verbs and tcp, with commas between them",
+            allowed: "loop, shm, verbs and tcp, with commas between them, or none",
             set: set_fabrics,
         },
     },
@@ -328,12 +328,17 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 fn set_fabrics(config: &mut Config, text: &str) -> Result<(), String> {
     let mut fabrics = Vec::new();
+    if text.trim() == "none" {
+        config.fabrics = fabrics;
+        return Ok(());
+    }
     for name in text.split(',').map(str::trim) {
         let fabric = match name {
             "loop" => FabricName::Loop,
             "shm" => FabricName::Shm,
             "verbs" => FabricName::Verbs,
             "tcp" => FabricName::Tcp,
+            "none" => return Err("names none beside others".to_owned()),
             _ => {
                 return Err(format!(
                     "names \"{name}\", which is no fabric that NetACC knows"

@@ -171,6 +171,17 @@ impl Conn {
         READABLE | WRITABLE | (libc::EPOLLRDHUP | libc::EPOLLHUP) as u32
     }
 
+    /// The same, if `arrived` bytes had arrived at the peer's socket before. As the kernel, it answers the rest by a reset.
+    pub fn on_close_after(&mut self, arrived: Option<u64>) -> u32 {
+        let events = self.on_close();
+        match self.peer_closed
+            && arrived.is_some_and(|arrived| self.windows.has_sent_beyond(arrived))
+        {
+            true => events | self.on_reset(Errno::CONNRESET),
+            false => events,
+        }
+    }
+
     /// The connection is broken off: a `Reset` record, or its link is gone. As the kernel does on
     /// RST: EPIPE after the peer's FIN, else `error`.
     pub fn on_reset(&mut self, error: Errno) -> u32 {
@@ -188,7 +199,6 @@ impl Conn {
     /// A `HandBack` record has arrived.
     pub fn on_hand_back(&mut self) {
         self.rx_left = true;
-        self.tx_blocked = false;
     }
 
     /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's
@@ -212,21 +222,22 @@ impl Conn {
         self.windows.credit() as usize
     }
 
-    /// Whether `poll` reports POLLOUT: a quarter of the window is free, or a write would fail or be
-    /// thrown away at once.
+    /// Whether `poll` reports POLLOUT: the peer's grant has room for a quarter of the smallest window, or a write would
+    /// fail or be thrown away at once.
     pub fn writable(&self) -> bool {
         let roomy = self.windows.is_roomy() && !self.awaits_ring;
         self.tx_shut || self.peer_closed || self.tx_left || roomy
     }
 
+    /// Whether a close has nothing to wait for: the peer has room for all that was sent and for more, or nobody wants it.
+    pub fn is_taken(&self) -> bool {
+        let over = self.peer_closed || self.tx_left || !self.rx.is_empty();
+        over || self.windows.is_roomy() && !self.awaits_ring
+    }
+
     /// `n` bytes went to the link.
     pub fn sent(&mut self, n: usize) {
         self.windows.sent(n);
-    }
-
-    /// Bytes sent that the peer has not been seen to take, at most (the peer reports in steps).
-    pub fn unacknowledged(&self) -> u64 {
-        self.windows.unacknowledged()
     }
 
     /// The application took `n` bytes. Returns a new grant when it is time to send one.

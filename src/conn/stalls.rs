@@ -10,6 +10,7 @@ use crate::link::Link;
 use crate::link::record::Kind;
 use crate::real::sys::now_ns;
 use crate::socket::{Inner, Role, Socket};
+use crate::sync;
 
 /// How long a sender is left to wait: a reader that is at work has given more by then, and a program that wants to see a
 /// sender wait has seen it. In nanoseconds.
@@ -111,9 +112,7 @@ impl Socket {
     /// The peer of connection `id` wants a wider window. Called under the link's `rx` lock.
     pub fn wanted(&'static self, link: &Link, id: u32) {
         let mut inner = self.lock();
-        if let Some(conn) = inner.conn()
-            && conn.id == id
-            && core::ptr::eq(&*conn.link, link)
+        if let Some(conn) = inner.conn_on(link, id)
             && let Some(grant) = conn.on_want()
         {
             link.send_control(id, Kind::Window, &grant.to_le_bytes());
@@ -127,11 +126,6 @@ impl Socket {
 /// No other thread may run.
 pub unsafe fn reset_after_fork() {
     // SAFETY: by the contract; the old list leaks.
-    unsafe {
-        STALLS.data_ptr().write(Vec::new());
-        while STALLS.is_locked() {
-            STALLS.force_unlock();
-        }
-    }
+    unsafe { sync::renew(&STALLS, Vec::new()) };
     NEXT.store(u64::MAX, Ordering::Relaxed);
 }

@@ -152,6 +152,16 @@ impl Windows {
         self.unacknowledged() >= self.send / 4
     }
 
+    /// How many bytes have arrived.
+    pub fn received(&self) -> u64 {
+        self.arrived
+    }
+
+    /// Whether more than `offset` bytes were sent.
+    pub fn has_sent_beyond(&self, offset: u64) -> bool {
+        self.sent > offset
+    }
+
     /// Bytes sent that the peer has not been seen to take, at most (it reports in steps).
     pub fn unacknowledged(&self) -> u64 {
         (self.sent + self.send).saturating_sub(self.allowed)

@@ -23,6 +23,7 @@ use crate::fdtable::{self, Entry};
 use crate::real::sys::{Errno, InternalFd};
 use crate::runtime;
 use crate::socket::Socket;
+use crate::sync;
 
 /// Forks so far that children may have inherited connections by.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -58,12 +59,7 @@ pub fn reset_after_fork() {
     FORKS.store(0, Ordering::Relaxed);
     LAST_ALIVE.store(0, Ordering::Relaxed);
     // SAFETY: the child is alone; the old list, which another thread may have been changing, is left as it is.
-    unsafe {
-        CLOSED.data_ptr().write(Vec::new());
-        while CLOSED.is_locked() {
-            CLOSED.force_unlock();
-        }
-    }
+    unsafe { sync::renew(&CLOSED, Vec::new()) };
 }
 
 /// Connections that the application has closed and that are being handed back for children.

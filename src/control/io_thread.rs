@@ -57,6 +57,8 @@ pub enum Command {
     NotConnected(u64, Outcome),
     /// A connection has been handed back, or broken off before it was.
     Leave(&'static Socket, Arc<Link>, u32),
+    /// Threads that wait for a listener (in this life) want to hear of the kernel's connections, at its descriptor.
+    Knocks(&'static Socket, u64, RawFd),
     /// Watch for the end of the children of a fork.
     Heirs(Heirs),
     /// A connection that children may hold was closed.
@@ -92,6 +94,13 @@ pub enum Source {
     Removals(Removals),
     /// Children that may hold connections of this process.
     Heirs(Heirs),
+    /// A listener of the kernel's, by a number that is closed with it.
+    #[allow(missing_docs)]
+    Knocks {
+        listener: &'static Socket,
+        life: u64,
+        fd: RawFd,
+    },
 }
 
 /// The control thread's state.
@@ -269,6 +278,10 @@ impl Control {
             Command::Leave(socket, link, id) => {
                 socket.leave_link(&link, id);
                 self.settle_claims();
+            }
+            Command::Knocks(listener, life, fd) => {
+                self.sources.retain(|_, source| !source.is_over());
+                self.insert(Source::Knocks { listener, life, fd });
             }
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
@@ -482,7 +495,13 @@ impl Source {
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
             Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
+            Source::Knocks { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::ET),
         }
+    }
+
+    /// Whether its descriptor was closed by others, and its number may be another's.
+    fn is_over(&self) -> bool {
+        matches!(self, Source::Knocks { listener, life, .. } if listener.lock().life != *life)
     }
 
     /// Whether its descriptor and interest stay the same from turn to turn.
@@ -497,6 +516,7 @@ impl Source {
                 | Source::Device(_)
                 | Source::Removals(_)
                 | Source::Heirs(_)
+                | Source::Knocks { .. }
         )
     }
 
@@ -515,7 +535,8 @@ impl Source {
             | Source::Engine(_)
             | Source::Device(_)
             | Source::Removals(_)
-            | Source::Heirs(_) => None,
+            | Source::Heirs(_)
+            | Source::Knocks { .. } => None,
         }
     }
 
@@ -570,6 +591,10 @@ impl Source {
             Source::Heirs(heirs) => {
                 control.heirs_gone(&heirs);
                 None
+            }
+            Source::Knocks { listener, life, fd } => {
+                listener.knocked(life);
+                Some(Source::Knocks { listener, life, fd })
             }
         }
     }

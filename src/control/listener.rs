@@ -82,6 +82,8 @@ pub struct SideListener {
     backlog: AtomicUsize,
     /// Connections that wait for room in the queue.
     pub held: AtomicUsize,
+    /// Nobody is let in any more.
+    stopped: AtomicBool,
     closed: AtomicBool,
     /// How many forks there had been when it was made.
     forks: u32,
@@ -142,6 +144,7 @@ impl SideListener {
             ready: AtomicUsize::new(0),
             backlog: AtomicUsize::new(room_of(backlog)),
             held: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             forks: FORKS.load(Ordering::Acquire),
         })
@@ -157,6 +160,7 @@ impl SideListener {
             ready: AtomicUsize::new(0),
             backlog: AtomicUsize::new(self.backlog.load(Ordering::Relaxed)),
             held: AtomicUsize::new(0),
+            stopped: AtomicBool::new(self.stopped.load(Ordering::Relaxed)),
             closed: AtomicBool::new(false),
             forks: self.forks,
         }
@@ -187,7 +191,9 @@ impl SideListener {
     /// The application called `listen` again with another backlog.
     pub fn set_backlog(&self, backlog: i32) {
         self.backlog.store(room_of(backlog), Ordering::Relaxed);
-        let _ = rustix::net::listen(&self.fd, backlog);
+        if !self.stopped.load(Ordering::Relaxed) {
+            let _ = rustix::net::listen(&self.fd, backlog);
+        }
     }
 
     /// Whether `accept` would find something.
@@ -315,6 +321,12 @@ impl SideListener {
         Ok(())
     }
 
+    /// Lets nobody in any more, in any process; who came in before may still be accepted.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
     /// No more in this process: returns what nobody will accept.
     pub fn close(&self) -> VecDeque<Arrival> {
         let mut queue = self.queue.lock();
@@ -322,14 +334,9 @@ impl SideListener {
         self.ready.store(0, Ordering::Release);
         if !self.is_shared() {
             // Connects find the port closed at once, not when the control thread gets to it.
-            self.shut();
+            self.stop();
         }
         core::mem::take(&mut *queue)
-    }
-
-    /// Nobody is to listen at it any more, in any process.
-    pub fn shut(&self) {
-        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 }
 

@@ -24,6 +24,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::BorrowedFd;
 
 use super::remote::Remote;
+use crate::link::stamp::Stamp;
 use crate::poll::waiter::Waiter;
 use crate::real::sys::now_ns;
 
@@ -104,6 +105,9 @@ impl Turn {
     }
 }
 
+/// A writer looks for what has come if nobody has for so long, in ticks of a [`Stamp`]: some ten microseconds.
+const UNLOOKED_TICKS: u64 = 1 << 16;
+
 /// What raises events: the completion queues of a device.
 pub trait Engine: Send + Sync {
     /// The descriptor that has input when there is an event.
@@ -143,6 +147,8 @@ pub struct Network {
     flushes: AtomicU64,
     watched: AtomicBool,
     polls: AtomicU64,
+    /// When the engines were last asked, in a [`Stamp`]'s ticks.
+    looked: AtomicU64,
     /// Looks by threads of the application.
     visits: AtomicU64,
     wakes: AtomicU64,
@@ -179,6 +185,21 @@ pub fn poll(me: Option<&'static Waiter>) -> bool {
         network.visits.fetch_add(1, Ordering::Relaxed);
         network.poll(me)
     })
+}
+
+/// Whether nobody has looked for a while at what has come.
+#[inline]
+pub fn is_unlooked() -> bool {
+    used().is_some_and(|network| {
+        Stamp::now().ticks_since(network.looked.load(Ordering::Relaxed)) > UNLOOKED_TICKS
+    })
+}
+
+/// Takes in what has come, as something by the way: it counts neither as a look nor as a deed in a turn.
+pub fn glance() {
+    if let Some(network) = network() {
+        network.poll(None);
+    }
 }
 
 /// Has an event raised for whatever comes next. The caller looks once more afterwards.
@@ -338,6 +359,7 @@ impl Network {
 
     fn poll(&self, me: Option<&'static Waiter>) -> bool {
         let mut any = false;
+        self.looked.store(Stamp::now().ticks(), Ordering::Relaxed);
         loop {
             self.gather();
             if !self.has_touched.swap(false, Ordering::AcqRel) {

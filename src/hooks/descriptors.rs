@@ -31,6 +31,7 @@ pub unsafe fn close(fd: c_int) -> c_int {
 
 /// The application gives `fd` up.
 fn forget(fd: c_int) {
+    lifecycle::closes(fd);
     if let Some(entry) = fdtable::take(fd) {
         lifecycle::release(fd, entry);
     }
@@ -121,7 +122,7 @@ pub unsafe fn dup(fd: c_int) -> c_int {
 
 pub unsafe fn dup2(fd: c_int, to: c_int) -> c_int {
     if is_internal(fd) || is_internal(to) {
-        return fail::<c_int>(Errno::BADF);
+        return refuse_dup(fd, to);
     }
     // SAFETY: no pointers.
     note(fd, unsafe { orig::dup2(fd, to) })
@@ -129,10 +130,18 @@ pub unsafe fn dup2(fd: c_int, to: c_int) -> c_int {
 
 pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     if is_internal(fd) || is_internal(to) {
-        return fail::<c_int>(Errno::BADF);
+        return refuse_dup(fd, to);
     }
     // SAFETY: no pointers.
     note(fd, unsafe { orig::dup3(fd, to, flags) })
+}
+
+/// As the kernel: a number that a blocked accept has taken already is busy.
+fn refuse_dup(fd: c_int, to: c_int) -> c_int {
+    match !is_internal(fd) && fdtable::is_reserved(to) {
+        true => fail::<c_int>(Errno::BUSY),
+        false => fail::<c_int>(Errno::BADF),
+    }
 }
 
 /// Whether the application may not know of `fd`.
@@ -235,8 +244,8 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
                 // SAFETY: as above.
                 let result = unsafe { orig::ioctl(fd, request, arg) };
                 if result == 0 {
-                    // SAFETY: FIONREAD's argument is an int that the kernel has just written.
-                    unsafe { *number += left as c_int };
+                    // SAFETY: FIONREAD's argument is an int, aligned or not, that the kernel has just written.
+                    unsafe { number.write_unaligned(number.read_unaligned() + left as c_int) };
                 }
                 return result;
             }

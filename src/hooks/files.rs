@@ -16,11 +16,14 @@ const PIECE: usize = 64 << 10;
 /// Why the application may not use it.
 fn is_accelerated(fd: c_int) -> Result<bool, Errno> {
     match find(fd) {
-        Found::Socket(_, inner) => Ok(match &inner.role {
-            Role::Connected(_) => true,
-            Role::Leftover(left) => !left.is_empty(),
-            _ => false,
-        }),
+        Found::Socket(_, mut inner) => {
+            inner.writes();
+            Ok(match &inner.role {
+                Role::Connected(_) => true,
+                Role::Leftover(left) => !left.is_empty(),
+                _ => false,
+            })
+        }
         Found::Kernel => Ok(false),
         Found::Refused(error) => Err(error),
     }

@@ -7,7 +7,7 @@ use libc::{
 use super::{Found, fail, find};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
-use crate::real::sys::{Errno, now_ns};
+use crate::real::sys::{self, Errno, now_ns};
 use crate::socket::recv::Outcome;
 
 /// Receives into `count` buffers. `None`: the kernel's affair.
@@ -22,7 +22,7 @@ unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> O
             match socket.receive(inner, &mut buf, flags) {
                 Ok(Outcome::Done(n)) => Some(n as ssize_t),
                 // SAFETY: what is left of the caller's buffers.
-                Ok(Outcome::Partly(n)) => Some(n as ssize_t + unsafe { go_on(fd, &buf, flags) }),
+                Ok(Outcome::Partly(n)) => Some(n as ssize_t + unsafe { go_on(fd, &buf, flags, n) }),
                 Ok(Outcome::Kernel) => None,
                 Err(error) => Some(fail::<ssize_t>(error)),
             }
@@ -30,9 +30,10 @@ unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> O
     }
 }
 
-/// The kernel fills what is left of `buf`. Returns how much; why it was not more the next call tells.
+/// The kernel fills what is left of `buf` after the first `done` bytes. Returns how much; why it was not more the next
+/// call tells.
 #[cold]
-unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int) -> ssize_t {
+unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int, done: usize) -> ssize_t {
     // As the kernel: a read that has something ends before an urgent byte, and does not skip it.
     let mut at_mark: c_int = 0;
     let mark = &raw mut at_mark;
@@ -47,13 +48,23 @@ unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int) -> ssize_t {
     let mut message: msghdr = unsafe { core::mem::zeroed() };
     message.msg_iov = rest.as_mut_ptr();
     message.msg_iovlen = rest.len().min(libc::UIO_MAXIOV as usize);
-    // Only who wants all waits for more than there is.
-    let flags = match flags & libc::MSG_WAITALL {
-        0 => flags | libc::MSG_DONTWAIT,
-        _ => flags,
+    // Only who wants all, or so much at least, waits for more than there is.
+    let waits = flags & libc::MSG_WAITALL != 0 || done < low_water(fd);
+    let flags = match waits {
+        false => flags | libc::MSG_DONTWAIT,
+        true => flags,
     };
     // SAFETY: a valid message, by the caller's contract.
     unsafe { orig::recvmsg(fd, &mut message, flags) }.max(0)
+}
+
+/// SO_RCVLOWAT of a socket of the kernel's.
+fn low_water(fd: c_int) -> usize {
+    let (mut bytes, mut len): (c_int, socklen_t) = (1, 4);
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVLOWAT);
+    // SAFETY: room for an int, and its length.
+    unsafe { orig::getsockopt(fd, level, name, (&raw mut bytes).cast(), &raw mut len) };
+    bytes.max(0) as usize
 }
 
 fn bad_count(count: c_int) -> bool {
@@ -152,16 +163,24 @@ pub unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    match find(fd) {
-        Found::Socket(..) => {}
-        Found::Refused(error) => return fail::<c_int>(error),
-        // SAFETY: as in `read`.
-        Found::Kernel => return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) },
-    }
     let end = match Deadline::of(timeout) {
         Ok(end) => end,
         Err(error) => return fail::<c_int>(error),
     };
+    match find(fd) {
+        Found::Socket(socket, inner) => {
+            // As the kernel: an error that is pending comes before what there is to read.
+            if flags & libc::MSG_ERRQUEUE == 0
+                && let Some(mut inner) = socket.refreshed(inner)
+                && let Some(error) = inner.conn().and_then(|conn| conn.error.take())
+            {
+                return fail::<c_int>(error);
+            }
+        }
+        Found::Refused(error) => return fail::<c_int>(error),
+        // SAFETY: as in `read`.
+        Found::Kernel => return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) },
+    }
     let mut done = 0;
     while done < count {
         // After the first message, MSG_WAITFORONE takes only what is there.
@@ -179,6 +198,9 @@ pub unsafe fn recvmmsg(
             n
         };
         if n < 0 {
+            if done > 0 {
+                keep_error(fd, sys::last_error());
+            }
             break;
         }
         done += 1;
@@ -190,6 +212,16 @@ pub unsafe fn recvmmsg(
     match done {
         0 if count > 0 => -1,
         done => done as c_int,
+    }
+}
+
+/// As the kernel: an error behind messages that were received is for the next call.
+fn keep_error(fd: c_int, error: Errno) {
+    if ![Errno::AGAIN, Errno::INTR].contains(&error)
+        && let Found::Socket(_, mut inner) = find(fd)
+        && let Some(conn) = inner.conn()
+    {
+        conn.error.get_or_insert(error);
     }
 }
 

@@ -95,6 +95,18 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     }
 }
 
+/// How many bytes a message has.
+///
+/// # Safety
+/// A valid message.
+unsafe fn length(message: &msghdr) -> usize {
+    let parts = 0..message.msg_iovlen;
+    // SAFETY: so many parts by the contract.
+    parts.fold(0, |sum: usize, i| unsafe {
+        sum.saturating_add((*message.msg_iov.add(i)).iov_len)
+    })
+}
+
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     match find(fd) {
         Found::Socket(..) => {}
@@ -107,18 +119,22 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_in
     let mut done = 0;
     while done < count {
         // SAFETY: `count` valid messages by the caller's contract.
-        let n = unsafe {
+        let (n, whole) = unsafe {
             let message = msgs.add(done as usize);
             let n = sendmsg(fd, &(*message).msg_hdr, flags);
             if n >= 0 {
                 (*message).msg_len = n as c_uint;
             }
-            n
+            (n, n < 0 || n as usize >= length(&(*message).msg_hdr))
         };
         if n < 0 {
             break;
         }
         done += 1;
+        // As the kernel: what follows must not go before the rest of this one.
+        if !whole {
+            break;
+        }
     }
     if done == 0 && count > 0 {
         -1

@@ -171,6 +171,26 @@ pub unsafe fn getsockopt(
                 unsafe { overwrite(value, len, &number) };
             }
         }
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR) => {
+            let carried = |inner: &mut Inner| match inner.role {
+                Role::Connected(_) => inner.reuses_address,
+                _ => None,
+            };
+            if let Some(on) = known(fd, carried) {
+                // SAFETY: as above.
+                unsafe { overwrite(value, len, &c_int::from(on).to_ne_bytes()) };
+            }
+        }
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => {
+            let shared = |inner: &mut Inner| match inner.role {
+                Role::Leftover(_) => Some(inner.low_water as c_int),
+                _ => None,
+            };
+            if let Some(bytes) = known(fd, shared) {
+                // SAFETY: as above.
+                unsafe { overwrite(value, len, &bytes.to_ne_bytes()) };
+            }
+        }
         (libc::IPPROTO_TCP, libc::TCP_INFO) => {
             if let Some(state) = known(fd, |inner| inner.tcp_state()) {
                 // SAFETY: the kernel has just written up to `*len` bytes there, the state first.

@@ -430,9 +430,9 @@ impl Link {
     }
 
     /// The socket of `id` is gone here: records for it are dropped from now on. Unless the peer never
-    /// knew the id (`unknown`) it is told, and the id is free once its `Close` has come too.
-    /// Never called under a socket's lock.
-    pub fn forget(self: &Arc<Self>, id: u32, unknown: bool) {
+    /// knew the id (`unknown`) it is told, with how many bytes had `arrived` before, and the id is free once its
+    /// `Close` has come too. Never called under a socket's lock.
+    pub fn forget(self: &Arc<Self>, id: u32, unknown: bool, arrived: Option<u64>) {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
@@ -441,7 +441,10 @@ impl Link {
             // Under the same lock: who hears of the `Close` may use the id anew at once, which has to
             // find it free here; and who finds it free here must not be told `Close` afterwards.
             let mut tx = self.tx.lock();
-            tx.control(self, id, Kind::Close, &[]);
+            match arrived {
+                Some(arrived) => tx.control(self, id, Kind::Close, &arrived.to_le_bytes()),
+                None => tx.control(self, id, Kind::Close, &[]),
+            }
             late = tx.take_late();
         }
         rx.conns.forget(id, unknown);

@@ -32,10 +32,11 @@ pub enum Kind {
     Reset = 3,
     /// Payload: the stream offset (u64) up to which the receiver of this record may send.
     Window = 4,
-    /// The sender's side is closed for good; nothing more of this id comes from it.
+    /// The sender's side is closed for good; nothing more of this id comes from it. Payload: how many bytes of the stream
+    /// had arrived there before (u64), or nothing, if that does not matter any more.
     Close = 5,
-    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id nothing but
-    /// `Close` comes from it.
+    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id only `Window` and
+    /// `Close` follow.
     HandBack = 6,
     /// The sender has used its window up and waits; a receiver with memory to spare gives it a larger one.
     Want = 7,
@@ -88,7 +89,7 @@ impl Header {
             2 => (Kind::Fin, len == 0),
             3 => (Kind::Reset, len == 0),
             4 => (Kind::Window, len == 8),
-            5 => (Kind::Close, len == 0),
+            5 => (Kind::Close, len == 0 || len == 8),
             6 => (Kind::HandBack, len == 0),
             7 => (Kind::Want, len == 0),
             _ => return Err(BadRecord::Kind),

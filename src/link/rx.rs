@@ -4,7 +4,7 @@ use super::record::{HEADER, Header, Kind};
 use super::slots::OpenRecords;
 use super::stamp::Stamp;
 use super::{Link, max_payload};
-use crate::conn::{Chunk, Violation};
+use crate::conn::{Chunk, Conn, Violation};
 use crate::fabric::{MAX_CONNS, RingMemory};
 use crate::poll::waiter::Wakes;
 use crate::socket::Socket;
@@ -95,7 +95,7 @@ impl Rx {
                 }
                 (Kind::Window, Some(socket)) => {
                     // SAFETY: 8 payload bytes lie before `end`, which is published; read once.
-                    let granted = u64::from_le(unsafe { payload.cast::<u64>().read_unaligned() });
+                    let granted = unsafe { number(payload) };
                     socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_window(granted)))?;
                     self.open.skip(end);
                 }
@@ -121,8 +121,11 @@ impl Rx {
                     self.open.skip(end);
                 }
                 (Kind::Close, socket) => {
+                    // SAFETY: as above.
+                    let arrived = (header.len == 8).then(|| unsafe { number(payload) });
+                    let apply = |conn: &mut Conn| Ok(conn.on_close_after(arrived));
                     if let Some(socket) = socket
-                        && socket.deliver(link, header.conn, wakes, |conn| Ok(conn.on_close()))?
+                        && socket.deliver(link, header.conn, wakes, apply)?
                     {
                         self.left.push((socket, header.conn));
                     }
@@ -190,6 +193,15 @@ impl Rx {
         self.open.reclaim(&link.slots);
         true
     }
+}
+
+/// The number that is a record's payload.
+///
+/// # Safety
+/// `payload` must be valid for 8 bytes.
+unsafe fn number(payload: *const u8) -> u64 {
+    // SAFETY: by the contract.
+    u64::from_le(unsafe { payload.cast::<u64>().read_unaligned() })
 }
 
 /// Where an id stands.

@@ -21,6 +21,18 @@ impl Stamp {
         Stamp(ticks() & (u64::MAX >> (64 - BITS)))
     }
 
+    /// The bare number.
+    #[inline]
+    pub fn ticks(self) -> u64 {
+        self.0
+    }
+
+    /// How many ticks lie between an earlier stamp's [`ticks`](Self::ticks) and this one.
+    #[inline]
+    pub fn ticks_since(self, earlier: u64) -> u64 {
+        self.0.wrapping_sub(earlier) & (u64::MAX >> (64 - BITS))
+    }
+
     /// The stamp in a record's header.
     #[inline]
     pub fn of_header(bytes: &[u8; HEADER]) -> Stamp {

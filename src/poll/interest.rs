@@ -108,9 +108,15 @@ fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
         .position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
 }
 
+const ROOM: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+
 /// Queues the watch if its socket is ready now.
 fn check(at: usize, socket: &'static Socket, inner: &mut Inner) {
     let mask = inner.poll_mask();
+    if inner.watches[at].looks.is_some() && inner.watches[at].hears_of_room_once() {
+        // The kernel tells of it too.
+        inner.watches[at].known = mask & ROOM;
+    }
     // The caller wakes the set's threads itself.
     inner.watches[at].signal(socket, mask, &mut Wakes::new(None));
 }
@@ -187,11 +193,24 @@ fn delete(
         // The set may have the listener by another number.
         twin::show(socket, inner);
     }
+    look_no_more(&watch, &inner.watches);
     if watch.in_kernel {
         kernel_control(epfd, libc::EPOLL_CTL_DEL, fd, &watch.event())?;
     }
     inner.update_slot();
     Ok(())
+}
+
+/// `watch` is gone: its set needs to hear no more of its socket, unless another one of `others` is there for that.
+pub fn look_no_more(watch: &Watch, others: &[Watch]) {
+    if let Some(socket) = watch.looks
+        && watch.is_live()
+        && !others
+            .iter()
+            .any(|w| w.is_live() && core::ptr::eq(w.set, watch.set))
+    {
+        watch.set.looks_no_more(socket);
+    }
 }
 
 /// The socket leaves the kernel's epoll: its readiness comes from us from now on.
@@ -207,10 +226,20 @@ pub fn leave_kernel(inner: &mut Inner) {
 
 /// The kernel has a say in the socket's readiness from now on, beside us: its epolls watch it too, and tell the set to
 /// look at it. What the application hears comes from us.
-pub fn share_with_kernel(socket: &'static Socket, inner: &mut Inner) {
+///
+/// Those that hear of edges know that there is `room` to write, if so.
+pub fn share_with_kernel(socket: &'static Socket, inner: &mut Inner, room: bool) {
     inner.watches.retain(Watch::is_live);
+    let known = match room {
+        true => inner.kernel_mask() & ROOM,
+        false => 0,
+    };
     for watch in inner.watches.iter_mut().filter(|w| !w.in_kernel) {
         watch.in_kernel = true;
+        watch.known = match watch.hears_of_room_once() {
+            true => known,
+            false => 0,
+        };
         watch.looks = Some(socket);
         watch.set.looks_at(socket);
         show_to_kernel(watch);

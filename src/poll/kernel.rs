@@ -1,5 +1,7 @@
 //! Waiting in the kernel.
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use libc::{epoll_event, sigset_t};
 use rustix::fd::RawFd;
 
@@ -56,10 +58,10 @@ pub unsafe fn wait(
     }
 }
 
-/// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
-/// want that (SA_RESTART). Which of them ran nobody tells us; a process that has both kinds gets EINTR. (What a
-/// program does about its own faults, and about pipes that it broke, does not count: no sleep is interrupted by these.)
-pub fn interrupted_calls_go_on() -> bool {
+/// What the process's signal handlers want of a call that they interrupt: whether there is one that wants it to go on
+/// (SA_RESTART), and whether there is one that does not. (What a program does about its own faults, and about pipes that
+/// it broke, does not count: no sleep is interrupted by these.)
+fn handlers() -> (bool, bool) {
     const OWN: [i32; 6] = [
         libc::SIGSEGV,
         libc::SIGBUS,
@@ -68,17 +70,43 @@ pub fn interrupted_calls_go_on() -> bool {
         libc::SIGTRAP,
         libc::SIGPIPE,
     ];
+    let _errno = crate::log::ErrnoGuard::new();
+    let mut found = (false, false);
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| !OWN.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: only asks; room for the answer.
         let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
         // SAFETY: zeroed, or written by the kernel.
         let action = unsafe { action.assume_init() };
-        let handled = asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
-        if handled && action.sa_flags & libc::SA_RESTART == 0 {
-            return false;
+        if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+            match action.sa_flags & libc::SA_RESTART {
+                0 => found.1 = true,
+                _ => found.0 = true,
+            }
         }
     }
+    found
+}
+
+/// Whether a call that a signal handler interrupted goes on afterwards: it does if all handlers of the process
+/// want that. Which of them ran nobody tells us: where there are both kinds, see [`handlers_differ`].
+pub fn interrupted_calls_go_on() -> bool {
     // With no handler at all it was a stop and a continuation, or the C library's own affair.
-    true
+    !handlers().1
+}
+
+/// Handlers are looked at anew after so long, in nanoseconds.
+const HANDLERS_LAST_NS: u64 = 500_000;
+
+/// Whether some of the process's handlers want calls to go on and others do not. Only the kernel can tell which of them
+/// ran, and it does so by beginning a read(2) anew, never a wait in poll or epoll.
+pub fn handlers_differ() -> bool {
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
+    static DIFFER: AtomicBool = AtomicBool::new(false);
+    let now = sys::now_ns();
+    if now.saturating_sub(LOOKED.load(Ordering::Relaxed)) > HANDLERS_LAST_NS {
+        LOOKED.store(now, Ordering::Relaxed);
+        DIFFER.store(handlers() == (true, true), Ordering::Relaxed);
+    }
+    DIFFER.load(Ordering::Relaxed)
 }

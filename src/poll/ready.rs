@@ -40,6 +40,8 @@ pub struct Watch {
     pub looks: Option<&'static Socket>,
     /// The side port of the listener `Socket` that the kernel's epoll has beside it.
     pub side: Option<(RawFd, &'static Socket)>,
+    /// Events of which the application knows: the kernel, which does not, tells of them when it begins to watch.
+    pub known: u32,
     token: u64,
     queued: bool,
     spent: bool,
@@ -66,6 +68,7 @@ impl Watch {
             in_kernel,
             looks: None,
             side: None,
+            known: 0,
             token: TOKENS.fetch_add(1, Ordering::Relaxed),
             queued: false,
             spent: false,
@@ -77,6 +80,13 @@ impl Watch {
         self.interest = event.events;
         self.data = event.u64;
         self.spent = false;
+        self.known = 0;
+    }
+
+    /// Whether it hears of room to write by edges, of which the kernel would tell one too many.
+    pub fn hears_of_room_once(&self) -> bool {
+        const ROOM_ONCE: u32 = (libc::EPOLLOUT | libc::EPOLLET) as u32;
+        self.interest & ROOM_ONCE == ROOM_ONCE && !self.spent && self.is_live()
     }
 
     /// Whether the set it was made for still exists.
@@ -314,9 +324,13 @@ impl Inner {
     /// The kernel says that there is something new: for the watches of `set`.
     fn look(&mut self, socket: &'static Socket, set: &EpollSet, wakes: &mut Wakes) {
         let mask = self.poll_mask();
+        let kernels = self.kernel_mask();
         for watch in &mut self.watches {
             if core::ptr::eq(watch.set, set) {
-                watch.signal(socket, mask, wakes);
+                let known = core::mem::take(&mut watch.known);
+                if known == 0 || kernels & !known & (watch.interest | ALWAYS) != 0 {
+                    watch.signal(socket, mask, wakes);
+                }
             }
         }
     }

@@ -50,6 +50,16 @@ impl InternalFd {
         InternalFd(raw)
     }
 
+    /// A further number for `fd`.
+    ///
+    /// # Errors
+    /// `EMFILE`, `EBADF`.
+    pub fn duplicate(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let raw = rustix::io::fcntl_dupfd_cloexec(fd, high_floor())?.into_raw_fd();
+        crate::fdtable::set_internal(raw);
+        Ok(InternalFd(raw))
+    }
+
     /// Takes back what was [left](Self::leave).
     pub fn take_back(raw: RawFd) -> Self {
         InternalFd(raw)

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use parking_lot::MutexGuard;
-use rustix::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
 use super::addr::Address;
 use super::connect::Side;
 use super::lifecycle::Farewell;
-use super::options::Kept;
+use super::options::{self, Kept};
 use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
 use crate::control::heirs;
@@ -74,6 +74,8 @@ impl Socket {
                     claimed: false,
                     kernel_next: false,
                     side: Some(side.clone()),
+                    door: None,
+                    watched: false,
                 }));
                 drop(inner);
                 runtime::get().command(Command::Listen(side));
@@ -87,12 +89,8 @@ impl Socket {
                     page.set_addresses(local.to_std(), local.unspecified());
                 }
                 inner.stats = Some(page);
-                inner.role = Role::Plain;
                 stats::add(stats::global().fallback(reason), 1);
-                for &fd in &inner.fds {
-                    fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-                }
-                let sets = crate::poll::interest::enter_kernel(&mut inner);
+                let sets = self.be_plain(&mut inner);
                 drop(inner);
                 Farewell {
                     sets,
@@ -112,6 +110,9 @@ impl Socket {
     ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
+        if runtime.is_off() {
+            return Err(Reason::Disabled);
+        }
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
         let socket = sys::borrow(fd);
         let only_v6 =
@@ -146,27 +147,11 @@ impl Socket {
             return Err(Errno::INVAL);
         }
         inner.claim_listener();
-        let (accepted, remote) = loop {
-            let nonblocking = inner.nonblocking;
-            let side = inner.shared_side_port();
-            let wait = Wait {
-                timeout: inner.receive_timeout,
-                also: Some(fd),
-                in_turn: side.as_ref().map(|side| side.as_raw_fd()),
-                begun: None,
-            };
-            let mut anew = false;
-            let attempt = |inner: &mut Inner| match accept_one(inner, fd, flags) {
-                Err(Errno::AGAIN) if !nonblocking => {
-                    // Another thread has forked.
-                    anew = side.is_none() && inner.shared_side_port().is_some();
-                    anew.then_some(Err(Errno::AGAIN))
-                }
-                other => Some(other),
-            };
-            match self.wait_until(inner, wait, attempt) {
-                Err(_) if anew => inner = self.lock(),
-                other => break other?,
+        let (accepted, remote) = match accept_one(&mut inner, fd, flags, &mut None) {
+            Err(Errno::AGAIN) if !inner.nonblocking => self.await_connection(inner, fd, flags)?,
+            other => {
+                drop(inner);
+                other?
             }
         };
         if !addr.is_null() {
@@ -177,6 +162,44 @@ impl Socket {
             }
         }
         Ok(accepted)
+    }
+
+    /// Waits for a connection. As the kernel, it takes the number for it before, and goes on waiting if another thread
+    /// closes the listener.
+    fn await_connection(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        fd: RawFd,
+        flags: i32,
+    ) -> Result<(RawFd, Address), Errno> {
+        let Role::Listening(listening) = &mut inner.role else {
+            return Err(Errno::INVAL);
+        };
+        let door = listening.door(fd);
+        let fd = door.as_ref().map_or(fd, |door| door.as_raw_fd());
+        let mut number = Some(Number::reserve(fd)?);
+        loop {
+            let side = inner.shared_side_port();
+            let wait = Wait {
+                timeout: inner.receive_timeout,
+                also: Some(fd),
+                in_turn: side.as_ref().map(|side| side.as_raw_fd()),
+                begun: None,
+            };
+            let mut anew = false;
+            let attempt = |inner: &mut Inner| match accept_one(inner, fd, flags, &mut number) {
+                Err(Errno::AGAIN) => {
+                    // Another thread has forked.
+                    anew = side.is_none() && inner.shared_side_port().is_some();
+                    anew.then_some(Err(Errno::AGAIN))
+                }
+                other => Some(other),
+            };
+            match self.wait_until(inner, wait, attempt) {
+                Err(Errno::AGAIN) if anew => inner = self.lock(),
+                other => return other,
+            }
+        }
     }
 
     /// A connection that came in by the side port of a listener that leaves it `heritage`: connection `id` of a link,
@@ -330,15 +353,58 @@ fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
     }
 }
 
-/// Takes one connection from either queue, without waiting.
-fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
+/// The number of a connection that has not come yet.
+struct Number(RawFd);
+
+impl Number {
+    /// The lowest that is free.
+    fn reserve(listener: RawFd) -> Result<Number, Errno> {
+        let number = rustix::io::fcntl_dupfd_cloexec(sys::borrow(listener), 0)?.into_raw_fd();
+        if let Some(stale) = fdtable::reserve(number) {
+            super::lifecycle::release(number, stale);
+        }
+        Ok(Number(number))
+    }
+
+    /// Gives it to `connection`, as a further number.
+    fn give(self, connection: BorrowedFd<'_>, flags: i32) -> Result<RawFd, Errno> {
+        let closed_by_exec = match flags & libc::SOCK_CLOEXEC {
+            0 => 0,
+            _ => libc::O_CLOEXEC,
+        };
+        let _errno = crate::log::ErrnoGuard::new();
+        // SAFETY: no pointers.
+        match unsafe { orig::dup3(connection.as_raw_fd(), self.0, closed_by_exec) } {
+            number if number < 0 => Err(sys::last_error()),
+            number => {
+                core::mem::forget(self);
+                Ok(number)
+            }
+        }
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        fdtable::clear_reserved(self.0);
+        sys::close(self.0);
+    }
+}
+
+/// Takes one connection from either queue, without waiting. It gets the number that was `reserved`.
+fn accept_one(
+    inner: &mut Inner,
+    fd: RawFd,
+    flags: i32,
+    reserved: &mut Option<Number>,
+) -> Result<(RawFd, Address), Errno> {
     let Role::Listening(listening) = &inner.role else {
         return Err(Errno::INVAL);
     };
     let kernel_first = listening.kernel_next;
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
-            match accept_kernel(fd, flags) {
+            match accept_kernel(fd, flags, reserved) {
                 Err(Errno::AGAIN) => {}
                 other => {
                     if let Role::Listening(listening) = &mut inner.role {
@@ -355,7 +421,7 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
             let Some(side) = &listening.side else {
                 return Err(Errno::INVAL);
             };
-            let number = match new_number(&arrival, flags) {
+            let number = match new_number(&arrival, flags, reserved) {
                 Ok(number) => number,
                 Err(error) => {
                     // As in the kernel: it stays in the queue until there is a number for it.
@@ -370,6 +436,7 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
             }
             let (receive, send) = (inner.receive_timeout, inner.send_timeout);
             let (low_water, linger) = (inner.low_water, inner.linger);
+            let reuses_address = inner.reuses_address.unwrap_or(false);
             {
                 // As the kernel: these pass from a listener to its connections.
                 let mut heir = socket.lock();
@@ -377,6 +444,7 @@ fn accept_one(inner: &mut Inner, fd: RawFd, flags: i32) -> Result<(RawFd, Addres
                 heir.send_timeout = send;
                 heir.low_water = low_water;
                 heir.linger = linger;
+                heir.reuses_address = Some(reuses_address);
             }
             bequeath(number, low_water, linger);
             return Ok(admit(arrival, socket, number, flags));
@@ -410,21 +478,28 @@ fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
         let _ = sockopt::set_socket_linger(socket, Some(time));
     }
     if low_water > 1 {
-        let low_water = low_water as i32;
-        let _errno = crate::log::ErrnoGuard::new();
-        // SAFETY: an int and its length.
-        unsafe {
-            let value = (&raw const low_water).cast();
-            orig::setsockopt(number, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, 4)
-        };
+        options::set_low_water(number, low_water);
     }
 }
 
 /// From the kernel's queue. The listener is non-blocking.
-fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
-    let (got, remote) = Address::accept(fd, flags)?;
+fn accept_kernel(
+    fd: RawFd,
+    flags: i32,
+    reserved: &mut Option<Number>,
+) -> Result<(RawFd, Address), Errno> {
+    let (mut got, remote) = match Address::accept(fd, flags) {
+        // The last number is the one that was kept for it.
+        Err(Errno::MFILE) if reserved.take().is_some() => Address::accept(fd, flags)?,
+        other => other?,
+    };
+    if let Some(number) = reserved.take()
+        && let Ok(number) = number.give(sys::borrow(got), flags)
+    {
+        sys::close(core::mem::replace(&mut got, number));
+    }
     let Some(remote) = remote else {
-        sys::close(got);
+        super::lifecycle::close(got);
         return Err(Errno::CONNABORTED);
     };
     let local = Address::local_of(got).unwrap_or(remote);
@@ -446,7 +521,14 @@ fn accept_kernel(fd: RawFd, flags: i32) -> Result<(RawFd, Address), Errno> {
 }
 
 /// A number of the application's for an arrival.
-fn new_number(arrival: &Arrival, flags: i32) -> Result<RawFd, Errno> {
+fn new_number(
+    arrival: &Arrival,
+    flags: i32,
+    reserved: &mut Option<Number>,
+) -> Result<RawFd, Errno> {
+    if let Some(number) = reserved.take() {
+        return number.give(arrival.fd.as_fd(), flags);
+    }
     let number = match flags & libc::SOCK_CLOEXEC {
         0 => rustix::io::dup(arrival.fd.as_fd()),
         _ => rustix::io::fcntl_dupfd_cloexec(arrival.fd.as_fd(), 0),

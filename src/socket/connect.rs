@@ -18,7 +18,6 @@ use crate::control::contact::{Goal, Waiting};
 use crate::control::io_thread::Command;
 use crate::control::opening::{Opening, Step};
 use crate::control::wire::Name;
-use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
@@ -86,6 +85,9 @@ impl Socket {
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
+        if runtime.is_off() {
+            return self.leave_to_kernel(inner, dest, Reason::Disabled);
+        }
         self.connect_by(runtime, fd, inner, dest)
     }
 
@@ -542,7 +544,7 @@ impl Socket {
         drop(inner);
         if let Some((link, id)) = opening.place.take() {
             // The process that has taken it never knew.
-            link.forget(id, true);
+            link.forget(id, true, None);
         }
         let (links, refused) = runtime
             .cache
@@ -569,7 +571,7 @@ impl Socket {
             }
             Some((link, id)) => {
                 drop(inner);
-                link.forget(id, true);
+                link.forget(id, true, None);
                 inner = self.lock();
                 Step::Failed(Reason::LinkFailed)
             }
@@ -584,17 +586,11 @@ impl Socket {
 
     /// The socket is the kernel's from now on. Returns what is left to do once the lock is released.
     pub fn become_plain(&'static self, inner: &mut Inner, reason: Reason, side: Side) -> Farewell {
-        inner.role = Role::Plain;
-        for &fd in &inner.fds {
-            fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-        }
         self.describe(inner, Mode::Tcp, reason, side);
         stats::add(stats::global().fallback(reason), 1);
-        let sets = interest::enter_kernel(inner);
+        let sets = self.be_plain(inner);
         let mut wakes = Wakes::new(None);
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         wakes.ring();
         Farewell {
             sets,

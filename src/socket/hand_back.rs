@@ -5,7 +5,7 @@
 //! writes from then on goes over the kernel's connection. The peer answers with a `HandBack` of its own (both may
 //! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
 //! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
-//! but the call that began it.
+//! but the call that began it, the process's end, and a child's claim.
 
 use std::sync::Arc;
 
@@ -14,27 +14,18 @@ use parking_lot::MutexGuard;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
-use crate::conn::Conn;
 use crate::conn::leftover::Leftover;
 use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
+use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::{self, Errno};
+use crate::real::sys::Errno;
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
 impl Inner {
-    /// Its connection on `link` under `id`, once it is established.
-    fn carried(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
-        match &mut self.role {
-            Role::Connected(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
-                Some(conn)
-            }
-            _ => None,
-        }
-    }
-
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
     pub fn begin_hand_back(&mut self) -> bool {
@@ -51,6 +42,11 @@ impl Inner {
             }
         }
         true
+    }
+
+    /// Whether a set watches it of which only we know what it knows: see [`Watch::hears_of_room_once`].
+    fn hears_of_room_once(&self) -> bool {
+        self.watches.iter().any(Watch::hears_of_room_once)
     }
 
     /// Whether a hand-back has begun and is not over.
@@ -101,19 +97,14 @@ impl Socket {
     /// connection has left; the caller sees it off. Called under the link's `rx` lock.
     pub fn hand_back_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else {
-            return false;
-        };
-        if conn.id != id || !core::ptr::eq(&*conn.link, link) || conn.is_reset() {
-            return false;
+        match inner.conn_on(link, id) {
+            Some(conn) if !conn.is_reset() => conn.on_hand_back(),
+            _ => return false,
         }
-        conn.on_hand_back();
         // One that is not established yet answers when it is.
         let left = inner.begin_hand_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(wakes);
         left
     }
 
@@ -132,26 +123,22 @@ impl Socket {
     /// Never called under a lock.
     pub fn leave_link(&'static self, link: &Arc<Link>, id: u32) {
         let mut inner = self.lock();
-        if !inner.carried(link, id).is_some_and(|conn| conn.has_left()) {
+        let established = matches!(inner.role, Role::Connected(_));
+        if !established || !inner.conn_on(link, id).is_some_and(|conn| conn.has_left()) {
             return;
         }
         let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
             return;
         };
         let unread = conn.rx.take_all(&link.slots);
-        let (receive, send) = (inner.receive_timeout, inner.send_timeout);
         let fd = inner.fd();
-        if fd >= 0 {
-            // An accepted socket has them from its listener, which the kernel's connection did not come by.
-            use rustix::net::sockopt::{Timeout, set_socket_timeout};
-            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Recv, receive);
-            let _ = set_socket_timeout(sys::borrow(fd), Timeout::Send, send);
-        }
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-        let kept = !unread.is_empty();
+        let room = !conn.tx_blocked;
+        let kept = !unread.is_empty() || inner.hears_of_room_once();
         if kept {
             inner.role = Role::Leftover(Leftover::new(unread));
-            interest::share_with_kernel(self, &mut inner);
+            inner.share_low_water();
+            interest::share_with_kernel(self, &mut inner, room);
         } else {
             self.be_plain(&mut inner);
         }
@@ -163,9 +150,7 @@ impl Socket {
         tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
         let mut wakes = Wakes::new(None);
         // Its watches have heard of what came by the link; the kernel tells them of the rest.
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         // Not used again before the link has forgotten it; one that waits to be accepted has no number yet.
         let numbers = inner.fds.len();
         inner.users += 1;
@@ -196,19 +181,20 @@ impl Socket {
     }
 
     /// The kernel serves it alone from now on. Its watches move to the kernel's epolls; the caller tells their sets.
-    fn be_plain(&'static self, inner: &mut Inner) {
+    pub fn be_plain(&'static self, inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
         inner.role = Role::Plain;
         for &fd in &inner.fds {
             fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
         }
-        interest::enter_kernel(inner);
+        interest::enter_kernel(inner)
     }
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_empty()) {
-            let sets = inner.watches.iter().map(|w| (w.set, w.life)).collect();
-            self.be_plain(&mut inner);
+        if matches!(&inner.role, Role::Leftover(left) if left.is_empty())
+            && !inner.hears_of_room_once()
+        {
+            let sets = self.be_plain(&mut inner);
             drop(inner);
             Farewell {
                 sets,

@@ -1,18 +1,23 @@
 //! Numbers and ends: socket, dup, shutdown, close.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
 
+use super::wait::Wait;
 use super::{Inner, Role, Socket};
+use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::Arrival;
 use crate::fdtable::{self, Entry};
+use crate::fork;
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
+use crate::poll::interest;
 use crate::poll::ready::Watch;
 use crate::poll::twin;
 use crate::poll::waiter::Wakes;
@@ -72,6 +77,22 @@ pub fn release(fd: RawFd, entry: Entry) {
     }
 }
 
+/// `fd` is about to be closed. As the kernel: a connection that is closed with bytes unread is broken off, and those of
+/// one that was handed back may be here. (Not one that another process may hold.)
+pub fn closes(fd: RawFd) {
+    if let Some(Entry::Socket(socket)) = fdtable::get(fd) {
+        let inner = socket.lock();
+        if let Role::Leftover(left) = &inner.role
+            && !left.is_empty()
+            && inner.fds == [fd]
+            && !heirs::may_hold(inner.forks)
+            && fork::generation() == 0
+        {
+            let _ = sockopt::set_socket_linger(sys::borrow(fd), Some(Duration::ZERO));
+        }
+    }
+}
+
 /// close(2) of a number that the library itself has just given out.
 pub fn close(fd: RawFd) {
     if let Some(entry) = fdtable::take(fd) {
@@ -86,6 +107,8 @@ pub struct Farewell {
     /// The link and the id there that it gives up, and whether the peer never knew the id. If it
     /// did, it is told.
     pub link: Option<(Arc<Link>, u32, bool)>,
+    /// How many bytes had arrived there when it ended.
+    pub arrived: Option<u64>,
     /// The link that the sets count for it.
     pub joined: Option<Arc<Link>>,
     /// The epoll sets that lost its watch.
@@ -101,7 +124,7 @@ impl Farewell {
             set.drop_watch(life, self.joined.as_ref());
         }
         if let Some((link, id, unknown)) = self.link {
-            link.forget(id, unknown);
+            link.forget(id, unknown, self.arrived);
         }
         if let Some(side) = self.listener {
             side.close().into_iter().for_each(Arrival::discard);
@@ -123,19 +146,45 @@ impl Socket {
         if !inner.fds.is_empty() {
             return;
         }
-        // A listener ends at once: no number is left by which the kernel's queue could be asked. Who waits for it
-        // looks again and finds that.
+        // A listener at which nobody waits in accept ends at once: no number is left by which the kernel's queue could be
+        // asked. Who waits for it otherwise looks again and finds that.
         let mut wakes = Wakes::new(None);
-        match inner.role {
-            Role::Listening(_) => inner.sleepers.iter().for_each(|w| wakes.add(w)),
+        match &inner.role {
+            Role::Listening(listening) if listening.door.is_none() || inner.held == 0 => {
+                inner.wake_sleepers(&mut wakes);
+            }
             _ if inner.held > 0 => {
                 inner.closing = true;
                 return;
             }
-            _ => {}
+            _ => inner = self.linger(inner),
         }
         self.see_off(inner);
         wakes.ring();
+    }
+
+    /// As the kernel with SO_LINGER: what the peer has no room for is waited for, for a time.
+    fn linger(&'static self, mut inner: MutexGuard<'static, Inner>) -> MutexGuard<'static, Inner> {
+        let Some(seconds @ 1..) = inner.linger else {
+            return inner;
+        };
+        let delivered = |inner: &mut Inner| match &inner.role {
+            Role::Connected(conn) => conn.is_taken().then_some(Ok(())),
+            _ => Some(Ok(())),
+        };
+        if inner.nonblocking || delivered(&mut inner).is_some() {
+            return inner;
+        }
+        let wait = Wait {
+            timeout: Some(Duration::from_secs(seconds.unsigned_abs().into())),
+            ..Wait::default()
+        };
+        // Nobody else ends it meanwhile.
+        inner.users += 1;
+        let _: Result<(), Errno> = self.wait_until(inner, wait, delivered);
+        let mut inner = self.lock();
+        inner.users -= 1;
+        inner
     }
 
     /// A call that [held](Inner::hold) it has ended.
@@ -250,15 +299,13 @@ impl Socket {
             return Ok(());
         };
         if let Some(side) = &listening.side {
-            side.shut();
+            side.stop();
         }
         inner.watches.iter_mut().for_each(twin::hide);
         // While it listened the kernel was never to wait.
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
         let mut wakes = Wakes::new(None);
-        for waiter in &inner.sleepers {
-            wakes.add(waiter);
-        }
+        inner.wake_sleepers(&mut wakes);
         drop(inner);
         wakes.ring();
         Farewell {
@@ -281,6 +328,9 @@ impl Inner {
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();
         self.watches.iter_mut().for_each(twin::hide);
+        for watch in &self.watches {
+            interest::look_no_more(watch, &[]);
+        }
         let watches = self.watches.drain(..).filter(Watch::is_live);
         Farewell {
             sets: watches.map(|w| (w.set, w.life)).collect(),
@@ -304,6 +354,7 @@ impl Inner {
                     conn.link.send_control(conn.id, Kind::Reset, &[]);
                 }
                 farewell.link = Some((conn.link.clone(), conn.id, false));
+                farewell.arrived = Some(conn.windows.received());
                 stats::add(&stats::global().conns_closed, 1);
             }
             Role::Listening(listening) => farewell.listener = listening.side,

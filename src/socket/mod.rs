@@ -31,7 +31,7 @@ use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
 use crate::stats::ConnStats;
 use addr::Address;
@@ -64,6 +64,10 @@ pub struct Listening {
     pub kernel_next: bool,
     /// The other door.
     pub side: Option<Arc<SideListener>>,
+    /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
+    pub door: Option<Arc<InternalFd>>,
+    /// The control thread tells who waits of the kernel's connections.
+    pub watched: bool,
 }
 
 impl Socket {
@@ -89,6 +93,14 @@ impl Socket {
 }
 
 impl Listening {
+    /// The number for calls that wait, of the listener that the application knows as `fd`. None if there are none left.
+    pub fn door(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
+        if self.door.is_none() {
+            self.door = InternalFd::duplicate(sys::borrow(fd)).ok().map(Arc::new);
+        }
+        self.door.clone()
+    }
+
     /// Whether somebody who came in by the side port waits.
     pub fn has_ready(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.has_ready())
@@ -134,6 +146,8 @@ pub struct Inner {
     pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
+    /// SO_REUSEADDR, as an accepted connection has it from its listener; the kernel's has it from the side port.
+    pub reuses_address: Option<bool>,
     /// Options set while it was fresh, for the side port if it comes to listen.
     pub kept: Vec<options::Kept>,
     /// SO_LINGER, in seconds, if on.
@@ -177,6 +191,7 @@ impl Socket {
                 receive_buffer: None,
                 send_buffer_is_set: false,
                 only_kernel: false,
+                reuses_address: None,
                 kept: Vec::new(),
                 linger: None,
                 connect_done: false,
@@ -250,12 +265,9 @@ impl Socket {
         apply: impl FnOnce(&mut Conn) -> Result<u32, Violation>,
     ) -> Result<bool, Violation> {
         let mut inner = self.lock();
-        let Some(conn) = inner.conn() else {
+        let Some(conn) = inner.conn_on(link, id) else {
             return Ok(false);
         };
-        if conn.id != id || !core::ptr::eq(&*conn.link, link) {
-            return Ok(false);
-        }
         let events = apply(conn)?;
         let left = conn.is_done_leaving();
         inner.announce(self, events, wakes);
@@ -265,11 +277,9 @@ impl Socket {
     /// Moves the received piece in `slot` out of the ring. Returns the bytes moved. Called under
     /// the link's `rx` lock.
     pub fn spill(&'static self, link: &Link, id: u32, slot: u32) -> usize {
-        match self.lock().conn() {
-            Some(conn) if conn.id == id && core::ptr::eq(&*conn.link, link) => {
-                conn.rx.spill(slot, &link.slots)
-            }
-            _ => 0,
+        match self.lock().conn_on(link, id) {
+            Some(conn) => conn.rx.spill(slot, &link.slots),
+            None => 0,
         }
     }
 
@@ -345,6 +355,21 @@ impl Inner {
         }
     }
 
+    /// The same, if it is number `id` of `link`.
+    #[inline]
+    pub fn conn_on(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
+        self.conn()
+            .filter(|conn| conn.id == id && core::ptr::eq(&*conn.link, link))
+    }
+
+    /// Threads that wait for it look again.
+    #[inline]
+    pub fn wake_sleepers(&self, wakes: &mut Wakes) {
+        for waiter in &self.sleepers {
+            wakes.add(waiter);
+        }
+    }
+
     /// Something happened: `events` are the poll bits that may have become true.
     #[inline]
     pub fn announce(&mut self, socket: &'static Socket, events: u32, wakes: &mut Wakes) {
@@ -354,9 +379,7 @@ impl Inner {
         for watch in &mut self.watches {
             watch.signal(socket, events, wakes);
         }
-        for waiter in &self.sleepers {
-            wakes.add(waiter);
-        }
+        self.wake_sleepers(wakes);
     }
 
     /// One of its numbers, for calls to the kernel.
@@ -369,18 +392,28 @@ impl Inner {
         match &mut self.role {
             Role::Connected(conn) => conn.poll_mask(self.low_water),
             Role::Leftover(left) => {
-                let unread = match left.is_empty() {
+                // The kernel tells if it is enough with what it has.
+                let unread = match left.len() < self.low_water {
                     true => 0,
                     false => libc::EPOLLIN | libc::EPOLLRDNORM,
                 };
-                let fd = self.fds.first().copied().unwrap_or(-1);
-                unread as u32 | u32::from(sys::poll_mask(fd, ALL_EVENTS) as u16)
+                unread as u32 | self.kernel_mask()
             }
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
             }
             _ => 0,
         }
+    }
+
+    /// The `poll` bits of the kernel's socket.
+    pub fn kernel_mask(&self) -> u32 {
+        u32::from(sys::poll_mask(self.fd(), ALL_EVENTS) as u16)
+    }
+
+    /// Something is written to it: that there is room is news from now on.
+    pub fn writes(&mut self) {
+        self.watches.iter_mut().for_each(|watch| watch.known = 0);
     }
 
     /// Whether its readiness comes from us alone and not from the kernel's socket.
@@ -454,6 +487,8 @@ impl Socket {
                     .side
                     .as_ref()
                     .map(|side| Arc::new(side.inherit(socket))),
+                door: None,
+                watched: false,
             })),
             _ => role,
         };

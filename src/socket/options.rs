@@ -4,12 +4,15 @@
 use core::time::Duration;
 
 use libc::{c_int, c_void, socklen_t};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{Inner, Role};
 use crate::conn::Windows;
+use crate::control::io_thread::Command;
 use crate::real::orig;
 use crate::real::sys::Errno;
+use crate::runtime;
+use crate::stats::{Mode, Reason};
 
 /// SO_RCVTIMEO and SO_SNDTIMEO with 64-bit times have other numbers on 32-bit systems only.
 const RECEIVE_TIMEOUT: c_int = libc::SO_RCVTIMEO;
@@ -51,6 +54,15 @@ const SO_TIMESTAMPING_NEW: c_int = 65;
 const TCP_TX_DELAY: c_int = 37;
 const SO_ATTACH_REUSEPORT_CBPF: c_int = 51;
 const SO_ATTACH_REUSEPORT_EBPF: c_int = 52;
+
+/// SO_RCVLOWAT of the kernel's socket.
+pub fn set_low_water(fd: RawFd, bytes: usize) {
+    let _errno = crate::log::ErrnoGuard::new();
+    let bytes = bytes.min(c_int::MAX as usize) as c_int;
+    let value = (&raw const bytes).cast();
+    // SAFETY: an int and its length.
+    unsafe { orig::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, 4) };
+}
 
 /// The longest value of an option that is kept, in bytes.
 const LONGEST: usize = 64;
@@ -108,6 +120,9 @@ impl Inner {
         let defers = (level, name) == (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
         let kernels = is_kernels(level, name) || defers;
         self.only_kernel |= kernels && matches!(self.role, Role::Fresh);
+        if is_kernels(level, name) {
+            self.stop_side();
+        }
         // SAFETY: by the contract.
         unsafe { self.keep_for_side_port(level, name, value, len) };
         if level != libc::SOL_SOCKET {
@@ -137,11 +152,33 @@ impl Inner {
                 }
                 libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => self.receive_buffer_set(),
                 libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => self.send_buffer_is_set = true,
+                libc::SO_REUSEADDR if len as usize >= size_of::<c_int>() => {
+                    self.reuses_address = Some(value.cast::<c_int>().read_unaligned() != 0);
+                }
                 libc::SO_RCVLOWAT if len as usize >= size_of::<c_int>() => {
-                    self.low_water = value.cast::<c_int>().read_unaligned().max(1) as usize;
+                    self.low_water = match value.cast::<c_int>().read_unaligned() {
+                        0 => 1,
+                        // As the kernel: a very large one.
+                        ..0 => c_int::MAX as usize,
+                        value => value as usize,
+                    };
+                    self.share_low_water();
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Connections of a listener are to have from now on what only the kernel can give them: they are the kernel's. (As
+    /// there, those that have come already and wait are without it.)
+    fn stop_side(&mut self) {
+        if let Role::Listening(listening) = &self.role
+            && let Some(side) = &listening.side
+        {
+            side.stop();
+            runtime::get().command(Command::Unlisten(side.clone()));
+            self.stats
+                .inspect(|page| page.set_mode(Mode::Tcp, Reason::OptionNotCarried));
         }
     }
 
@@ -185,6 +222,16 @@ impl Inner {
         }
     }
 
+    /// The kernel is to say that there is enough to read (SO_RCVLOWAT) when there is with what was left over here.
+    pub fn share_low_water(&self) {
+        if let Role::Leftover(left) = &self.role
+            && self.low_water > 1
+        {
+            let rest = self.low_water.saturating_sub(left.len()).max(1);
+            set_low_water(self.fd(), rest);
+        }
+    }
+
     fn receive_buffer_set(&mut self) {
         // The kernel has its own idea of how large it is.
         let socket = crate::real::sys::borrow(self.fd());
@@ -199,11 +246,11 @@ impl Inner {
     }
 
     /// Why it is the kernel's.
-    pub fn reason(&self) -> crate::stats::Reason {
+    pub fn reason(&self) -> Reason {
         let code = self
             .stats
             .map_or(0, |s| s.reason.load(core::sync::atomic::Ordering::Relaxed));
-        crate::stats::Reason::from_code(code).unwrap_or(crate::stats::Reason::None)
+        Reason::from_code(code).unwrap_or(Reason::None)
     }
 
     /// SO_ERROR of a socket whose errors are ours: taken, and cleared. `None`: ask the kernel.

@@ -164,6 +164,7 @@ impl Socket {
         }
         if matches!(inner.role, Role::Leftover(_)) {
             let result = call.attempt(&mut inner, nonblocking);
+            inner.share_low_water();
             self.leave_if_read(inner);
             return result.unwrap_or(Ok(Outcome::Kernel));
         }

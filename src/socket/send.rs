@@ -150,16 +150,23 @@ impl Socket {
             self.hand_back(inner);
             return Ok(Outcome::Kernel);
         }
+        if matches!(inner.role, Role::Leftover(_)) {
+            inner.writes();
+            return Ok(Outcome::Kernel);
+        }
         let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
         if buf.has_null() {
             buf.end_at_null();
         }
         // A peer that has closed or reset the connection counts from then on, not from when somebody looks.
         if let Role::Connected(conn) = &inner.role
-            && conn.link.pending()
+            && (conn.link.pending() || conn.link.is_remote() && network::is_unlooked())
         {
             let link = conn.link.clone();
-            let look = || link.glance();
+            let look = || match link.is_remote() {
+                true => network::glance(),
+                false => link.glance(),
+            };
             inner = self.unlocked(inner, look).ok_or(Errno::BADF)?;
         }
         let mut call = Call {

@@ -9,12 +9,15 @@ use rustix::fd::RawFd;
 use parking_lot::MutexGuard;
 
 use super::{Inner, Role, Socket};
+use crate::control::io_thread::Command;
 use crate::fabric::network;
 use crate::link::Link;
 use crate::link::source::{self, Source};
-use crate::poll::waiter::Waiter;
+use crate::poll::kernel;
+use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
+use crate::runtime;
 
 /// How a call waits.
 #[derive(Clone, Copy, Default)]
@@ -143,6 +146,34 @@ impl Inner {
 }
 
 impl Socket {
+    /// Whether other threads wake those who wait for this socket, if they wait at a bell alone: the I/O threads do for
+    /// links, and are made to for `also`, its kernel descriptor.
+    fn is_told_of(&'static self, also: Option<RawFd>) -> bool {
+        let (Some(fd), Some(runtime)) = (also, runtime::started()) else {
+            return also.is_none();
+        };
+        let mut inner = self.lock();
+        let life = inner.life;
+        if let Role::Listening(listening) = &mut inner.role
+            && !core::mem::replace(&mut listening.watched, true)
+        {
+            runtime.command(Command::Knocks(self, life, fd));
+        }
+        true
+    }
+
+    /// Somebody knocks at the kernel's listener.
+    pub fn knocked(&'static self, life: u64) {
+        let mut wakes = Wakes::new(None);
+        {
+            let inner = self.lock();
+            if inner.life == life {
+                inner.sleepers.iter().for_each(|waiter| wakes.add(waiter));
+            }
+        }
+        wakes.ring();
+    }
+
     /// Does `look` without the lock. `None`: the socket was closed meanwhile.
     #[inline]
     pub fn unlocked(
@@ -203,7 +234,7 @@ impl Socket {
         let (timeout, also) = (wait.timeout, wait.also);
         let deadline = timeout.map(|t| now_ns() + t.as_nanos() as u64);
         let borrowed = Waiter::take().map(Borrowed);
-        let spin_max = crate::runtime::spin_ns();
+        let spin_max = runtime::spin_ns();
         loop {
             // Anew in each turn: a socket that connects gets its link meanwhile.
             let source = self.lock().link().map(|link| link.source());
@@ -235,8 +266,18 @@ impl Socket {
             }
             // As the kernel: not with a timeout, and not when there is something to return.
             let goes_on = timeout.is_none() && !wait.begun.is_some_and(Cell::get);
+            // The kernel begins a sleep at the bell alone anew after a signal, if its handler wants that.
+            let more = also.is_some() || asleep.hears_network();
             let woken = match left {
                 Some(Duration::ZERO) => Err(Errno::AGAIN),
+                left if goes_on
+                    && more
+                    && wait.in_turn.is_none()
+                    && kernel::handlers_differ()
+                    && self.is_told_of(also) =>
+                {
+                    waiter.sleep(left, None, true)
+                }
                 left if also.is_none() && asleep.hears_network() => {
                     waiter.sleep_with_network(left, goes_on)
                 }

@@ -39,6 +39,17 @@ pub enum Payload<'a> {
     },
 }
 
+impl Payload<'_> {
+    /// How many bytes they are.
+    pub fn size(&self) -> usize {
+        match self {
+            Payload::Empty => 0,
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Region { len, .. } => *len,
+        }
+    }
+}
+
 /// One request for the send queue.
 #[derive(Debug, Clone, Copy)]
 pub struct SendOp<'a> {

@@ -2,12 +2,14 @@
 
 import statistics
 
-from rdmalab.compare.carriers import TITLES
+from rdmalab.compare.carriers import NAMES, TITLES
 
 DEVICES = {"rxe": "rxe (soft RoCE)", "siw": "siw (soft iWARP)"}
 OTHERS = [carrier for carrier in TITLES if carrier != "netacc"]
 # Least ratios of NetACC's rate to another carrier's.
 LEAST_TO_RSOCKET = 2.0
+# Where the device itself does not do that much: this part of what it does for bare verbs.
+LEAST_OF_DEVICE = 0.75
 LEAST_AT_100 = {"smc": 2.0, "tcp": 1.3}
 MOST_WORK = 0.2  # work requests per reply of the server
 MOST_CALLS = 0.05  # system calls per request, either end
@@ -26,10 +28,10 @@ def figure(row, carrier, name="rate"):
     return median(r[carrier][name] for r in row["rounds"] if name in r.get(carrier, ()))
 
 
-def ratio(row, carrier):
-    """NetACC's rate to another carrier's: the median over the rounds in which both ran."""
-    both = [r for r in row["rounds"] if carrier in r and "netacc" in r]
-    return median(r["netacc"]["rate"] / r[carrier]["rate"] for r in both)
+def ratio(row, carrier, of="netacc"):
+    """NetACC's rate (or that `of` another) to a carrier's: the median over the rounds in which both ran."""
+    both = [r for r in row["rounds"] if carrier in r and of in r]
+    return median(r[of]["rate"] / r[carrier]["rate"] for r in both)
 
 
 def number(value, width, digits=0):
@@ -67,6 +69,17 @@ def by_unit(rows):
     return units
 
 
+def device_itself(rows):
+    """What the device does for a program of bare verbs, beside what it does for the carriers that use it."""
+    with_it = [row for row in rows if figure(row, "bare") is not None]
+    if with_it:
+        yield "\nthe device itself, by perftest's bare verbs:"
+    for row in with_it:
+        p50 = figure(row, "bare", "p50_ms")
+        yield (f"  {row['title']:26}{number(figure(row, 'bare'), 11)} {row['unit']}{f', p50 {p50:.2f} ms' if p50 else ''}; NetACC's to it"
+               f"{times(ratio(row, 'bare'), 7)}, its to librspreload's{times(ratio(row, 'rsocket', 'bare'), 7)}")
+
+
 def packets(rows):
     """What the wire carried for a request."""
     with_packets = [row for row in rows if any("packets" in f for r in row["rounds"] for f in r.values())]
@@ -90,7 +103,7 @@ def failures(report, rows):
             for text in dict.fromkeys(texts):
                 often = f" ({texts.count(text)} of {ran + len(texts)} runs)" if ran else ""
                 where.setdefault((carrier, text), []).append(row["title"] + often)
-    told += [f"{TITLES[carrier]}, {'; '.join(titles)}: {text}" for (carrier, text), titles in where.items()
+    told += [f"{NAMES[carrier]}, {'; '.join(titles)}: {text}" for (carrier, text), titles in where.items()
              if text not in programs.values()]
     told += [f"{room}: could not be measured: {text}" for room, text in report.get("broken", {}).items()]
     if told:
@@ -168,6 +181,7 @@ def text(report):
     yield (f"\n{DEVICES[report['device']]}, MTU {report['mtu']}: two guests of one CPU each; medians of {report['rounds']} "
            "alternating run(s); redis-benchmark -r 10000 -d 512\n")
     yield from comparison(rows)
+    yield from device_itself(rows)
     yield from packets(rows)
     yield from failures(report, rows)
     if "evidence" in report:
@@ -185,7 +199,7 @@ def verdicts(report):
             least.update(LEAST_AT_100)
         for carrier, limit in least.items():
             if (found := ratio(row, carrier)) is not None:
-                yield f"{row['title']}: {found:.2f}x {TITLES[carrier]} (at least {limit:g}x)", found >= limit
+                yield reaches(row, carrier, found, limit)
         if row["failed"].get("netacc"):
             yield f"{row['title']}: NetACC: {row['failed']['netacc'][0]}", False
     if "evidence" in report:
@@ -194,6 +208,16 @@ def verdicts(report):
         yield from crowd_verdicts(report["device"], report["crowd"])
     for room, why in report.get("broken", {}).items():
         yield f"{room}: {why}", False
+
+
+def reaches(row, carrier, found, limit):
+    """Whether NetACC is so much faster than a carrier, or nearly as fast as the device where that is not."""
+    ceiling = ratio(row, carrier, "bare")
+    if found >= limit or carrier != "rsocket" or ceiling is None or ceiling >= limit:
+        return f"{row['title']}: {found:.2f}x {TITLES[carrier]} (at least {limit:g}x)", found >= limit
+    part = ratio(row, "bare")
+    return (f"{row['title']}: {found:.2f}x {TITLES[carrier]}, of which the device's bare verbs do {ceiling:.2f}x; {part:.2f}x of those "
+            f"(at least {LEAST_OF_DEVICE:g}x)"), part >= LEAST_OF_DEVICE
 
 
 def evidence_verdicts(report):

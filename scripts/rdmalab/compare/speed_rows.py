@@ -3,7 +3,7 @@
 import json
 import re
 
-from rdmalab.compare import turns
+from rdmalab.compare import bare_verbs, turns
 from rdmalab.compare.carriers import PORTS
 from rdmalab.compare.machines import Failed, last_words
 
@@ -12,6 +12,9 @@ ROWS = {
     "stream": ("stream, writes of 64 B", "writes/s", ["--size", "64", "--sink"]),
     "bulk": ("stream, writes of 64 KiB", "MB/s", ["--size", "65536", "--sink"]),
 }
+
+# Of bare verbs in a second, about.
+MESSAGES = {"pong": 4000, "bulk": 1500}
 
 
 def peer_run(lab, carrier, options, seconds):
@@ -76,9 +79,14 @@ def sockperf_run(lab, carrier, seconds):
 def measure(lab, report, rounds, seconds):
     """All rows."""
     report["speed"] = []
-    for title, unit, options in ROWS.values():
-        found, failed = turns.take_turns(
-            title, lab.usable(), rounds, lambda carrier, options=options: peer_run(lab, carrier, options, seconds))
+    for row, (title, unit, options) in ROWS.items():
+        def run(carrier, row=row, options=options):
+            if carrier == bare_verbs.NAME:
+                return bare_verbs.run(lab, row, round(MESSAGES[row] * seconds))
+            return peer_run(lab, carrier, options, seconds)
+
+        carriers = [*lab.usable(), *([bare_verbs.NAME] if row in bare_verbs.PROGRAMS else [])]
+        found, failed = turns.take_turns(title, carriers, rounds, run)
         report["speed"] += turns.rows(title, unit, found, failed)
     found, failed = turns.take_turns(
         "sockperf", lab.usable(), rounds, lambda carrier: sockperf_run(lab, carrier, seconds))

@@ -1,14 +1,14 @@
 """Runs of several carriers in turn: whatever else the machine does, it does to all of them."""
 
 from lab import progress
-from rdmalab.compare.carriers import TITLES
+from rdmalab.compare.carriers import NAMES
 from rdmalab.compare.machines import Failed
 
 # A carrier that failed so often at one thing is not tried at it again.
 ENOUGH = 2
 
 
-def take_turns(title, carriers, rounds, run, name=TITLES.get):
+def take_turns(title, carriers, rounds, run, name=NAMES.get):
     """`run(carrier)` for each carrier, `rounds` times, every other time in reverse; `name(carrier)` for people.
 
     What the runs returned, [{carrier: result}], and how some failed, {carrier: [text]}."""

@@ -29,6 +29,10 @@ const RESERVE: u32 = 2;
 const BATCH: u64 = 256 << 10;
 const _: () = assert!(BATCH <= Immediate::MOST_PRODUCED && BATCH > MOST_PAYLOAD as u64);
 
+/// A work request of so many bytes makes a completion. (Linux's siw sends what makes none page by page and the checksum
+/// of each segment in a packet of its own: "siw_qp_tx.c", `use_sendpage`.)
+const LARGE: usize = 4096;
+
 /// What both ends told each other when they connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
@@ -350,14 +354,17 @@ impl ChannelCarrier {
         let channel = &*self.channel;
         let count = ops.len() as u32;
         let left = channel.room.fetch_sub(count, Ordering::SeqCst) - count;
-        self.unsignaled += count;
-        if (self.unsignaled >= channel.depth / 4 || left <= RESERVE + MOST_PIECES as u32)
-            && let Some(last) = ops.last_mut()
-        {
-            last.signaled = true;
-            let key = channel.key.load(Ordering::Relaxed);
-            last.wr_id = Engine::work_id(key, false, self.unsignaled);
-            self.unsignaled = 0;
+        let full = left <= RESERVE + MOST_PIECES as u32;
+        let key = channel.key.load(Ordering::Relaxed);
+        for (at, op) in ops.iter_mut().enumerate() {
+            self.unsignaled += 1;
+            let last = at + 1 == count as usize;
+            if op.payload.size() >= LARGE || last && (self.unsignaled >= channel.depth / 4 || full)
+            {
+                op.signaled = true;
+                op.wr_id = Engine::work_id(key, false, self.unsignaled);
+                self.unsignaled = 0;
+            }
         }
         let page = stats::global();
         stats::add(&page.work_requests, u64::from(count));

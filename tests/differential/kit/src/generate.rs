@@ -183,7 +183,7 @@ impl Model {
         }
     }
 
-    /// Whatever comes of it is there, and both ends have looked (a send does not look: known, see found.scn).
+    /// Whatever comes of it is there, and both ends have looked.
     fn noticed(&mut self, i: usize) {
         self.and(format!("{}: settle", self.ends[i].actor));
         for end in [i, i ^ 1] {
@@ -206,10 +206,9 @@ impl Model {
     fn send(&mut self, i: usize) {
         let (fd, n) = (self.fd(i), self.rng.u64(1..=12) * self.rng.u64(1..=900));
         let (end, peer) = (self.ends[i].clone(), self.ends[i ^ 1].clone());
-        // Known to differ, see found.scn: data for one who has shut down both ways, or shut down and closed.
-        let deaf = peer.wrote_last && (peer.reads_no_more || !peer.open());
+        let deaf = !peer.open() || peer.wrote_last && peer.reads_no_more;
         let all: u64 = self.ends.iter().map(|end| end.unread).sum();
-        if peer.unread + n > UNREAD || all + n > self.room || deaf && !end.reset {
+        if peer.unread + n > UNREAD || all + n > self.room {
             return self.recv(i);
         }
         let flags = self.pick(&[
@@ -231,10 +230,15 @@ impl Model {
         }
         if end.unsure {
             self.noticed(i);
-        } else if !peer.open() {
+        } else if deaf {
             // It answers with a reset.
-            self.ends[i].reset = true;
             self.and(format!("{}: until POLLERR|POLLHUP {fd}", end.actor));
+            if let Some(name) = peer.names.first() {
+                self.and(format!("{}: until POLLERR|POLLHUP {name}", peer.actor));
+            }
+            for end in [i, i ^ 1] {
+                self.ends[end].reset = true;
+            }
         } else if peer.reads_no_more {
             self.unsure(i);
         } else {

@@ -96,6 +96,24 @@ impl Ctx {
         }
     }
 
+    /// The items of a list, with `times(N, item)` written out.
+    pub fn items(&self, list: &[Arg]) -> Res<Vec<Arg>> {
+        let mut all = Vec::new();
+        for item in list {
+            match item {
+                Arg::Call(name, args) if name == "times" => {
+                    let [n, item] = args.as_slice() else {
+                        return Err("times(N, item)".to_string());
+                    };
+                    let n = self.int_of(n)? as usize;
+                    all.extend(std::iter::repeat_n(item.clone(), n));
+                }
+                other => all.push(other.clone()),
+            }
+        }
+        Ok(all)
+    }
+
     /// Bytes to send on the socket called `socket`: a string, or `bytes(N)` of its pattern. `before` bytes of
     /// the pattern go out with the same call.
     pub fn data_of(&self, arg: &Arg, socket: &str, before: u64) -> Res<Data> {
@@ -134,6 +152,11 @@ impl Ctx {
         };
         let here4 = place.map_or(Ipv4Addr::LOCALHOST, |place| place.v4);
         let here6 = place.map_or(Ipv6Addr::LOCALHOST, |place| place.v6);
+        if kind == "link" {
+            // Where no interface has one, it is as good as any other address.
+            let (ip, scope) = link_local().unwrap_or((here6, 0));
+            return Ok(Raw::new(ip.into(), port, scope));
+        }
         let ip: IpAddr = match kind {
             "" if family(fd) == libc::AF_INET6 => match place {
                 Some(place) if place.only_v4 => here4.to_ipv6_mapped().into(),
@@ -149,8 +172,22 @@ impl Ctx {
             "broadcast" => Ipv4Addr::BROADCAST.into(),
             other => return Err(format!("'{other}' is no kind of address")),
         };
-        Ok(Raw::new(ip, port))
+        Ok(Raw::new(ip, port, 0))
     }
+}
+
+/// A link-local address of this machine, and the number of its interface.
+fn link_local() -> Option<(Ipv6Addr, u32)> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (address, interface) = (words.next()?, words.next()?);
+        let address = Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?);
+        let interface = u32::from_str_radix(interface, 16).ok()?;
+        address
+            .is_unicast_link_local()
+            .then_some((address, interface))
+    })
 }
 
 /// The family of a socket, as the kernel says: nothing is to be asked of what is under test.
@@ -182,7 +219,7 @@ impl Raw {
         raw
     }
 
-    fn new(ip: IpAddr, port: u16) -> Raw {
+    fn new(ip: IpAddr, port: u16, scope: u32) -> Raw {
         let mut raw = Raw::room();
         let at = (&raw mut raw.storage).cast::<u8>();
         match ip {
@@ -207,7 +244,7 @@ impl Raw {
                     sin6_addr: libc::in6_addr {
                         s6_addr: ip.octets(),
                     },
-                    sin6_scope_id: 0,
+                    sin6_scope_id: scope,
                 };
                 // SAFETY: as above.
                 unsafe { at.cast::<sockaddr_in6>().write(v6) };
@@ -244,7 +281,11 @@ impl Raw {
                 let v6 = unsafe { at.cast::<sockaddr_in6>().read() };
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
                 let port = u16::from_be(v6.sin6_port);
-                (format!("<[{ip}]:{port}>"), size_of::<sockaddr_in6>())
+                let scope = match v6.sin6_scope_id {
+                    0 => String::new(),
+                    scope => format!(" of interface {scope}"),
+                };
+                (format!("<[{ip}]:{port}>{scope}"), size_of::<sockaddr_in6>())
             }
             family => return format!("an address of family {family}, {} bytes", self.len),
         };

@@ -24,7 +24,7 @@ pub fn call(ctx: &Ctx) -> Res<Option<Out>> {
 /// The parts of a vector, and whether all are the socket's pattern.
 fn parts(ctx: &Ctx, list: &[Arg], before: &mut u64) -> Res<(Vec<Vec<u8>>, bool)> {
     let (mut all, mut patterned) = (Vec::new(), !list.is_empty());
-    for arg in list {
+    for arg in &ctx.items(list)? {
         let Data {
             bytes,
             patterned: one,
@@ -71,7 +71,7 @@ fn sendmsg(ctx: &Ctx) -> Res<Out> {
 /// Empty buffers of the sizes in a list.
 fn rooms(ctx: &Ctx, list: &[Arg]) -> Res<Vec<Vec<u8>>> {
     let room = |arg| ctx.int_of(arg).map(|n| vec![0; n as usize]);
-    list.iter().map(room).collect()
+    ctx.items(list)?.iter().map(room).collect()
 }
 
 /// The first `n` bytes of buffers that were filled one after the other.
@@ -141,7 +141,7 @@ fn sendmmsg(ctx: &Ctx) -> Res<Out> {
     let fd = ctx.fd(0)?;
     let mut before = 0;
     let (mut buffers, mut patterned) = (Vec::new(), true);
-    for one in ctx.list(1)? {
+    for one in &ctx.items(ctx.list(1)?)? {
         let Arg::List(list) = one else {
             return Err(format!("'{one}' is no list of a message's parts"));
         };
@@ -176,7 +176,7 @@ fn sendmmsg(ctx: &Ctx) -> Res<Out> {
 fn recvmmsg(ctx: &Ctx) -> Res<Out> {
     let fd = ctx.fd(0)?;
     let mut buffers = Vec::new();
-    for one in ctx.list(1)? {
+    for one in &ctx.items(ctx.list(1)?)? {
         let Arg::List(list) = one else {
             return Err(format!("'{one}' is no list of sizes"));
         };
