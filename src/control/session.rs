@@ -16,6 +16,7 @@ use rustix::net::sockopt;
 use super::contact::terms;
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
+use super::wire::Name;
 use crate::config::Config;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
@@ -69,6 +70,8 @@ pub struct Peer {
     pub pid: u32,
     /// What it and we can do.
     pub capabilities: u64,
+    /// The process, if it is the accepting one; else zero.
+    pub acceptor: Name,
 }
 
 impl Hub for Runtime {
@@ -115,6 +118,7 @@ impl Session {
             peer.pid,
             u32::MAX,
             peer.capabilities,
+            peer.acceptor,
         );
         terms.msg_size = terms.msg_size.min(MOST_PAYLOAD);
         let link = Link::new(Box::new(End(remote.clone())), terms);
@@ -365,7 +369,7 @@ impl Control {
     pub fn begin_session(&mut self, session: Session) {
         let token = *session.link.token();
         if !session.active {
-            self.accepted.insert(token, session.link.clone());
+            self.runtime.accept_on(&session.link);
         }
         if let Some(key) = self.insert(Source::Session(Box::new(session))) {
             self.sessions.insert(token, key);
@@ -431,11 +435,10 @@ impl Control {
     /// `session` is over.
     pub fn end_session(&mut self, session: &Session) {
         let token = session.link.token();
-        if let Some(address) = session.dialing.first {
-            self.contact_failed(&address, Reason::LinkFailed);
+        if let Some(goal) = session.dialing.first {
+            self.contact_failed(&goal, Reason::LinkFailed);
         }
         self.sessions.remove(token);
-        self.accepted.remove(token);
         self.runtime.let_go(&session.link);
         session.link.retire(Errno::CONNRESET, false);
         session.remote.shut();

@@ -23,6 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
 use crate::control::io_thread::Command;
+use crate::control::wire::Name;
 use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
@@ -61,6 +62,8 @@ pub struct Terms {
     pub peer_pid: u32,
     /// The peer's user id, for display.
     pub peer_uid: u32,
+    /// The peer, as the accepting process of the link; zero if it is the connecting one.
+    pub acceptor: Name,
     /// Connections it may carry.
     pub max_conns: u32,
     /// Largest payload that this end puts into one record: the peer copies while we go on.
@@ -161,6 +164,11 @@ impl Link {
     /// Whether what nobody has read can be given back on a hand-back.
     pub fn resends(&self) -> bool {
         self.terms.resends
+    }
+
+    /// The process that accepts what is opened on it; zero for that process itself.
+    pub fn acceptor(&self) -> &Name {
+        &self.terms.acceptor
     }
 
     /// Receive window of each connection, in bytes.

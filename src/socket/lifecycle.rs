@@ -11,6 +11,7 @@ use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
+use crate::control::listener::Arrival;
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::link::Link;
@@ -18,6 +19,7 @@ use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
 use crate::poll::ready::Watch;
+use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
@@ -134,10 +136,11 @@ impl Farewell {
             link.forget(id, unknown, self.arrived);
         }
         if let Some(side) = self.listener {
-            for arrival in side.close() {
-                arrival.socket.discard();
+            side.close().into_iter().for_each(Arrival::discard);
+            // A forked child that did not accept has none.
+            if let Some(runtime) = runtime::started() {
+                runtime.command(Command::Unlisten(side));
             }
-            runtime::get().command(Command::Unlisten(side));
         }
     }
 }
@@ -236,6 +239,11 @@ impl Socket {
         self.lose_number(-1, false);
     }
 
+    /// Ends a socket that the application never got, and whose peer goes another way.
+    pub fn give_up(&'static self) {
+        self.lose_number(-1, false);
+    }
+
     /// shutdown(2). `None`: the kernel's affair.
     ///
     /// # Errors
@@ -321,6 +329,10 @@ impl Socket {
         let Role::Listening(listening) = std::mem::replace(&mut inner.role, Role::Fresh) else {
             return Ok(());
         };
+        if let Some(side) = &listening.side {
+            side.stop();
+        }
+        inner.watches.iter_mut().for_each(twin::hide);
         // While it listened the kernel was never to wait.
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
         let mut wakes = Wakes::new(None);
@@ -346,6 +358,7 @@ impl Inner {
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();
+        self.watches.iter_mut().for_each(twin::hide);
         for watch in &self.watches {
             interest::look_no_more(watch, &[]);
         }

@@ -34,7 +34,7 @@ use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
-use crate::stats::{ConnStats, Mode, Reason};
+use crate::stats::ConnStats;
 use addr::Address;
 
 /// [`Inner::forks`] of a connection that nobody has accepted yet: no child has it before the application does.
@@ -66,7 +66,7 @@ pub struct Listening {
     pub claimed: bool,
     /// The kernel's queue is looked at next, for fairness.
     pub kernel_next: bool,
-    /// The other door; a forked child has none.
+    /// The other door.
     pub side: Option<Arc<SideListener>>,
     /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
     pub door: Option<Arc<InternalFd>>,
@@ -74,56 +74,29 @@ pub struct Listening {
     pub watched: bool,
 }
 
-impl Inner {
-    /// The application means to accept here, if this is a listener.
-    pub fn claim_listener(&mut self) {
-        if let Role::Listening(listening) = &mut self.role {
-            listening.claimed = true;
-        }
-    }
-}
-
 impl Socket {
-    /// Before a fork: a listener that this process never asked for a connection is for its children to
-    /// accept from (a server of many processes). What came in by the side port would wait here for
-    /// ever, so it is closed.
-    ///
-    /// Returns whether it is a connection, which children inherit.
-    pub fn leave_to_children(&'static self) -> bool {
+    /// Before a fork: whether it may be a connection that is not the kernel's alone, which children inherit.
+    pub fn is_for_heirs(&self) -> bool {
         // Whoever has the lock is busy with it.
-        let Some(mut inner) = self.inner.try_lock() else {
-            return true;
-        };
-        let Role::Listening(listening) = &mut inner.role else {
-            return matches!(inner.role, Role::Connected(_) | Role::Leftover(_));
-        };
-        if listening.claimed {
-            return false;
+        self.inner
+            .try_lock()
+            .is_none_or(|inner| matches!(inner.role, Role::Connected(_) | Role::Leftover(_)))
+    }
+
+    /// For a forked child: the descriptor of the side port, if it is a listener.
+    ///
+    /// # Safety
+    /// No other thread may run.
+    pub unsafe fn side_port(&self) -> Option<RawFd> {
+        // SAFETY: by the contract nobody changes it; only read.
+        match unsafe { &(*self.inner.data_ptr()).role } {
+            Role::Listening(listening) => listening.side.as_ref().map(|side| side.as_raw_fd()),
+            _ => None,
         }
-        let listener = listening.side.take();
-        if listener.is_some() {
-            inner
-                .stats
-                .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
-        }
-        drop(inner);
-        lifecycle::Farewell {
-            listener,
-            ..lifecycle::Farewell::default()
-        }
-        .say();
-        false
     }
 }
 
 impl Listening {
-    /// It is waited at or accepted from: a parent that shares it learns so.
-    pub fn used(&self) {
-        if self.side.is_none() {
-            crate::fork::tell_parent();
-        }
-    }
-
     /// The number for calls that wait, of the listener that the application knows as `fd`. None if there are none left.
     pub fn door(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
         if self.door.is_none() {
@@ -458,13 +431,6 @@ impl Inner {
         self.watches.iter_mut().for_each(|watch| watch.known = 0);
     }
 
-    /// Somebody waits for it.
-    pub fn waited_for(&self) {
-        if let Role::Listening(listening) = &self.role {
-            listening.used();
-        }
-    }
-
     /// Whether its readiness comes from us alone and not from the kernel's socket.
     pub fn is_virtual(&self) -> bool {
         matches!(self.role, Role::Connected(_) | Role::Connecting(_))
@@ -506,13 +472,7 @@ impl Socket {
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
             Role::Fresh => Role::Fresh,
-            Role::Listening(_) => Role::Listening(Box::new(Listening {
-                claimed: false,
-                kernel_next: true,
-                side: None,
-                door: None,
-                watched: false,
-            })),
+            Role::Listening(_) => Role::Fresh,
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
@@ -528,7 +488,19 @@ impl Socket {
         };
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
-        inner.role = role;
+        inner.role = match &old.role {
+            Role::Listening(listening) => Role::Listening(Box::new(Listening {
+                claimed: false,
+                kernel_next: true,
+                side: listening
+                    .side
+                    .as_ref()
+                    .map(|side| Arc::new(side.inherit(socket))),
+                door: None,
+                watched: false,
+            })),
+            _ => role,
+        };
         inner.receive_buffer = old.receive_buffer;
         inner.send_buffer_is_set = old.send_buffer_is_set;
         inner.receive_timeout = old.receive_timeout;

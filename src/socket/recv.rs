@@ -186,8 +186,8 @@ impl Socket {
         let begun = Cell::new(false);
         let wait = Wait {
             timeout: inner.receive_timeout,
-            also: None,
             begun: Some(&begun),
+            ..Wait::default()
         };
         let waited = self.wait_until(inner, wait, |inner| {
             let result = call.attempt(inner, false);

@@ -212,8 +212,8 @@ impl Socket {
                 let begun = Cell::new(false);
                 let wait = Wait {
                     timeout: inner.send_timeout,
-                    also: None,
                     begun: Some(&begun),
+                    ..Wait::default()
                 };
                 self.wait_until(inner, wait, |inner| {
                     let result = call.attempt(self, inner, false);

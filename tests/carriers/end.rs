@@ -72,6 +72,7 @@ impl End {
             peer_window: WINDOW,
             peer_pid: 0,
             peer_uid: 0,
+            acceptor: [0; 32],
             max_conns: 8,
             msg_size: 4 << 10,
             resends: true,

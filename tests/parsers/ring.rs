@@ -77,6 +77,7 @@ impl World {
             peer_window: WINDOW,
             peer_pid: 0,
             peer_uid: 0,
+            acceptor: [0; 32],
             max_conns: 8,
             msg_size: 4096,
             resends: true,
