@@ -25,19 +25,23 @@ impl Server {
         command.args([&script("workers_server.py"), &port.to_string(), how]);
         command.arg(WORKERS.to_string());
         let proc = Proc::start(command);
-        let mut workers = Vec::new();
-        loop {
-            let line = proc.line().expect("the server to listen");
-            match line.strip_prefix("worker ") {
-                Some(pid) => workers.push(pid.parse().expect("a process id")),
-                None => break,
-            }
-        }
+        let workers = told_workers(&proc);
         Server {
             proc,
             port,
             workers,
         }
+    }
+
+    /// Has it start itself anew, with the same listener, and ends the workers that it had.
+    fn start_anew(&mut self) {
+        // SAFETY: a process that this test has started.
+        unsafe { libc::kill(self.proc.pid().cast_signed(), libc::SIGUSR2) };
+        let new = told_workers(&self.proc);
+        for worker in 0..self.workers.len() {
+            self.signal(worker, libc::SIGKILL);
+        }
+        self.workers = new;
     }
 
     /// Connections that the workers have accepted over shared memory, and all.
@@ -74,6 +78,18 @@ impl Server {
         while !stands() {
             assert!(Instant::now() < deadline, "it does not stop");
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What a server says of its workers, until it listens.
+fn told_workers(server: &Proc) -> Vec<u32> {
+    let mut workers = Vec::new();
+    loop {
+        let line = server.line().expect("the server to listen");
+        match line.strip_prefix("worker ") {
+            Some(pid) => workers.push(pid.parse().expect("a process id")),
+            None => return workers,
         }
     }
 }
@@ -206,6 +222,22 @@ fn a_worker_is_stopped() {
             assert_eq!(client.tell("survivors"), before);
             assert_eq!(total(&client.tell("pass 40")), 40);
             assert_carried(&server, with, 120);
+        }
+    }
+}
+
+/// Another program in the server's place has the listener, and its side port.
+#[test]
+fn a_program_takes_listeners_over() {
+    for how in ["accept", "epoll"] {
+        for with in [With::Kernel, With::Library] {
+            let mut server = Server::start(with, how);
+            let mut client = Client::start(with, &server);
+            assert_eq!(total(&client.tell("pass 20")), 20);
+            server.start_anew();
+            assert_eq!(total(&client.tell("open 20")), 20);
+            client.tell("talk 100000");
+            assert_carried(&server, with, 20);
         }
     }
 }
