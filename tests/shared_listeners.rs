@@ -39,7 +39,7 @@ impl Server {
         unsafe { libc::kill(self.proc.pid().cast_signed(), libc::SIGUSR2) };
         let new = told_workers(&self.proc);
         for worker in 0..self.workers.len() {
-            self.signal(worker, libc::SIGKILL);
+            self.kill(worker);
         }
         self.workers = new;
     }
@@ -60,25 +60,33 @@ impl Server {
         unsafe { libc::kill(self.workers[worker].cast_signed(), signal) };
     }
 
-    /// Stops it. Once it stands still the kernel wakes it no more: who is woken and then stopped has the connection for
-    /// which it was woken, and does not accept it.
-    fn stop(&self, worker: usize) {
-        self.signal(worker, libc::SIGSTOP);
+    /// Sends it a signal and waits until all its threads stand so, as the kernel shows it. A connection for which the kernel
+    /// has woken a worker before is that worker's, whether it can still accept it or not.
+    fn bring_to(&self, state: char, worker: usize, signal: libc::c_int) {
+        self.signal(worker, signal);
         let tasks = format!("/proc/{}/task", self.workers[worker]);
         let stands = || {
-            let tasks = std::fs::read_dir(&tasks).expect("its threads");
-            tasks.flatten().all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(')')
-                    .next()
-                    .is_some_and(|rest| rest.trim_start().starts_with('T'))
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            tasks.into_iter().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat"));
+                let state_of =
+                    |stat: String| stat.rsplit(") ").next().map(|rest| rest.starts_with(state));
+                stat.is_err() || state_of(stat.unwrap_or_default()) == Some(true)
             })
         };
         let deadline = Instant::now() + PATIENCE;
         while !stands() {
-            assert!(Instant::now() < deadline, "it does not stop");
+            assert!(Instant::now() < deadline, "worker {worker} is not {state}");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn stop(&self, worker: usize) {
+        self.bring_to('T', worker, libc::SIGSTOP);
+    }
+
+    fn kill(&self, worker: usize) {
+        self.bring_to('Z', worker, libc::SIGKILL);
     }
 }
 
@@ -249,7 +257,7 @@ fn a_worker_is_killed() {
         let server = Server::start(with, "accept");
         let mut client = Client::start(with, &server);
         let mut left = client.tell("open 40");
-        server.signal(1, libc::SIGKILL);
+        server.kill(1);
         left.remove(&1);
         assert_eq!(client.tell("survivors"), left);
         let after = client.tell("pass 40");

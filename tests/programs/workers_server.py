@@ -64,6 +64,11 @@ def work(listening, how, number):
         threading.Thread(target=serve, args=(connection, number), daemon=True).start()
 
 
+def end_with_parent():
+    """Nobody outlives a server that is killed (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main():
     port, how, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if len(sys.argv) > 4:
@@ -75,8 +80,7 @@ def main():
     for number in range(count):
         pid = os.fork()
         if pid == 0:
-            # PR_SET_PDEATHSIG: no worker outlives a server that is killed.
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+            end_with_parent()
             own = shared or listener(port, True)
             os.write(tell, b".")
             work(own, how, number)
@@ -88,6 +92,7 @@ def main():
 
     def start_anew(*_):
         if os.fork() == 0:
+            end_with_parent()
             shared.set_inheritable(True)
             os.execv(sys.executable, [sys.executable, *sys.argv[:4], str(shared.fileno())])
 
