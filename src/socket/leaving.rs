@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
-use super::hand_back::Share;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
@@ -21,7 +20,7 @@ const STEPS: u32 = 4;
 impl Socket {
     /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
     pub fn begin_to_let_out(&'static self) {
-        self.lock().begin_hand_back(Share::All);
+        self.lock().begin_hand_back();
     }
 
     /// Sees to it that whoever gets the socket needs nothing but the kernel.
@@ -30,7 +29,7 @@ impl Socket {
             let inner = self.lock();
             match &inner.role {
                 Role::Connected(conn) if conn.is_reset() => return,
-                Role::Connected(_) => self.hand_back(inner, Share::All),
+                Role::Connected(_) => self.hand_back(inner),
                 Role::Connecting(_) => {
                     self.wait_while(inner, |role| matches!(role, Role::Connecting(_)));
                 }
