@@ -266,9 +266,10 @@ impl Waiter {
             Ok(got) => got,
         };
         for event in &events[..got] {
-            match { event.u64 } {
+            let mark = event.u64;
+            match mark {
                 DOOR => {}
-                mark if mark == network::mark() => network::hear(Some(self)),
+                _ if mark == network::mark() => network::hear(Some(self)),
                 _ => self.hush(),
             }
         }
