@@ -28,3 +28,12 @@ def wrong_at(seed, at, data):
         if part != wanted:
             return at + begin + next(i for i, (a, b) in enumerate(zip(part, wanted)) if a != b)
     return None
+
+
+def place(seed, near, data):
+    """Where in the stream `data` belongs that came at `near`, if anywhere: bytes were lost before it, or come again."""
+    found = _block(seed).find(data[:64])
+    if len(data) < 16 or found < 0:
+        return None
+    shift = (found - near + PERIOD // 2) % PERIOD - PERIOD // 2
+    return near + shift

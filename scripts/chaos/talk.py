@@ -129,7 +129,8 @@ class Talk:
             raise Broken(f"WRONG: {end.come + len(data) - end.to_come} bytes too many")
         wrong = stream.wrong_at(end.in_seed, end.come, data)
         if wrong is not None:
-            raise Broken(f"WRONG: at {wrong} of {end.to_come}")
+            place = stream.place(end.in_seed, wrong, data[wrong - end.come:])
+            raise Broken(f"WRONG: at {wrong} of {end.to_come} comes what belongs to {place}, in a read of {len(data)} at {end.come}")
         end.come += len(data)
 
     def hand_on(self):

@@ -16,7 +16,7 @@ use super::{Inner, Listening, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener};
-use crate::fdtable::Entry;
+use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
