@@ -20,10 +20,17 @@ const PAUSES_NS: (i64, i64) = (20_000, 1_000_000);
 
 static AWAITED: AtomicBool = AtomicBool::new(false);
 static SETTLED: AtomicBool = AtomicBool::new(false);
+static EXEC: AtomicBool = AtomicBool::new(false);
 
 /// Whether a thread waits for peers to have everything.
 pub fn is_awaited() -> bool {
     AWAITED.load(Ordering::Acquire) && !SETTLED.load(Ordering::Relaxed)
+}
+
+/// Whether it waits because another program is to replace this one: what nobody has read is for that, or stays if it
+/// cannot be run.
+pub fn is_exec() -> bool {
+    EXEC.load(Ordering::Relaxed)
 }
 
 /// They have.
@@ -64,6 +71,13 @@ pub fn finish() {
 fn reset() {
     AWAITED.store(false, Ordering::Release);
     SETTLED.store(false, Ordering::Release);
+}
+
+/// The same, before another program replaces this one.
+pub fn finish_before_exec() {
+    EXEC.store(true, Ordering::Relaxed);
+    finish();
+    EXEC.store(false, Ordering::Relaxed);
 }
 
 /// A forked child has its own end.

@@ -19,6 +19,7 @@ use rustix::fs::{MemfdFlags, SeekFrom};
 use super::io_thread::{Command, Control, Source};
 use super::passing;
 use super::wire::Frame;
+use crate::exit;
 use crate::fdtable::{self, Entry};
 use crate::real::sys::{Errno, InternalFd};
 use crate::runtime;
@@ -196,7 +197,7 @@ impl Control {
         });
         self.settle_claims();
         let done = done && CLOSED.lock().is_empty() && self.has_resent_all();
-        if done {
+        if done && !exit::is_exec() {
             self.make_wills();
         }
         done

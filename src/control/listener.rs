@@ -296,6 +296,11 @@ impl SideListener {
             let stranger = match server::knocking(self, runtime) {
                 Ok(stranger) => stranger,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                // Another process that shares it has stopped it.
+                Err(Errno::INVAL) => {
+                    self.stopped.store(true, Ordering::Relaxed);
+                    return None;
+                }
                 Err(error) => {
                     server::pause_unless_done(error);
                     return None;
@@ -374,6 +379,11 @@ impl SideListener {
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
+    /// Whether nobody can connect there any more.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// No more in this process: returns what nobody will accept.

@@ -91,7 +91,7 @@ impl Departure {
         }
         let all = inherited(&[]);
         all.iter().for_each(|(_, socket)| socket.begin_to_let_out());
-        crate::exit::finish();
+        crate::exit::finish_before_exec();
         if all.is_empty() {
             return departure;
         }
@@ -143,14 +143,18 @@ impl Departure {
             will,
         } = child;
         let mut held = fork::held();
-        held.extend([writing.as_raw_fd(), will.as_raw_fd()]);
         let items: Vec<Item> = all
             .iter()
             .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd()))
             .collect();
-        // Whatever is closed from now on may be the program's.
-        departure.child = Some(writing);
-        heirs::forked(reading, will);
+        // (A process without links has only what its own parent is to be asked for.)
+        if crate::runtime::started().is_some() {
+            held.extend([writing.as_raw_fd(), will.as_raw_fd()]);
+            // Whatever is closed from now on may be the program's.
+            departure.child = Some(writing);
+            heirs::will_fork();
+            heirs::forked(reading, will);
+        }
         departure.leave(&items, &held, &all);
         departure
     }

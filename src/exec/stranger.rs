@@ -127,10 +127,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
                     tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 }
             }
-            What::Listener(_) if !item.nonblocking => {
-                let fd = crate::real::sys::borrow(item.fd);
-                let _ = rustix::io::ioctl_fionbio(fd, false);
-            }
+            // Its description is the parent's, too, which must not be made to wait in the kernel.
             What::Listener(_) | What::Leftover(_) => {}
         }
     }

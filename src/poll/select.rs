@@ -103,7 +103,8 @@ impl<'a> Call<'a> {
             } else {
                 asks_kernel = true;
             }
-            if let Some(side) = inner.shared_side_port() {
+            let asks_input = p.events & (libc::POLLIN | libc::POLLRDNORM) != 0;
+            if let Some(side) = inner.shared_side_port().filter(|_| asks_input) {
                 doors.push(socket);
                 side_ports.push(input(side.as_raw_fd()));
             }

@@ -245,6 +245,10 @@ impl Socket {
         {
             arrival.discard();
         }
+        if side.is_stopped() {
+            // It would be ready for ever.
+            self.lock().watches.iter_mut().for_each(twin::hide);
+        }
     }
 
     /// This process has forked: threads that wait for the listener wait at its side port, too.
@@ -338,7 +342,10 @@ impl Inner {
     /// knocks there.
     pub fn shared_side_port(&self) -> Option<Arc<SideListener>> {
         match &self.role {
-            Role::Listening(listening) => listening.side.clone().filter(|side| side.is_shared()),
+            Role::Listening(listening) => listening
+                .side
+                .clone()
+                .filter(|side| side.is_shared() && !side.is_stopped()),
             _ => None,
         }
     }

@@ -337,11 +337,11 @@ impl Socket {
         // Not used again before the link has forgotten it.
         inner.users += 1;
         let serial = inner.serial;
+        drop(inner);
+        wakes.ring();
         if resends {
             Resending::begin(sys::borrow(fd), conn.returned, self, serial);
         }
-        drop(inner);
-        wakes.ring();
         let farewell = Farewell {
             link: Some((link.clone(), id, false)),
             joined: Some(link.clone()),

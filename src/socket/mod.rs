@@ -505,6 +505,11 @@ impl Socket {
         inner.send_buffer_is_set = old.send_buffer_is_set;
         inner.receive_timeout = old.receive_timeout;
         inner.send_timeout = old.send_timeout;
+        inner.linger = old.linger;
+        inner.low_water = old.low_water;
+        inner.reuses_address = old.reuses_address;
+        inner.only_kernel = old.only_kernel;
+        inner.kept = old.kept.clone();
         inner.local = old.local;
         inner.remote = old.remote;
         drop(inner);

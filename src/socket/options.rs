@@ -68,6 +68,7 @@ pub fn set_low_water(fd: RawFd, bytes: usize) {
 const LONGEST: usize = 64;
 
 /// An option that was set on a socket that may come to listen.
+#[derive(Clone)]
 pub struct Kept {
     level: c_int,
     name: c_int,
