@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::control::heirs;
 use crate::link::overdrafts;
 use crate::real::sys::now_ns;
+use crate::socket::hand_back;
 
 /// How long the end of a process is held up at most, in nanoseconds: a peer that does not answer is not
 /// waited for for ever.
@@ -38,7 +39,10 @@ pub fn finish() {
     let Some(runtime) = crate::runtime::started() else {
         return;
     };
-    let at_stake = runtime.network.was_used() || overdrafts::any() || heirs::may_hold(0);
+    let at_stake = runtime.network.was_used()
+        || overdrafts::any()
+        || heirs::may_hold(0)
+        || hand_back::may_owe_peers();
     if !at_stake || AWAITED.swap(true, Ordering::AcqRel) {
         return;
     }

@@ -1,15 +1,15 @@
 //! Processes: a forked child starts clean, a vfork child (which shares our memory) changes nothing.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use std::cell::Cell;
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use rustix::fd::RawFd;
-use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::control::heirs;
+use crate::control::io_thread::Command;
+use crate::control::{heirs, listener};
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
 use crate::socket::orphan::Preparation;
@@ -19,7 +19,8 @@ use crate::{runtime, stats};
 /// The process that the tables describe; 0 until there is something in them.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-fn pid() -> u32 {
+/// The calling process.
+pub fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
@@ -56,45 +57,6 @@ pub fn may_serve() -> bool {
     runtime::started().is_some() || GENERATION.load(Ordering::Relaxed) > 0
 }
 
-/// A word that this process shares with its children: not zero once one of them serves what it has
-/// inherited.
-static OWN: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
-/// The same, of the process that this one was forked from.
-static PARENTS: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
-
-/// Makes the word that children will share.
-pub fn share() {
-    let word = size_of::<AtomicU32>();
-    // SAFETY: a fresh mapping at an address of the kernel's choice.
-    let made = unsafe {
-        rustix::mm::mmap_anonymous(
-            core::ptr::null_mut(),
-            word,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-        )
-    };
-    if let Ok(made) = made {
-        OWN.store(made.cast(), Ordering::Release);
-    }
-}
-
-/// This child uses a listener or connection that it inherited. Its parent, where the links are, must
-/// not take connections that only the children would serve.
-pub fn tell_parent() {
-    // SAFETY: null, or a mapping that is never unmapped.
-    if let Some(word) = unsafe { PARENTS.load(Ordering::Acquire).as_ref() } {
-        word.store(1, Ordering::Release);
-    }
-}
-
-/// Whether a child serves what it has inherited from this process.
-pub fn children_serve() -> bool {
-    // SAFETY: as in `tell_parent`.
-    unsafe { OWN.load(Ordering::Acquire).as_ref() }
-        .is_some_and(|word| word.load(Ordering::Acquire) != 0)
-}
-
 /// Has the C library tell us of forks and of the process's end. Once.
 fn watch() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
@@ -127,20 +89,23 @@ extern "C" fn at_exit() {
 
 /// Runs in the parent, before a fork.
 extern "C" fn prepare() {
-    if runtime::started().is_none() || is_stranger() {
+    let Some(runtime) = runtime::started().filter(|_| !is_stranger()) else {
         return;
-    }
+    };
     let _errno = crate::log::ErrnoGuard::new();
     let mut connections = false;
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
         if let Entry::Socket(socket) = entry {
-            connections |= socket.leave_to_children();
+            connections |= socket.is_for_heirs();
         }
     });
+    listener::forked();
+    runtime.command(Command::Fork);
     // Without one the child is taken for gone: what the parent closes ends for both.
     if connections && let Ok(made) = Preparation::make() {
         let (reading, writing) = (made.reading.leave(), made.writing.leave());
         PREPARED.set(Some([reading, writing, made.will.leave()]));
+        heirs::will_fork();
     }
 }
 
@@ -160,6 +125,23 @@ extern "C" fn parent() {
 
 /// Writing ends of pipes, as long as this process or a child of it lives, ancestors keep what it may claim; and their wills.
 static HELD: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// What is to be held, but for numbers that do not stand for it any more.
+pub fn held() -> Vec<RawFd> {
+    let internal = |fd: &RawFd| matches!(fdtable::get(*fd), Some(Entry::Internal));
+    HELD.lock().iter().copied().filter(internal).collect()
+}
+
+/// This program was left something by the one before it, as a child by its parent.
+pub fn become_heir() {
+    claim();
+    GENERATION.fetch_max(1, Ordering::Relaxed);
+}
+
+/// Holds `fd` for as long as this process lives.
+pub fn hold_fd(fd: RawFd) {
+    HELD.lock().push(fd);
+}
 
 /// What this child holds of its ancestors from now on, and its parent's will.
 fn hold() -> (Vec<RawFd>, RawFd) {
@@ -183,12 +165,9 @@ extern "C" fn child() {
     let (held, will) = hold();
     let identity = runtime::started().map(|runtime| (&runtime.identity, will));
     heirs::reset_after_fork();
-    let own = OWN.swap(core::ptr::null_mut(), Ordering::AcqRel);
-    if !own.is_null() {
-        PARENTS.store(own, Ordering::Release);
-    }
     stats::after_fork_in_child();
     crate::exit::reset_after_fork();
+    crate::exec::reset_after_fork();
     crate::conn::window::reset_after_fork();
     crate::link::overdrafts::reset_after_fork();
     // SAFETY: fork leaves the child with this thread only.
@@ -199,9 +178,10 @@ extern "C" fn child() {
         crate::poll::waiter::reset_after_fork();
         runtime::reset_after_fork();
     }
+    let side_ports = side_ports();
     let mut inherited: HashMap<*const Socket, Inherited> = HashMap::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| match entry {
-        Entry::Internal if held.contains(&fd) => {}
+        Entry::Internal if held.contains(&fd) || side_ports.contains(&fd) => {}
         Entry::Internal => {
             fdtable::take(fd);
             crate::real::sys::close(fd);
@@ -218,6 +198,18 @@ extern "C" fn child() {
             put(fd, new, matches!(entry, Entry::Plain(_)));
         }
     });
+}
+
+/// The side ports of listeners, which a child has as it has the listeners.
+fn side_ports() -> Vec<RawFd> {
+    let mut found = Vec::new();
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
+        if let Entry::Socket(socket) = entry {
+            // SAFETY: fork leaves the child with this thread only.
+            found.extend(unsafe { socket.side_port() });
+        }
+    });
+    found
 }
 
 fn put(fd: RawFd, new: Inherited, plain: bool) {

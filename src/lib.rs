@@ -6,6 +6,7 @@
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod exec;
 pub mod exit;
 pub mod fabric;
 pub mod fdtable;

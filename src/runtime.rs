@@ -1,6 +1,7 @@
 //! What a process that uses TCP has: configuration, identity, I/O threads. Made at the first
 //! connect or listen of a TCP socket, never at load; a forked child makes its own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
 use crate::fabric::network::Network;
 use crate::fabric::rdma::engine::Engine;
-use crate::link::Link;
+use crate::link::{Link, Token};
 use crate::real::sys::{Errno, InternalFd};
 use crate::real::{orig, sys};
 use crate::stats;
@@ -29,6 +30,8 @@ pub struct Runtime {
     pub identity: Identity,
     /// What is known of destinations.
     pub cache: Mutex<Cache>,
+    /// Links that peers made to us, by their names.
+    accepted: Mutex<HashMap<Token, Arc<Link>>>,
     /// Links to other hosts.
     pub network: Network,
     /// Work for the control thread.
@@ -109,7 +112,6 @@ pub fn start() -> Option<&'static Runtime> {
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
-    crate::fork::share();
     let (config, problems) = crate::config::load();
     crate::log::init(&config);
     for problem in &problems {
@@ -132,6 +134,7 @@ fn make() -> Result<&'static Runtime, Errno> {
         config,
         identity: Identity::read(),
         cache: Mutex::default(),
+        accepted: Mutex::default(),
         network: Network::default(),
         commands: SegQueue::new(),
         io,
@@ -179,8 +182,21 @@ impl Runtime {
         self.next_io.fetch_add(1, Ordering::Relaxed) % self.io.len()
     }
 
+    /// Peers may open connections on `link` from now on.
+    pub fn accept_on(&self, link: &Arc<Link>) {
+        self.accepted.lock().insert(*link.token(), link.clone());
+    }
+
+    /// The link of that name, if it was made by a peer and is alive.
+    pub fn accepted(&self, token: &Token) -> Option<Arc<Link>> {
+        let accepted = self.accepted.lock();
+        accepted.get(token).filter(|l| !l.is_dead()).cloned()
+    }
+
     /// `link` is over: nobody keeps it for later any more.
     pub fn let_go(&self, link: &Arc<Link>) {
+        let accepted = self.accepted.lock().remove(link.token());
+        drop(accepted);
         for io in &self.io {
             io.links.lock().retain(|l| !Arc::ptr_eq(l, link));
         }

@@ -27,8 +27,10 @@ fn link(fabric: Shm) -> Arc<Link> {
         peer_window: WINDOW,
         peer_pid: 0,
         peer_uid: 0,
+        acceptor: [0; 32],
         max_conns: 8,
         msg_size: 4096,
+        resends: true,
     };
     Link::new(Box::new(fabric), terms)
 }

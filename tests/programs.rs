@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::counters::assert_accelerated;
+use common::counters::{Counters, assert_accelerated};
 use common::proc::{Proc, output};
 use common::{With, bare, command, ports};
 use serde_json::Value;
@@ -53,15 +53,27 @@ fn python_threads() {
     });
 }
 
-/// Workers that are forked after `listen` cannot reach their parent's links: their clients get plain
-/// TCP, and nobody waits for an answer that cannot come.
+/// Workers that are forked after `listen` have links of their own.
 #[test]
 fn forked_workers() {
     compare(|with| {
         let port = ports::pair();
         let p = port.to_string();
-        let _server = server("python3", with, port, &[&script("prefork_server.py"), &p]);
-        client("python3", with, &[&script("echo_client.py"), &p])
+        let server = server("python3", with, port, &[&script("prefork_server.py"), &p]);
+        let result = client("python3", with, &[&script("echo_client.py"), &p]);
+        if with == With::Kernel {
+            return result;
+        }
+        let pid = server.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.expect("its workers");
+        let workers = children.split_whitespace().map(|pid| pid.parse());
+        let accelerated = |pid: Result<u32, _>| {
+            Counters::of(pid.expect("a process id")).map_or(0, |counters| counters.accelerated())
+        };
+        let all: u64 = workers.map(accelerated).sum();
+        assert!(bare() || all == 8, "{all} accelerated");
+        result
     });
 }
 

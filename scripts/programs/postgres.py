@@ -12,9 +12,6 @@ VERSIONS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: in
 BIN = VERSIONS[-1] if VERSIONS else Path("/usr/lib/postgresql/15/bin")
 NEEDS = [BIN / "postgres", BIN / "initdb", BIN / "pgbench", "psql", "setpriv"]
 
-# It forks helpers before it first waits for connections: its listener has no side port.
-NEVER_ACCELERATED = ["postgres"]
-
 
 def suites():
     return [("postgres", True, run)]

@@ -1,19 +1,28 @@
-//! What a connection had received over its link and nobody had read when it was handed back to the kernel. It is
-//! read first.
+//! A connection that was handed back to the kernel and is not the kernel's alone yet: what it had received over its
+//! link and nobody had read is read first, and what its peer has given back is sent again first.
 
 use super::user_buf::UserBuf;
 
-/// Bytes not yet read.
+/// What is to be done before it is the kernel's alone.
 #[derive(Default)]
 pub struct Leftover {
     bytes: Vec<u8>,
     read: usize,
+    /// Bytes that the peer has given back have found no room with the kernel yet: nothing else is written before.
+    pub resends: bool,
+    /// The stream ends after these.
+    pub then_ends: bool,
+    /// The peer has closed the connection: nothing comes after the bytes that are here.
+    pub is_last: bool,
 }
 
 impl Leftover {
-    /// All of `bytes`.
+    /// `bytes` are to be read.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Leftover { bytes, read: 0 }
+        Leftover {
+            bytes,
+            ..Leftover::default()
+        }
     }
 
     /// Unread bytes.
@@ -21,9 +30,14 @@ impl Leftover {
         self.bytes.len() - self.read
     }
 
-    /// Whether nothing is left.
+    /// Whether nothing is left to read.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether the kernel serves it alone from now on.
+    pub fn is_over(&self) -> bool {
+        self.is_empty() && !self.resends
     }
 
     /// Copies up to `max` bytes to `out`; returns how many found room.
@@ -36,7 +50,7 @@ impl Leftover {
     pub fn skip(&mut self, n: usize) {
         self.read += n.min(self.len());
         if self.is_empty() {
-            *self = Leftover::default();
+            drop(self.take_all());
         }
     }
 
@@ -47,8 +61,8 @@ impl Leftover {
 
     /// Takes what is unread.
     pub fn take_all(&mut self) -> Vec<u8> {
-        let Leftover { mut bytes, read } = core::mem::take(self);
-        bytes.drain(..read);
+        let mut bytes = core::mem::take(&mut self.bytes);
+        bytes.drain(..core::mem::take(&mut self.read));
         bytes
     }
 }

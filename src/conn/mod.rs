@@ -53,6 +53,16 @@ pub struct Conn {
     pub tx_left: bool,
     /// What the peer writes comes over the kernel's connection, after what has arrived.
     pub rx_left: bool,
+    /// This end gives what it had received, and nobody has read, back to the peer.
+    pub recalls: bool,
+    /// What it gave back, until the peer has sent it again.
+    pub given_back: Vec<u8>,
+    /// The peer has sent it again, over the kernel's connection.
+    pub resent: bool,
+    /// The peer gives back what it had received of our stream, and has not given all of it yet.
+    pub awaits_return: bool,
+    /// What it has given back and is not sent again yet.
+    pub returned: Vec<u8>,
     /// This end has broken it off: what is still on its way here is dropped.
     refused: bool,
     /// How far each side may send.
@@ -80,6 +90,11 @@ impl Conn {
             awaits_ring: false,
             tx_left: false,
             rx_left: false,
+            recalls: false,
+            given_back: Vec::new(),
+            resent: false,
+            awaits_return: false,
+            returned: Vec::new(),
             refused: false,
             windows,
         }
@@ -161,8 +176,12 @@ impl Conn {
 
     /// A `Close` record has arrived: the peer's socket is gone, its stream complete.
     pub fn on_close(&mut self) -> u32 {
+        if self.is_reset() {
+            return 0;
+        }
         // After a `HandBack` it only says that the id is free: the peer's socket is with the kernel.
-        if self.is_reset() || self.rx_left {
+        if self.rx_left {
+            self.give_up_return();
             return 0;
         }
         self.peer_closed = true;
@@ -196,15 +215,50 @@ impl Conn {
         READABLE | WRITABLE | (libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLRDHUP) as u32
     }
 
-    /// A `HandBack` record has arrived.
-    pub fn on_hand_back(&mut self) {
+    /// A `HandBack` record has arrived, or a `Recall`.
+    pub fn on_hand_back(&mut self, recalls: bool) {
         self.rx_left = true;
+        self.awaits_return = recalls;
+    }
+
+    /// A `Returned` record has arrived, with bytes of our own stream.
+    ///
+    /// # Errors
+    /// [`Violation`] when none was to come, or more than the peer can have.
+    pub fn on_returned(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        let all = (self.returned.len() + bytes.len()) as u64;
+        if !self.awaits_return || all > self.windows.most_unread() {
+            return Err(Violation);
+        }
+        self.returned.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// A `Resent` record has arrived.
+    pub fn on_resent(&mut self) {
+        self.resent = true;
+        self.given_back = Vec::new();
+    }
+
+    /// The peer is gone, or its end of the link: nothing more comes back, and what was to be sent again is or never
+    /// will be.
+    pub fn give_up_return(&mut self) {
+        if core::mem::take(&mut self.awaits_return) {
+            self.returned = Vec::new();
+        }
+        self.resent = true;
+    }
+
+    /// Whether what nobody had read is on its way to the kernel's connection.
+    pub fn is_being_resent(&self) -> bool {
+        self.rx_left && self.recalls && !self.resent && !self.peer_closed && !self.is_reset()
     }
 
     /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's
     /// connection carries what follows.
     pub fn has_left(&self) -> bool {
-        self.tx_left && (self.rx_left || self.peer_closed) && !self.is_reset()
+        let is_over = self.rx_left && !self.awaits_return && (self.resent || !self.recalls);
+        self.tx_left && (is_over || self.peer_closed) && !self.is_reset()
     }
 
     /// Whether a hand-back that began is over, done or in vain.
@@ -226,7 +280,8 @@ impl Conn {
     /// fail or be thrown away at once.
     pub fn writable(&self) -> bool {
         let roomy = self.windows.is_roomy() && !self.awaits_ring;
-        self.tx_shut || self.peer_closed || self.tx_left || roomy
+        // One that is leaving waits for what comes back, which goes first.
+        self.tx_shut || self.peer_closed || roomy && !self.tx_left
     }
 
     /// Whether a close has nothing to wait for: the peer has room for all that was sent and for more, or nobody wants it.

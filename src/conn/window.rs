@@ -142,6 +142,11 @@ impl Windows {
         self.credit() >= LEAST / 4
     }
 
+    /// Bytes that the peer can hold unread, at most.
+    pub fn most_unread(&self) -> u64 {
+        self.sent.min(self.send.max(MOST))
+    }
+
     /// `n` bytes were sent.
     pub fn sent(&mut self, n: usize) {
         self.sent += n as u64;

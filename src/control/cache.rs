@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::wire::Name;
 use crate::link::Link;
 use crate::real::sys::now_ns;
 use crate::socket::addr::Address;
@@ -21,18 +22,32 @@ pub fn key(address: &Address) -> Key {
 /// it may just be starting. Doubled each further time, up to NACC_PEER_TTL_S.
 const FIRST_TTL_NS: u64 = 1_000_000_000;
 
+/// Links to one destination, at most: a server may have any number of processes, one after the other.
+const MOST_LINKS: usize = 256;
+/// Processes of one destination to which no link could be made, at most.
+const MOST_REFUSALS: usize = 64;
+
 enum Known {
     /// By these links; until `enough_ns` they are to do, for a further one could not be made.
     Linked {
         links: Vec<Arc<Link>>,
         enough_ns: u64,
         ttl_ns: u64,
+        refusals: Vec<Refusal>,
     },
     NotUs {
         until_ns: u64,
         ttl_ns: u64,
         reason: Reason,
     },
+}
+
+/// One of the processes that listen at a destination cannot be linked, for now.
+struct Refusal {
+    process: Name,
+    until_ns: u64,
+    ttl_ns: u64,
+    reason: Reason,
 }
 
 /// Answer of [`Cache::look`].
@@ -44,6 +59,13 @@ pub enum Look {
     NotUs(Reason),
     /// Not known, or no longer.
     Unknown,
+}
+
+/// How long the next finding of the same kind is believed.
+fn longer(ttl_ns: u64, max_ttl_ns: u64) -> u64 {
+    ttl_ns
+        .saturating_mul(2)
+        .clamp(FIRST_TTL_NS.min(max_ttl_ns), max_ttl_ns)
 }
 
 /// The memory of one process.
@@ -80,17 +102,67 @@ impl Cache {
 
     /// A link to `key` was made.
     pub fn linked(&mut self, key: Key, link: Arc<Link>) {
-        let mut links = match self.known.remove(&key) {
-            Some(Known::Linked { links, .. }) => links,
-            _ => Vec::new(),
+        let (mut links, mut refusals) = match self.known.remove(&key) {
+            Some(Known::Linked {
+                links, refusals, ..
+            }) => (links, refusals),
+            _ => (Vec::new(), Vec::new()),
         };
+        refusals.retain(|refusal| refusal.process != *link.acceptor());
         links.push(link);
         let known = Known::Linked {
             links,
             enough_ns: 0,
             ttl_ns: 0,
+            refusals,
         };
         self.known.insert(key, known);
+    }
+
+    /// The links to `process`, which is one of those that listen at `key`; and why there will be no more of them for now.
+    pub fn links_to(&self, key: &Key, process: &Name) -> (Vec<Arc<Link>>, Option<Reason>) {
+        let Some(Known::Linked {
+            links, refusals, ..
+        }) = self.known.get(key)
+        else {
+            return (Vec::new(), None);
+        };
+        let now = now_ns();
+        let refused = |r: &&Refusal| r.process == *process && now < r.until_ns;
+        let reason = match links.len() >= MOST_LINKS {
+            true => Some(Reason::LinkLimit),
+            false => refusals.iter().find(refused).map(|r| r.reason),
+        };
+        let its = |link: &&Arc<Link>| link.acceptor() == process && !link.is_dead();
+        (links.iter().filter(its).cloned().collect(), reason)
+    }
+
+    /// `link` is the one by which `key` was reached last: the next to be tried.
+    pub fn prefer(&mut self, key: &Key, link: &Arc<Link>) {
+        if let Some(Known::Linked { links, .. }) = self.known.get_mut(key)
+            && let Some(at) = links.iter().position(|l| Arc::ptr_eq(l, link))
+        {
+            links[..=at].rotate_right(1);
+        }
+    }
+
+    /// No link to `process`, one of those that listen at `key`, could be made; remembered for at most `max_ttl_ns`.
+    pub fn not_it(&mut self, key: &Key, process: &Name, reason: Reason, max_ttl_ns: u64) {
+        let Some(Known::Linked { refusals, .. }) = self.known.get_mut(key) else {
+            return;
+        };
+        let former = refusals.iter().position(|r| r.process == *process);
+        let former = former.map(|at| refusals.remove(at));
+        if refusals.len() >= MOST_REFUSALS {
+            refusals.remove(0);
+        }
+        let ttl_ns = longer(former.map_or(0, |r| r.ttl_ns), max_ttl_ns);
+        refusals.push(Refusal {
+            process: *process,
+            until_ns: now_ns() + ttl_ns,
+            ttl_ns,
+            reason,
+        });
     }
 
     /// The process that listens at `key` does not know `link`: it is not the one that was linked.
@@ -99,6 +171,7 @@ impl Cache {
             links,
             enough_ns,
             ttl_ns,
+            ..
         }) = self.known.get_mut(key)
         {
             links.retain(|l| !Arc::ptr_eq(l, link));
@@ -123,15 +196,12 @@ impl Cache {
     /// No link to `key` could be made; remembered for at most `max_ttl_ns`. If there are links to it already, these
     /// have to do for that time.
     pub fn not_us(&mut self, key: Key, reason: Reason, max_ttl_ns: u64) {
-        let next = |ttl_ns: u64| {
-            ttl_ns
-                .saturating_mul(2)
-                .clamp(FIRST_TTL_NS.min(max_ttl_ns), max_ttl_ns)
-        };
+        let next = |ttl_ns: u64| longer(ttl_ns, max_ttl_ns);
         if let Some(Known::Linked {
             links,
             enough_ns,
             ttl_ns,
+            ..
         }) = self.known.get_mut(&key)
             && links.iter().any(|link| !link.is_dead())
         {

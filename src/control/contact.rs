@@ -9,10 +9,13 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::cache;
 use super::io_thread::{Control, Source};
+use super::opening::Opening;
 use super::passing;
 use super::rdma;
 use super::session::{Peer, Session};
-use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use super::wire::{
+    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, RESENDS, VERSION, Verdict,
+};
 use crate::config::FabricName;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
@@ -30,6 +33,24 @@ pub enum Waiting {
     Thread(Arc<AtomicBool>, &'static Waiter),
     /// A socket whose connect is under way, in the life of that number.
     Socket(&'static Socket, u64),
+    /// A connection that was taken by a process to which there was no link with room.
+    Opening(Opening),
+}
+
+/// With whom contact is made.
+#[derive(Clone, Copy)]
+pub struct Goal {
+    /// Where the application connects to.
+    pub address: Address,
+    /// Which of the processes that listen there; `None`: whichever answers.
+    pub process: Option<Name>,
+}
+
+impl Goal {
+    /// Under which it is known in [`Control::contacts`].
+    fn key(&self) -> (cache::Key, Option<Name>) {
+        (cache::key(&self.address), self.process)
+    }
 }
 
 /// What can come of a contact, other than a link.
@@ -60,70 +81,74 @@ enum Stage {
 
 /// A contact under way.
 pub struct Contact {
-    address: Address,
+    goal: Goal,
     tcp: InternalFd,
     stage: Stage,
     deadline: u64,
 }
 
 impl Control {
-    /// Makes contact with `address`, unless that is under way already, and tells `waiting` of the outcome.
-    pub fn contact(&mut self, address: Address, waiting: Waiting) {
-        let key = cache::key(&address);
+    /// Makes contact with `goal`, unless that is under way already, and tells `waiting` of the outcome.
+    pub fn contact(&mut self, goal: Goal, waiting: Waiting) {
+        let key = goal.key();
         if let Some(others) = self.contacts.get_mut(&key) {
             others.push(waiting);
             return;
         }
         self.contacts.insert(key, vec![waiting]);
-        match Contact::start(self.runtime, address) {
+        match Contact::start(self.runtime, goal) {
             Ok(contact) => {
                 if let Some(contact) = Box::new(contact).advance(self, false) {
                     self.insert(Source::Contact(contact));
                 }
             }
-            Err(reason) => self.contact_failed(&address, reason),
+            Err(reason) => self.contact_failed(&goal, reason),
         }
     }
 
-    /// No link comes of the contact with `address`.
-    pub fn contact_failed(&mut self, address: &Address, reason: Reason) {
+    /// No link comes of the contact with `goal`.
+    pub fn contact_failed(&mut self, goal: &Goal, reason: Reason) {
+        let address = &goal.address;
         tracing::info!(target: "netacc::control", "{address:?} is not reached by NetACC: {}", reason.name());
         if reason == Reason::SidePortForeign {
             stats::add(&stats::global().foreign_peers, 1);
         }
         let ttl = self.runtime.config.peer_ttl.as_nanos() as u64;
-        self.runtime
-            .cache
-            .lock()
-            .not_us(cache::key(address), reason, ttl);
-        self.contact_over(address);
+        {
+            let mut cache = self.runtime.cache.lock();
+            match &goal.process {
+                Some(process) => cache.not_it(&cache::key(address), process, reason, ttl),
+                None => cache.not_us(cache::key(address), reason, ttl),
+            }
+        }
+        self.contact_over(goal);
     }
 
-    /// The contact with `address` has made a link.
-    pub fn contact_made(&mut self, address: &Address, link: Arc<Link>) {
+    /// The contact with `goal` has made a link.
+    pub fn contact_made(&mut self, goal: &Goal, link: Arc<Link>) {
+        let address = &goal.address;
         tracing::info!(target: "netacc::control", "{address:?} is linked by {:?}", link.fabric().kind());
         self.runtime.cache.lock().linked(cache::key(address), link);
-        self.contact_over(address);
+        self.contact_over(goal);
     }
 
     /// Lets everybody who waited go on.
-    fn contact_over(&mut self, address: &Address) {
-        for waiting in self
-            .contacts
-            .remove(&cache::key(address))
-            .unwrap_or_default()
-        {
+    fn contact_over(&mut self, goal: &Goal) {
+        for waiting in self.contacts.remove(&goal.key()).unwrap_or_default() {
             match waiting {
+                Waiting::Opening(opening) => self.open(opening),
                 Waiting::Thread(done, waiter) => {
                     done.store(true, Ordering::Release);
                     waiter.wake();
                 }
                 Waiting::Socket(socket, life) => {
-                    if let Some(opening) = socket.go_on_connecting(self.runtime, life, address) {
+                    if let Some(opening) =
+                        socket.go_on_connecting(self.runtime, life, &goal.address)
+                    {
                         match opening {
                             Ok(opening) => self.open(opening),
                             // The link is full: another one.
-                            Err(waiting) => self.contact(*address, waiting),
+                            Err(waiting) => self.contact(*goal, waiting),
                         }
                     }
                 }
@@ -133,7 +158,8 @@ impl Control {
 }
 
 impl Contact {
-    fn start(runtime: &Runtime, address: Address) -> Result<Contact, Failure> {
+    fn start(runtime: &Runtime, goal: Goal) -> Result<Contact, Failure> {
+        let address = &goal.address;
         let offset = runtime.config.side_port_offset;
         let port = address
             .port()
@@ -150,7 +176,7 @@ impl Contact {
         }
         let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
         Ok(Contact {
-            address,
+            goal,
             tcp,
             stage: Stage::Connecting,
             deadline,
@@ -181,9 +207,9 @@ impl Contact {
         };
         match outcome {
             Ok(Answered::Not) => return Some(self),
-            Ok(Answered::Link(link)) => control.contact_made(&self.address, link),
+            Ok(Answered::Link(link)) => control.contact_made(&self.goal, link),
             Ok(Answered::Elsewhere) => {}
-            Err(reason) => control.contact_failed(&self.address, reason),
+            Err(reason) => control.contact_failed(&self.goal, reason),
         }
         None
     }
@@ -197,7 +223,7 @@ impl Contact {
             }
             let local = Address::local_of(rustix::fd::AsRawFd::as_raw_fd(&self.tcp));
             let verbs = rdma::offers(control, local);
-            let hello = hello(control.runtime, verbs).encode();
+            let hello = hello(control.runtime, verbs, self.goal.process).encode();
             let sent =
                 rustix::net::send(&self.tcp, &hello, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
             if sent != Ok(hello.len()) {
@@ -217,11 +243,14 @@ impl Contact {
 
     fn answered(&mut self, control: &mut Control, answer: Answer) -> Result<Answered, Failure> {
         match answer.verdict {
-            Verdict::Yes if answer.version == VERSION => {}
+            Verdict::Yes if (OLDEST..=VERSION).contains(&answer.version) => {}
             Verdict::Yes | Verdict::Version => return Err(Reason::VersionMismatch),
             Verdict::Fabric => return Err(Reason::NoCommonFabric),
             Verdict::Route => return Err(Reason::NoRdmaRoute),
             Verdict::Plain | Verdict::Resources => return Err(Reason::PeerRefused),
+        }
+        if self.goal.process.is_some_and(|p| p != answer.rendezvous) {
+            return Err(Reason::PeerRefused);
         }
         match FabricKind::from_code(answer.fabric) {
             Some(FabricKind::Loop) => {
@@ -246,20 +275,22 @@ impl Contact {
                     token: answer.token,
                     window: answer.window,
                     pid: answer.pid,
+                    capabilities: answer.capabilities,
+                    acceptor: answer.rendezvous,
                 };
                 let fd = duplicate(&self.tcp)?;
                 let mut session = Session::new(control.runtime, fd, kind, true, &peer)
                     .map_err(|_| Reason::ResourceLimit)?;
                 if kind == FabricKind::Tcp {
                     session.carry(control.runtime);
-                    control.contact_made(&self.address, session.link.clone());
+                    control.contact_made(&self.goal, session.link.clone());
                     control.begin_session(session);
                 } else {
                     let token = *session.link.token();
                     control.begin_session(session);
-                    let address = self.address;
+                    let goal = self.goal;
                     control.with_session_of(&token, |session, control| {
-                        session.dial_first(control, answer.doors, address);
+                        session.dial_first(control, answer.doors, goal);
                     });
                 }
                 Ok(Answered::Elsewhere)
@@ -305,6 +336,8 @@ impl Contact {
             answer.window,
             answer.pid,
             *peer_uid,
+            answer.capabilities,
+            answer.rendezvous,
         );
         let raw = rustix::fd::AsRawFd::as_raw_fd(&pass);
         let link = Link::new(
@@ -339,6 +372,8 @@ pub fn terms(
     peer_window: u64,
     peer_pid: u32,
     peer_uid: u32,
+    capabilities: u64,
+    acceptor: Name,
 ) -> Terms {
     let config = &runtime.config;
     Terms {
@@ -347,8 +382,10 @@ pub fn terms(
         peer_window,
         peer_pid,
         peer_uid,
+        acceptor,
         max_conns: config.conn_per_qp,
         msg_size: config.msg_size,
+        resends: capabilities & RESENDS != 0,
     }
 }
 
@@ -357,7 +394,7 @@ pub fn window_is_sane(window: u64) -> bool {
     (1024..=1 << 40).contains(&window)
 }
 
-fn hello(runtime: &Runtime, verbs: bool) -> Frame {
+fn hello(runtime: &Runtime, verbs: bool, wanted: Option<Name>) -> Frame {
     let possible = |f: &&FabricName| verbs || **f != FabricName::Verbs;
     let offered = runtime
         .config
@@ -371,14 +408,15 @@ fn hello(runtime: &Runtime, verbs: bool) -> Frame {
             FabricName::Tcp => FabricKind::Tcp as u8,
         });
     Frame::Hello(Hello {
-        oldest: VERSION,
+        oldest: OLDEST,
         newest: VERSION,
-        capabilities: 0,
+        capabilities: CAPABILITIES,
         host: runtime.identity.host,
         process: runtime.identity.process,
         pid: std::process::id(),
         window: runtime.config.window_size as u64,
         fabrics: offered.collect(),
+        wanted,
     })
 }
 

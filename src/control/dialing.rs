@@ -1,5 +1,6 @@
 //! How the active side of a session looks for a queue pair: at first contact, and again whenever one broke.
 
+use super::contact::Goal;
 use super::io_thread::Control;
 use super::rdma::Outcome;
 use super::session::{BEAT_NS, Session};
@@ -25,7 +26,7 @@ pub struct Dialing {
     again: Option<u64>,
     pause: u64,
     /// The destination whose first contact waits for the outcome, until [`first_until`](Self::first_until).
-    pub first: Option<Address>,
+    pub first: Option<Goal>,
     first_until: u64,
     /// When the present queue pair came to be, in [`now_ns`] time; 0: there is none.
     up_since: u64,
@@ -85,7 +86,7 @@ const VAIN_NS: u64 = 1_000_000_000;
 
 impl Session {
     /// Looks for a queue pair to one of `doors`, for the first contact with `first`.
-    pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Address) {
+    pub fn dial_first(&mut self, control: &mut Control, doors: Vec<Door>, first: Goal) {
         self.dialing.doors = doors;
         self.dialing.first = Some(first);
         let limit = control.runtime.connect_timeout().as_nanos() as u64 + FIRST_MORE_NS;
@@ -136,8 +137,8 @@ impl Session {
     fn give_up(&mut self, control: &mut Control, reason: Reason) {
         self.dialing.next = 0;
         match self.dialing.first.take() {
-            Some(address) => {
-                control.contact_failed(&address, reason);
+            Some(goal) => {
+                control.contact_failed(&goal, reason);
                 self.link.retire(Errno::CONNRESET, false);
             }
             None => self.dial_later(),
@@ -219,7 +220,7 @@ impl Session {
         self.dialing.up_since = now_ns();
         self.dialing.nudge = Some((self.dialing.up_since + NUDGE_NS, NUDGE_NS));
         match self.dialing.first.take() {
-            Some(address) => control.contact_made(&address, self.link.clone()),
+            Some(goal) => control.contact_made(&goal, self.link.clone()),
             None => stats::add(&stats::global().carriers_resumed, 1),
         }
     }

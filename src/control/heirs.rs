@@ -34,7 +34,8 @@ static LAST_ALIVE: AtomicU64 = AtomicU64::new(0);
 pub struct Heirs {
     fork: u64,
     pipe: InternalFd,
-    will: InternalFd,
+    /// None for a program that was started by vfork: it says itself that it is there, too late for one.
+    will: Option<InternalFd>,
 }
 
 /// How many forks there were: what is made now is inherited by later ones only.
@@ -47,10 +48,18 @@ pub fn may_hold(forks: u64) -> bool {
     LAST_ALIVE.load(Ordering::Acquire) > forks
 }
 
-/// A child may soon have inherited connections. `pipe` ends with it, `will` is what it can read then.
+/// A child is about to inherit connections, and may claim them before anything else is done here.
+pub fn will_fork() {
+    let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+    LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+}
+
+/// A child has inherited connections, those that were made since [`will_fork`], too. `pipe` ends with it, `will` is what it
+/// can read then.
 pub fn forked(pipe: InternalFd, will: InternalFd) {
     let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+    let will = Some(will);
     runtime::get().command(Command::Heirs(Heirs { fork, pipe, will }));
 }
 
@@ -98,16 +107,32 @@ impl Control {
         self.insert(Source::Heirs(heirs));
     }
 
+    /// A program that was started with connections of this process says so by `pipe`, which it holds while it lives.
+    pub fn inherits(&mut self, pipe: InternalFd) {
+        let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+        // Before the program goes on, and its parent, which may close them at once.
+        LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+        answer(&pipe, &[]);
+        self.watch_heirs(Heirs {
+            fork,
+            pipe,
+            will: None,
+        });
+    }
+
     /// All processes that hold a pipe's other end are gone.
     pub fn heirs_gone(&mut self, heirs: &Heirs) {
         self.estate.alive.retain(|fork| *fork != heirs.fork);
         let last = self.estate.alive.iter().copied().max().unwrap_or(0);
         // A fork that is being made counts already, and has not been told here yet.
         let _ = LAST_ALIVE.compare_exchange(heirs.fork, last, Ordering::AcqRel, Ordering::Relaxed);
+        // One that has not been told here yet is not in the list.
+        let latest = LAST_ALIVE.load(Ordering::Acquire);
         let alive = &self.estate.alive;
         self.estate.unread.retain(|_, unread| {
             let (made, closed) = unread.forks;
-            alive.iter().any(|fork| (made + 1..=closed).contains(fork))
+            let mut living = alive.iter().chain([&latest]);
+            living.any(|fork| (made + 1..=closed).contains(fork))
         });
     }
 
@@ -117,7 +142,9 @@ impl Control {
             answer(&to, &unread.bytes);
             return;
         }
-        let Some(socket) = Socket::of(serial) else {
+        // Made after the last fork, it is nobody's but ours.
+        let inherited = |socket: &&Socket| socket.lock().forks < forks();
+        let Some(socket) = Socket::of(serial).filter(inherited) else {
             answer(&to, &[]);
             return;
         };
@@ -148,7 +175,7 @@ impl Control {
             };
             match socket.bequeath(serial) {
                 Some(bytes) => {
-                    if !bytes.is_empty() && !self.estate.alive.is_empty() {
+                    if !bytes.is_empty() && may_hold(made) {
                         let forks = (made, forks());
                         self.estate.unread.insert(serial, Unread { forks, bytes });
                     }
@@ -168,7 +195,7 @@ impl Control {
             }
         });
         self.settle_claims();
-        let done = done && CLOSED.lock().is_empty();
+        let done = done && CLOSED.lock().is_empty() && self.has_resent_all();
         if done {
             self.make_wills();
         }
@@ -188,9 +215,12 @@ impl Control {
         });
         for (serial, Unread { forks, bytes }) in unread {
             let after = self.heirs().filter(|heirs| heirs.fork > forks.0);
-            if let Some(heirs) = after.min_by_key(|heirs| heirs.fork) {
+            let will = after
+                .min_by_key(|heirs| heirs.fork)
+                .and_then(|heirs| heirs.will.as_ref());
+            if let Some(will) = will {
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
-                let _ = write_all(&heirs.will, &[head, bytes].concat());
+                let _ = write_all(will, &[head, bytes].concat());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Who this process is to its peers.
 
-use super::wire::Host;
+use super::wire::{Host, Name};
 
 /// This host, network namespace and process.
 #[derive(Clone, Copy, Debug)]
@@ -11,8 +11,17 @@ pub struct Identity {
     pub process: [u8; 16],
     /// What children know of it and nobody else: random.
     pub family: [u8; 16],
-    /// Where peers on this host fetch shared memory: an abstract Unix address.
-    pub rendezvous: [u8; 32],
+    /// Where peers on this host fetch shared memory: an abstract Unix address. By it peers know which process we are.
+    pub rendezvous: Name,
+}
+
+/// How the name of each rendezvous begins.
+const RENDEZVOUS: &[u8] = b"netacc-1";
+
+/// Whether `name` can be a rendezvous of ours, and not somebody else's address.
+pub fn is_rendezvous(name: &Name) -> bool {
+    let digits = name.strip_prefix(RENDEZVOUS);
+    digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 impl Identity {
@@ -20,7 +29,7 @@ impl Identity {
     pub fn read() -> Identity {
         let process = random();
         let mut rendezvous = [0; 32];
-        rendezvous[..8].copy_from_slice(b"netacc-1");
+        rendezvous[..RENDEZVOUS.len()].copy_from_slice(RENDEZVOUS);
         for (at, byte) in random().iter().take(12).enumerate() {
             let digits = b"0123456789abcdef";
             rendezvous[8 + 2 * at] = digits[usize::from(byte >> 4)];

@@ -13,13 +13,15 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::cache::Key;
-use super::contact::{Contact, Waiting};
+use super::contact::{Contact, Goal, Waiting};
 use super::heirs::{Estate, Heirs};
 use super::listener::SideListener;
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
+use super::resending::Resending;
 use super::server::{Guest, Stranger};
 use super::session::Session;
+use super::wire::Name;
 use crate::conn::stalls;
 use crate::fabric::network::{self, Watch};
 use crate::fabric::rdma::engine::Engine;
@@ -28,8 +30,6 @@ use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::socket::Socket;
-use crate::socket::addr::Address;
-use crate::stats::{self, Reason};
 use crate::verbs::cm::EventChannel;
 use crate::verbs::device::Device;
 use crate::verbs::removal::Removals;
@@ -40,8 +40,12 @@ pub enum Command {
     Listen(Arc<SideListener>),
     /// The application closed the listener.
     Unlisten(Arc<SideListener>),
-    /// Find out whether `Address` is NetACC, and tell whoever waits.
-    Contact(Address, Waiting),
+    /// Somebody knocked at a side port that is shared.
+    Stranger(Stranger),
+    /// This process is forking: its side ports will be shared.
+    Fork,
+    /// Find out whether there is NetACC, and tell whoever waits.
+    Contact(Goal, Waiting),
     /// See a non-blocking connect through.
     Open(Opening),
     /// A listener has room in its backlog again.
@@ -60,6 +64,8 @@ pub enum Command {
     Heirs(Heirs),
     /// A connection that children may hold was closed.
     Claims,
+    /// Send again what a peer has given back.
+    Resend(Resending),
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -91,6 +97,8 @@ pub enum Source {
     Removals(Removals),
     /// Children that may hold connections of this process.
     Heirs(Heirs),
+    /// What a peer has given back and is to be sent again.
+    Resending(Resending),
     /// A listener of the kernel's, by a number that is closed with it.
     #[allow(missing_docs)]
     Knocks {
@@ -107,8 +115,6 @@ pub struct Control {
     epoll: InternalFd,
     sources: HashMap<u64, Source>,
     next_key: u64,
-    /// Links that peers made to us, by their names.
-    pub accepted: HashMap<Token, Arc<Link>>,
     /// Connecting ends of links with ourselves, until the hello's sender fetches them.
     pub own_ends: HashMap<Token, Arc<Link>>,
     /// Links promised in an answer.
@@ -120,7 +126,7 @@ pub struct Control {
     /// When the sessions are looked at next, in [`now_ns`] time.
     pub next_beat: u64,
     /// Hellos under way, with whoever waits for their outcome.
-    pub contacts: HashMap<Key, Vec<Waiting>>,
+    pub contacts: HashMap<(Key, Option<Name>), Vec<Waiting>>,
     /// What children claim.
     pub estate: Estate,
 }
@@ -148,7 +154,6 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         epoll,
         sources: HashMap::new(),
         next_key: BELL + 1,
-        accepted: HashMap::new(),
         own_ends: HashMap::new(),
         promised: HashMap::new(),
         rdma: None,
@@ -263,12 +268,15 @@ impl Control {
             Command::Listen(listener) => {
                 self.insert(Source::Listener(listener));
             }
-            Command::Unlisten(listener) => self.sources.retain(|_, source| match source {
-                Source::Listener(l) => !Arc::ptr_eq(l, &listener),
-                Source::Stranger(s) => !s.is_for(&listener),
-                _ => true,
+            // A side port that other processes have as well is not closed by this one, so it has to be taken out.
+            Command::Unlisten(listener) => self.forget(|source| match source {
+                Source::Listener(l) => Arc::ptr_eq(l, &listener),
+                Source::Stranger(s) => s.is_for(&listener),
+                _ => false,
             }),
-            Command::Contact(address, waiting) => self.contact(address, waiting),
+            Command::Stranger(stranger) => self.meet(stranger),
+            Command::Fork => self.share_side_ports(),
+            Command::Contact(goal, waiting) => self.contact(goal, waiting),
             Command::Open(opening) => self.open(opening),
             Command::Lost(remote) => self.carrier_lost(&remote),
             Command::NotConnected(line, outcome) => self.line_over(line, outcome),
@@ -282,6 +290,9 @@ impl Control {
             }
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
+            Command::Resend(resending) => {
+                self.insert(Source::Resending(resending));
+            }
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
                     self.handle(key, false);
@@ -303,15 +314,27 @@ impl Control {
         }
     }
 
-    /// Forked children accept from `listener`, and cannot reach the links of this process: whoever
-    /// knocks at the side port is to come by the application's own.
-    fn give_up(&mut self, listener: &Arc<SideListener>) {
-        tracing::info!(target: "netacc::control", "{:?} is served by forked children: plain TCP", listener.local);
-        stats::add(stats::global().fallback(Reason::Forked), 1);
-        for arrival in listener.close() {
-            arrival.socket.discard();
+    /// Forked children have the side ports too: threads of the application take in who knocks from now on.
+    fn share_side_ports(&mut self) {
+        let is_shared = |s: &Source| matches!(s, Source::Listener(l) if l.is_shared());
+        let shared: Vec<_> = self
+            .sources
+            .values()
+            .filter_map(|source| match source {
+                Source::Listener(listener) if listener.is_shared() => Some(listener.clone()),
+                _ => None,
+            })
+            .collect();
+        self.forget(is_shared);
+        for listener in shared {
+            self.share(&listener);
         }
-        self.obey(Command::Unlisten(listener.clone()));
+    }
+
+    /// See [`share_side_ports`](Self::share_side_ports).
+    fn share(&mut self, listener: &Arc<SideListener>) {
+        listener.owner().share_side_port(listener);
+        self.obey(Command::Room(listener.clone()));
     }
 
     /// Sees `opening` through from here on.
@@ -379,6 +402,12 @@ impl Control {
             Source::Heirs(heirs) => Some(heirs),
             _ => None,
         })
+    }
+
+    /// Whether nothing is left to be sent again.
+    pub fn has_resent_all(&self) -> bool {
+        let resends = |source: &Source| matches!(source, Source::Resending(_));
+        !self.sources.values().any(resends)
     }
 
     /// What is looked after under `key`.
@@ -480,6 +509,7 @@ impl Source {
             Source::Device(device) => f(device.async_fd(), EventFlags::IN),
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
             Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
+            Source::Resending(r) => f(r.as_fd(), r.interest()),
             Source::Knocks { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::ET),
         }
     }
@@ -520,6 +550,7 @@ impl Source {
             | Source::Engine(_)
             | Source::Device(_)
             | Source::Removals(_)
+            | Source::Resending(_)
             | Source::Heirs(_)
             | Source::Knocks { .. } => None,
         }
@@ -528,12 +559,12 @@ impl Source {
     /// Does what can be done now; gives back what is left to look after.
     fn advance(self, control: &mut Control, expired: bool) -> Option<Source> {
         match self {
-            Source::Listener(listener) if crate::fork::children_serve() => {
-                control.give_up(&listener);
-                None
-            }
             Source::Listener(listener) => {
                 control.accept_strangers(&listener);
+                if listener.is_shared() {
+                    control.share(&listener);
+                    return None;
+                }
                 Some(Source::Listener(listener))
             }
             Source::Rendezvous(fd) => {
@@ -544,7 +575,9 @@ impl Source {
             Source::Guest(guest) if !expired => guest.advance(control).map(Source::Guest),
             Source::Guest(_) => None,
             Source::Contact(contact) => contact.advance(control, expired).map(Source::Contact),
-            Source::Opening(opening) => opening.advance_in_background(expired).map(Source::Opening),
+            Source::Opening(opening) => opening
+                .advance_in_background(control, expired)
+                .map(Source::Opening),
             Source::Peer { link, fd } => control
                 .hear_peer(&link, fd)
                 .then_some(Source::Peer { link, fd }),
@@ -575,6 +608,7 @@ impl Source {
                 control.heirs_gone(&heirs);
                 None
             }
+            Source::Resending(resending) => resending.advance(control).map(Source::Resending),
             Source::Knocks { listener, life, fd } => {
                 listener.knocked(life);
                 Some(Source::Knocks { listener, life, fd })
@@ -589,7 +623,7 @@ impl Source {
                 let _ = contact.advance(control, true);
             }
             Source::Opening(opening) => {
-                let _ = opening.advance_in_background(true);
+                let _ = opening.advance_in_background(control, true);
             }
             Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
             Source::Session(session) => control.end_session(&session),

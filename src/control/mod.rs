@@ -12,6 +12,7 @@ pub mod listener;
 pub mod opening;
 pub mod passing;
 pub mod rdma;
+pub mod resending;
 pub mod server;
 pub mod session;
 pub mod wire;

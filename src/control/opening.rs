@@ -1,5 +1,8 @@
 //! Opening one connection: the application's own socket, connected to the side port, says which
 //! connection of which link it is, and the acceptor says yes.
+//!
+//! Which of several processes that share the side port takes the connection is decided by their kernel. One that does not
+//! know the link says which process it is, and the connection is opened anew, on a link with that one.
 
 use std::sync::Arc;
 
@@ -8,7 +11,9 @@ use rustix::fd::RawFd;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::contact::connected;
-use super::wire::{Frame, Parsed, VERDICT_LEN, Verdict};
+use super::contact::{Goal, Waiting};
+use super::io_thread::Control;
+use super::wire::{Frame, LONGEST_REPLY, Name, Parsed, VERSION, Verdict};
 use crate::link::Link;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::socket::Socket;
@@ -28,10 +33,8 @@ pub struct Opening {
     pub socket: &'static Socket,
     /// Its life when the connect began.
     pub life: u64,
-    /// The link that is to carry it.
-    pub link: Arc<Link>,
-    /// Its id there.
-    pub id: u32,
+    /// The link that is to carry it, and its id there; `None` while it goes from one link to another.
+    pub place: Option<(Arc<Link>, u32)>,
     /// Where the application connects to.
     pub dest: Address,
     fd: RawFd,
@@ -40,7 +43,14 @@ pub struct Opening {
     window: u64,
     deadline: u64,
     peer_window: Option<u64>,
+    /// How often it was taken by a process that did not know the link.
+    turns: u32,
+    /// That process, once contact was made with it.
+    met: Option<Name>,
 }
+
+/// Links that one opening tries: each may be taken for another process's.
+const MOST_TURNS: u32 = 4;
 
 /// Where an opening stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +61,8 @@ pub enum Step {
     Accelerated,
     /// The acceptor took it as plain TCP.
     Plain,
+    /// This process took it, which does not know the link.
+    Elsewhere(Name),
     /// Nothing came of it; the socket is to connect to the application's own port.
     Failed(Reason),
 }
@@ -75,8 +87,7 @@ impl Opening {
         Opening {
             socket,
             life,
-            link,
-            id,
+            place: Some((link, id)),
             dest,
             fd,
             stage: Stage::Connecting,
@@ -84,7 +95,40 @@ impl Opening {
             window,
             deadline,
             peer_window: None,
+            turns: 0,
+            met: None,
         }
+    }
+
+    /// It is to be connection `id` of `link` now; `window` is our own, in bytes.
+    pub fn turn_to(
+        &mut self,
+        link: Arc<Link>,
+        id: u32,
+        window: u64,
+        timeout: core::time::Duration,
+    ) {
+        self.place = Some((link, id));
+        self.window = window;
+        self.deadline = now_ns() + timeout.as_nanos() as u64;
+        self.stage = Stage::Connecting;
+        self.announced = false;
+        self.turns += 1;
+    }
+
+    /// Whether another link may be tried.
+    pub fn may_turn(&self) -> bool {
+        self.turns < MOST_TURNS
+    }
+
+    /// Whether it was opened on another link than the first.
+    pub fn has_turned(&self) -> bool {
+        self.turns > 0
+    }
+
+    /// Contact with `process` is about to be made for it. False if that has been tried.
+    pub fn meets(&mut self, process: &Name) -> bool {
+        self.met.replace(*process) != Some(*process)
     }
 
     /// The acceptor's window for what is sent to it, in bytes, once it has accepted.
@@ -128,9 +172,13 @@ impl Opening {
                 Some(Err(_)) => return Step::Failed(Reason::SidePortRefused),
                 Some(Ok(())) => {}
             }
+            let Some((link, id)) = &self.place else {
+                return Step::Failed(Reason::LinkFailed);
+            };
             let frame = Frame::Open {
-                conn: self.id,
-                token: *self.link.token(),
+                version: VERSION,
+                conn: *id,
+                token: *link.token(),
                 window: self.window,
             }
             .encode();
@@ -143,34 +191,54 @@ impl Opening {
             self.stage = Stage::AwaitVerdict;
         }
         // Looked at until whole, then taken: what follows it is the stream's.
-        let mut bytes = [0; VERDICT_LEN];
-        match rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
-            Ok((_, n)) if n == VERDICT_LEN => {}
-            Ok((_, n)) if n > 0 => return Step::Wait,
+        let mut bytes = [0; LONGEST_REPLY];
+        let n = match rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((_, n)) if n > 0 => n.min(LONGEST_REPLY),
             Err(Errno::AGAIN | Errno::INTR) => return Step::Wait,
             _ => return Step::Failed(Reason::PeerRefused),
-        }
-        let _ = rustix::net::recv(fd, &mut bytes[..], RecvFlags::DONTWAIT);
-        let Ok(Parsed::Frame(Frame::Verdict { verdict, window }, _)) = Frame::parse(&bytes) else {
-            return Step::Failed(Reason::PeerRefused);
         };
-        match verdict {
-            Verdict::Yes => {
+        let (frame, len) = match Frame::parse(&bytes[..n]) {
+            Ok(Parsed::Incomplete) => return Step::Wait,
+            Ok(Parsed::Frame(frame, len)) => (frame, len),
+            Err(_) => return Step::Failed(Reason::PeerRefused),
+        };
+        let _ = rustix::net::recv(fd, &mut bytes[..len], RecvFlags::DONTWAIT);
+        match frame {
+            Frame::Verdict {
+                verdict: Verdict::Yes,
+                window,
+            } => {
                 self.peer_window = Some(window);
                 Step::Accelerated
             }
-            Verdict::Plain => Step::Plain,
+            Frame::Verdict {
+                verdict: Verdict::Plain,
+                ..
+            } => Step::Plain,
+            Frame::Elsewhere { process } => Step::Elsewhere(process),
             _ => Step::Failed(Reason::PeerRefused),
         }
     }
 
     /// The control thread's turn. Gives itself back while there is more to come.
-    pub fn advance_in_background(mut self, expired: bool) -> Option<Opening> {
+    pub fn advance_in_background(
+        mut self,
+        control: &mut Control,
+        expired: bool,
+    ) -> Option<Opening> {
         let socket = self.socket;
-        match socket.continue_opening(&mut self, expired) {
-            Step::Wait => Some(self),
-            _ => None,
+        match socket.continue_opening(control.runtime, &mut self, expired) {
+            Step::Wait => return Some(self),
+            step @ Step::Elsewhere(process) => {
+                let goal = Goal {
+                    address: self.dest,
+                    process: Some(process),
+                };
+                control.contact(goal, Waiting::Opening(self.resume(step)));
+            }
+            Step::Accelerated | Step::Plain | Step::Failed(_) => {}
         }
+        None
     }
 }
 

@@ -35,6 +35,15 @@ pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<
 /// # Errors
 /// The kernel's, of recvmsg(2).
 pub fn receive(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec<InternalFd>), Errno> {
+    let (n, fds) = receive_unlisted(from, bytes)?;
+    Ok((n, fds.into_iter().map(InternalFd::adopt).collect()))
+}
+
+/// The same, for a process that shares its parent's tables: nothing is put into them.
+///
+/// # Errors
+/// The kernel's, of recvmsg(2).
+pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut iov = [rustix::io::IoSliceMut::new(bytes)];
@@ -47,7 +56,7 @@ pub fn receive(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec<Internal
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
-            fds.extend(received.map(|fd: OwnedFd| InternalFd::adopt(fd)));
+            fds.extend(received);
         }
     }
     Ok((got.bytes, fds))

@@ -1,23 +1,28 @@
 //! The accepting side: who knocks at a side port, and what becomes of it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::contact::{terms, window_is_sane};
-use super::identity::random;
+use super::dialing::FIRST_NS;
+use super::identity::{is_rendezvous, random};
 use super::io_thread::{Control, Source};
-use super::listener::{Arrival, SideListener};
+use super::listener::{Arrival, SideListener, Standing};
 use super::passing;
 use super::session::{Peer, Session};
-use super::wire::{Answer, Frame, Hello, MAX_FRAME, Parsed, VERSION, Verdict};
+use super::wire::{
+    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, SHARING, VERSION, Verdict,
+};
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
+use crate::runtime::Runtime;
+use crate::socket::Socket;
 use crate::socket::addr::Address;
 use crate::stats;
 
@@ -30,6 +35,7 @@ const MOST_UNUSED: usize = 256;
 pub struct Promise {
     peer_window: u64,
     peer_pid: u32,
+    capabilities: u64,
     /// When it lapses.
     pub deadline: u64,
 }
@@ -39,6 +45,8 @@ enum Stage {
     Silent,
     /// The hello was answered; kept until the peer closes it.
     Answered,
+    /// It named a link that this process does not have, and was told which process this is.
+    Directed,
     /// Wants to be connection `conn` of `link`, as soon as the listener has room.
     Held {
         conn: u32,
@@ -52,40 +60,103 @@ enum Stage {
 pub struct Stranger {
     fd: InternalFd,
     remote: Address,
-    listener: Arc<SideListener>,
+    /// Where it knocked, unless another process has passed it on.
+    listener: Weak<SideListener>,
     buf: Vec<u8>,
     stage: Stage,
     deadline: u64,
 }
 
+/// How long a stranger has to say what it is, in [`now_ns`] time.
+fn patience(runtime: &Runtime) -> u64 {
+    now_ns() + runtime.connect_timeout().as_nanos() as u64
+}
+
+/// Who knocks next at `listener`.
+///
+/// # Errors
+/// The kernel's, of accept(2).
+pub fn knocking(listener: &Arc<SideListener>, runtime: &Runtime) -> Result<Stranger, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = InternalFd::adopt(rustix::net::accept_with(listener.as_fd(), flags)?);
+    let remote = Address::peer_of(fd.as_raw_fd()).ok_or(Errno::CONNABORTED)?;
+    Ok(Stranger {
+        fd,
+        remote,
+        listener: Arc::downgrade(listener),
+        buf: Vec::new(),
+        stage: Stage::Silent,
+        deadline: patience(runtime),
+    })
+}
+
+/// Whether the peer of a connection that waits for a verdict has given up.
+pub fn is_gone(fd: &InternalFd) -> bool {
+    let mut byte = [0; 1];
+    let looked = rustix::net::recv(fd, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    !matches!(looked, Err(Errno::AGAIN | Errno::INTR))
+}
+
+/// Our address of `fd` as the peer meant it: the kernel's, with the application's port.
+pub fn local_of(fd: &InternalFd, listener: &SideListener) -> Address {
+    Address::local_of(fd.as_raw_fd())
+        .unwrap_or(listener.local)
+        .with_port(listener.local.port())
+}
+
+/// Tells the peer that it is connected, with `socket`.
+///
+/// # Errors
+/// The kernel's, of send(2).
+pub fn welcome(fd: &InternalFd, socket: &Socket) -> Result<(), Errno> {
+    let (verdict, window) = match socket.receive_window() {
+        Some(window) => (Verdict::Yes, window),
+        None => (Verdict::Plain, 0),
+    };
+    reply(fd, &Frame::Verdict { verdict, window })
+}
+
+fn reply(fd: &InternalFd, frame: &Frame) -> Result<(), Errno> {
+    let bytes = frame.encode();
+    match rustix::net::send(fd, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(Errno::PIPE),
+    }
+}
+
+/// Passes a connection that has said hello to the process for which it is.
+fn pass_on(fd: &InternalFd, hello: &[u8], to: &Name) -> Result<(), Errno> {
+    if !is_rendezvous(to) {
+        return Err(Errno::INVAL);
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let unix = InternalFd::adopt(unix);
+    rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
+    if rustix::net::sockopt::socket_peercred(&unix)?.uid != rustix::process::geteuid() {
+        return Err(Errno::PERM);
+    }
+    passing::send(unix.as_fd(), hello, &[fd.as_fd()])
+}
+
 impl Control {
     /// Takes in who knocks at `listener`.
     pub fn accept_strangers(&mut self, listener: &Arc<SideListener>) {
-        loop {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd = match rustix::net::accept_with(listener.as_fd(), flags) {
-                Ok(fd) => InternalFd::adopt(fd),
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+        while !listener.is_shared() {
+            match knocking(listener, self.runtime) {
+                Ok(stranger) => self.meet(stranger),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return pause_unless_done(error),
-            };
-            let Some(remote) = Address::peer_of(fd.as_raw_fd()) else {
-                continue;
-            };
-            if self.strangers() >= MOST_STRANGERS {
-                continue;
             }
-            let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
-            let stranger = Stranger {
-                fd,
-                remote,
-                listener: listener.clone(),
-                buf: Vec::new(),
-                stage: Stage::Silent,
-                deadline,
-            };
-            if let Some(stranger) = stranger.advance(self, false) {
-                self.insert(Source::Stranger(stranger));
-            }
+        }
+    }
+
+    /// Hears what `stranger` wants.
+    pub fn meet(&mut self, stranger: Stranger) {
+        if self.strangers() < MOST_STRANGERS
+            && let Some(stranger) = stranger.advance(self, false)
+        {
+            self.insert(Source::Stranger(stranger));
         }
     }
 
@@ -94,17 +165,17 @@ impl Control {
         stats::add(&stats::global().hellos_received, 1);
         let runtime = self.runtime;
         let mut answer = Answer {
-            version: VERSION,
+            version: hello.newest.min(VERSION),
             verdict: Verdict::Yes,
             fabric: 0,
-            capabilities: 0,
+            capabilities: hello.capabilities & CAPABILITIES,
             window: runtime.config.window_size as u64,
             pid: std::process::id(),
             token: random(),
             rendezvous: runtime.identity.rendezvous,
             doors: Vec::new(),
         };
-        if !(hello.oldest..=hello.newest).contains(&VERSION) {
+        if hello.oldest > VERSION || hello.newest < OLDEST {
             answer.verdict = Verdict::Version;
             return answer;
         }
@@ -133,6 +204,7 @@ impl Control {
                 let promise = Promise {
                     peer_window: hello.window,
                     peer_pid: hello.pid,
+                    capabilities: answer.capabilities,
                     deadline,
                 };
                 self.promised.insert(answer.token, promise);
@@ -176,6 +248,8 @@ impl Control {
             self.runtime.config.window_size as u64,
             pid,
             uid,
+            CAPABILITIES,
+            self.runtime.identity.rendezvous,
         );
         let own = Link::new(Box::new(connector), terms);
         let accepted = Link::new(Box::new(acceptor), terms);
@@ -183,7 +257,7 @@ impl Control {
             self.runtime.serve(link, 0);
         }
         self.own_ends.insert(token, own);
-        self.accepted.insert(token, accepted);
+        self.runtime.accept_on(&accepted);
         Ok(())
     }
 
@@ -254,15 +328,37 @@ impl Control {
             }
         }
         tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-        link.retire(Errno::CONNRESET, false);
-        self.accepted.remove(link.token());
+        match is_dead(sys::borrow(fd)) {
+            true => link.retire_of_dead(),
+            false => link.retire(Errno::CONNRESET, false),
+        }
         self.runtime.let_go(link);
         false
     }
 }
 
+/// Whether the process at the other end of a Unix socket is dead, and its descriptors are closed: it may be about to.
+fn is_dead(peer: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    const PATIENCE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 200_000_000,
+    };
+    let Ok(credentials) = rustix::net::sockopt::socket_peercred(peer) else {
+        return false;
+    };
+    match pidfd_open(credentials.pid, PidfdFlags::empty()) {
+        Ok(process) => {
+            let mut fds = [PollFd::new(&process, PollFlags::IN)];
+            poll(&mut fds, Some(&PATIENCE)) == Ok(1)
+        }
+        Err(error) => error == Errno::SRCH,
+    }
+}
+
 /// An accept without descriptors or memory would be tried again at once, for ever.
-fn pause_unless_done(error: Errno) {
+pub fn pause_unless_done(error: Errno) {
     if error != Errno::AGAIN {
         let nap = rustix::event::Timespec {
             tv_sec: 0,
@@ -275,7 +371,49 @@ fn pause_unless_done(error: Errno) {
 impl Stranger {
     /// Whether it knocked at `listener`.
     pub fn is_for(&self, listener: &Arc<SideListener>) -> bool {
-        Arc::ptr_eq(&self.listener, listener)
+        core::ptr::eq(self.listener.as_ptr(), Arc::as_ptr(listener))
+    }
+
+    /// It knocked at a side port that is shared: what it wants of the application, if it has said so already and this
+    /// process has the link. Gives itself back if it wants something else; `None`: it is nobody.
+    pub fn asks(mut self, runtime: &Runtime) -> Result<Arrival, Option<Stranger>> {
+        if self.listen().is_err() {
+            return Err(None);
+        }
+        match Frame::parse(&self.buf) {
+            Ok(Parsed::Frame(
+                Frame::Open {
+                    conn,
+                    token,
+                    window,
+                    ..
+                },
+                n,
+            )) if n == self.buf.len() => match runtime.accepted(&token) {
+                Some(link) => Ok(self.into_arrival(link, conn, window)),
+                None => Err(Some(self)),
+            },
+            _ => Err(Some(self)),
+        }
+    }
+
+    fn into_arrival(self, link: Arc<Link>, conn: u32, window: u64) -> Arrival {
+        Arrival {
+            fd: self.fd,
+            remote: self.remote,
+            standing: Standing::Asks { link, conn, window },
+        }
+    }
+
+    /// Takes in what it has said.
+    fn listen(&mut self) -> Result<(), Errno> {
+        let mut bytes = [0; MAX_FRAME];
+        match rustix::net::recv(&self.fd, &mut bytes[..], RecvFlags::DONTWAIT) {
+            Ok((_, n)) if n > 0 => self.buf.extend_from_slice(&bytes[..n.min(MAX_FRAME)]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => return Err(Errno::CONNRESET),
+        }
+        Ok(())
     }
 
     /// Whether it waits for room in the queue of `listener`.
@@ -302,12 +440,7 @@ impl Stranger {
             return None;
         }
         if !matches!(self.stage, Stage::Held { .. }) {
-            let mut bytes = [0; MAX_FRAME];
-            match rustix::net::recv(&self.fd, &mut bytes[..], RecvFlags::DONTWAIT) {
-                Ok((_, n)) if n > 0 => self.buf.extend_from_slice(&bytes[..n.min(MAX_FRAME)]),
-                Err(Errno::AGAIN | Errno::INTR) => return Some(self),
-                _ => return None,
-            }
+            self.listen().ok()?;
             let frame = match Frame::parse(&self.buf) {
                 Ok(Parsed::Incomplete) => return Some(self),
                 Ok(Parsed::Frame(frame, n)) if n == self.buf.len() => frame,
@@ -316,12 +449,21 @@ impl Stranger {
                     return None;
                 }
             };
-            self.buf.clear();
+            let said = core::mem::take(&mut self.buf);
             match (&self.stage, frame) {
                 (Stage::Silent, Frame::Hello(hello)) if window_is_sane(hello.window) => {
+                    let own = &control.runtime.identity.rendezvous;
+                    if let Some(wanted) = hello.wanted.filter(|wanted| wanted != own) {
+                        // Once: whoever passed it to us was to pass it to us.
+                        let first = self.listener.strong_count() > 0;
+                        if first && let Err(error) = pass_on(&self.fd, &said, &wanted) {
+                            tracing::info!(target: "netacc::control", "a process that shares a side port is gone: {error}");
+                        }
+                        return None;
+                    }
                     let local = Address::local_of(self.fd.as_raw_fd());
                     let answer = control.answer(&hello, local);
-                    self.reply(&Frame::Answer(answer.clone()).encode()).ok()?;
+                    reply(&self.fd, &Frame::Answer(answer.clone())).ok()?;
                     let kind = FabricKind::from_code(answer.fabric);
                     if answer.verdict == Verdict::Yes
                         && let Some(kind @ (FabricKind::Verbs | FabricKind::Tcp)) = kind
@@ -333,22 +475,31 @@ impl Stranger {
                     return Some(self);
                 }
                 (
-                    Stage::Silent,
+                    Stage::Silent | Stage::Directed,
                     Frame::Open {
+                        version,
                         conn,
                         token,
                         window,
                     },
                 ) => {
-                    // A link that this process does not have belongs to another one that listens on
-                    // the same port: the connection goes on as plain TCP.
-                    let link = control
-                        .accepted
-                        .get(&token)
-                        .filter(|l| !l.is_dead())
-                        .cloned();
+                    let link = control.runtime.accepted(&token);
+                    if link.is_none()
+                        && version >= SHARING
+                        && !matches!(self.stage, Stage::Directed)
+                    {
+                        // It belongs to another process that listens on the same port, but this one has the connection:
+                        // the peer may name a link with this one, or make one.
+                        let process = control.runtime.identity.rendezvous;
+                        reply(&self.fd, &Frame::Elsewhere { process }).ok()?;
+                        self.stage = Stage::Directed;
+                        self.deadline = patience(control.runtime) + FIRST_NS;
+                        return Some(self);
+                    }
+                    // Who cannot do that goes on as plain TCP.
+                    let listener = self.listener.upgrade()?;
                     self.stage = Stage::Held { conn, link, window };
-                    self.listener.held.fetch_add(1, Ordering::AcqRel);
+                    listener.held.fetch_add(1, Ordering::AcqRel);
                 }
                 _ => {
                     stats::add(&stats::global().hellos_rejected, 1);
@@ -371,6 +522,8 @@ impl Stranger {
             token: answer.token,
             window: hello.window,
             pid: hello.pid,
+            capabilities: answer.capabilities,
+            acceptor: Name::default(),
         };
         match Session::new(control.runtime, self.fd, kind, false, &peer) {
             Ok(session) => control.begin_session(session),
@@ -392,19 +545,13 @@ impl Stranger {
         poll(&mut fds, Some(&now)) == Ok(1)
     }
 
-    fn reply(&self, frame: &[u8]) -> Result<(), Errno> {
-        match rustix::net::send(&self.fd, frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
-            n if n == frame.len() => Ok(()),
-            _ => Err(Errno::PIPE),
-        }
-    }
-
     /// Hands the connection to the application's `accept`, or waits for room.
     fn admit(mut self) -> Option<Stranger> {
-        if !self.listener.has_room() {
+        let listener = self.listener.upgrade()?;
+        if !listener.has_room() {
             if self.is_broken() {
                 // It goes another way, and would be reported for ever.
-                self.listener.held.fetch_sub(1, Ordering::AcqRel);
+                listener.held.fetch_sub(1, Ordering::AcqRel);
                 return None;
             }
             return Some(self);
@@ -413,42 +560,30 @@ impl Stranger {
         else {
             return None;
         };
-        self.listener.held.fetch_sub(1, Ordering::AcqRel);
-        let (local, remote) = (self.local(), self.remote);
-        let owner = self.listener.owner();
-        let socket = owner.arrived(local, link.as_ref().map(|l| (l, conn)), window);
-        let receive_window = socket.receive_window();
-        let verdict = match receive_window {
-            Some(window) => Frame::Verdict {
-                verdict: Verdict::Yes,
-                window,
-            },
-            None => Frame::Verdict {
-                verdict: Verdict::Plain,
-                window: 0,
-            },
+        listener.held.fetch_sub(1, Ordering::AcqRel);
+        let arrival = match link {
+            Some(link) if listener.is_shared() => self.into_arrival(link, conn, window),
+            // By the application's own port it comes to whichever process accepts next.
+            None if listener.is_shared() => return None,
+            link => {
+                let heritage = listener.owner().lock().heritage();
+                let on = link.as_ref().map(|link| (link, conn));
+                let socket = Socket::arrived(heritage, local_of(&self.fd, &listener), on, window);
+                if welcome(&self.fd, socket).is_err() {
+                    socket.discard();
+                    return None;
+                }
+                Arrival {
+                    fd: self.fd,
+                    remote: self.remote,
+                    standing: Standing::Taken(socket),
+                }
+            }
         };
-        if self.reply(&verdict.encode()).is_err() {
-            socket.discard();
-            return None;
-        }
-        let arrival = Arrival {
-            fd: self.fd,
-            socket,
-            remote,
-        };
-        if let Err(arrival) = self.listener.push(arrival) {
-            arrival.socket.discard();
+        if let Err(arrival) = listener.push(arrival) {
+            arrival.discard();
         }
         None
-    }
-
-    /// Our address as the peer meant it: the kernel's, with the application's port.
-    fn local(&self) -> Address {
-        let port = self.listener.local.port();
-        Address::local_of(self.fd.as_raw_fd())
-            .unwrap_or(self.listener.local)
-            .with_port(port)
     }
 }
 
@@ -479,8 +614,23 @@ impl Guest {
             Ok(got) if got.0 > 0 => got,
             _ => return None,
         };
+        let ours = self.uid == rustix::process::geteuid().as_raw();
         let token = match Frame::parse(&bytes[..n]) {
             Ok(Parsed::Frame(Frame::Attach { token }, _)) => token,
+            // Another process that shares a side port has taken it.
+            Ok(Parsed::Frame(Frame::Hello(_), _)) if ours => {
+                let fd = fds.into_iter().next()?;
+                let remote = Address::peer_of(fd.as_raw_fd())?;
+                control.meet(Stranger {
+                    fd,
+                    remote,
+                    listener: Weak::new(),
+                    buf: bytes[..n].to_vec(),
+                    stage: Stage::Silent,
+                    deadline: patience(control.runtime),
+                });
+                return None;
+            }
             // A child may be another user's by now; it knows what nobody else does.
             Ok(Parsed::Frame(Frame::Claim { key, serial }, _))
                 if key == control.runtime.identity.family =>
@@ -488,10 +638,14 @@ impl Guest {
                 control.claimed(self.fd, serial);
                 return None;
             }
+            Ok(Parsed::Frame(Frame::Heir { key }, _)) if key == control.runtime.identity.family => {
+                control.inherits(self.fd);
+                return None;
+            }
             _ => return None,
         };
         // Memory is shared with processes of the same user only.
-        if self.uid != rustix::process::geteuid().as_raw() {
+        if !ours {
             return None;
         }
         let promise = control.promised.remove(&token)?;
@@ -531,12 +685,14 @@ impl Guest {
             promise.peer_window,
             promise.peer_pid,
             self.uid,
+            promise.capabilities,
+            Name::default(),
         );
         let link = Link::new(
             Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)),
             terms,
         );
-        control.accepted.insert(token, link.clone());
+        runtime.accept_on(&link);
         control.adopt_link(&link, io, raw);
         Ok(())
     }

@@ -16,6 +16,7 @@ use rustix::net::sockopt;
 use super::contact::terms;
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
+use super::wire::Name;
 use crate::config::Config;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
@@ -67,6 +68,10 @@ pub struct Peer {
     pub window: u64,
     /// Its process id, for display.
     pub pid: u32,
+    /// What it and we can do.
+    pub capabilities: u64,
+    /// The process, if it is the accepting one; else zero.
+    pub acceptor: Name,
 }
 
 impl Hub for Runtime {
@@ -106,7 +111,15 @@ impl Session {
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let sizes = ring_sizes(&runtime.config);
         let remote = Remote::new(runtime, kind, sizes, &Plain)?;
-        let mut terms = terms(runtime, peer.token, peer.window, peer.pid, u32::MAX);
+        let mut terms = terms(
+            runtime,
+            peer.token,
+            peer.window,
+            peer.pid,
+            u32::MAX,
+            peer.capabilities,
+            peer.acceptor,
+        );
         terms.msg_size = terms.msg_size.min(MOST_PAYLOAD);
         let link = Link::new(Box::new(End(remote.clone())), terms);
         remote.attach(&link);
@@ -356,7 +369,7 @@ impl Control {
     pub fn begin_session(&mut self, session: Session) {
         let token = *session.link.token();
         if !session.active {
-            self.accepted.insert(token, session.link.clone());
+            self.runtime.accept_on(&session.link);
         }
         if let Some(key) = self.insert(Source::Session(Box::new(session))) {
             self.sessions.insert(token, key);
@@ -422,11 +435,10 @@ impl Control {
     /// `session` is over.
     pub fn end_session(&mut self, session: &Session) {
         let token = session.link.token();
-        if let Some(address) = session.dialing.first {
-            self.contact_failed(&address, Reason::LinkFailed);
+        if let Some(goal) = session.dialing.first {
+            self.contact_failed(&goal, Reason::LinkFailed);
         }
         self.sessions.remove(token);
-        self.accepted.remove(token);
         self.runtime.let_go(&session.link);
         session.link.retire(Errno::CONNRESET, false);
         session.remote.shut();

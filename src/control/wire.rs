@@ -1,11 +1,11 @@
 //! The control protocol's frames. Little-endian, at most [`MAX_FRAME`] bytes, each begun by the same
 //! eight bytes: magic, kind, version, length of the whole.
 //!
-//! Version 1:
+//! Version 2 (version 1 had neither `elsewhere` nor the last field of `hello`):
 //!
 //! | kind | from, on | fields after the prefix |
 //! |---|---|---|
-//! | 1 hello | connecting side, a connection of its own to the side port | oldest and newest version u16, capabilities u64, host 16 B, network namespace u64, process 16 B, pid u32, window u64, fabric count u8, fabrics |
+//! | 1 hello | connecting side, a connection of its own to the side port | oldest and newest version u16, capabilities u64, host 16 B, network namespace u64, process 16 B, pid u32, window u64, fabric count u8, fabrics, wanted process 32 B (zero: any) |
 //! | 2 answer | accepting side | version u16, verdict u8, fabric u8, capabilities u64, window u64, pid u32, token 16 B, rendezvous 32 B, door count u8, doors (IPv6 address 16 B, or IPv4 mapped to it, port u16) |
 //! | 3 open | connecting side, the application's own connection to the side port | connection id u32, token 16 B, window u64 |
 //! | 4 verdict | accepting side | verdict u8, window u64 |
@@ -13,20 +13,39 @@
 //! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
 //! | 7 bell | either side, Unix socket, with the bell | slot u8 |
 //! | 8 claim | forked child, its parent's rendezvous | the parent's secret 16 B, socket number u64 |
+//! | 10 heir | program that was started with connections of the process at the rendezvous | that process's secret 16 B |
 //! | 9 estate | parent, the same, with a memfd of what is unread | bytes unread u64 |
+//! | 11 elsewhere | accepting side, in place of a verdict | process 32 B |
+//!
+//! Processes are named by their rendezvous. A hello for one of several processes that share a side port may come to
+//! another of them, which passes it on, with the connection, at the rendezvous of the one that is wanted.
 //!
 //! Every parser here is total: any bytes give a frame or an error.
 
 /// First bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"NACC";
-/// The protocol version that this library speaks.
-pub const VERSION: u16 = 1;
+/// The newest protocol version that this library speaks.
+pub const VERSION: u16 = 2;
+/// The oldest that it speaks.
+pub const OLDEST: u16 = 1;
+/// From this one on, what is opened on a link that the acceptor does not know can be opened anew on another.
+pub const SHARING: u16 = 2;
 /// No frame is longer.
 pub const MAX_FRAME: usize = 192;
 /// The bytes with which every frame begins.
 pub const PREFIX: usize = 8;
+/// Capability: knows the records of a hand-back after which the kernel's connection alone is complete (`Recall`,
+/// `Returned`, `Resent`).
+pub const RESENDS: u64 = 1;
+/// The capabilities of this library.
+pub const CAPABILITIES: u64 = RESENDS;
 /// Bytes of a verdict frame.
 pub const VERDICT_LEN: usize = PREFIX + 9;
+/// Bytes of the longest frame that an open is answered with.
+pub const LONGEST_REPLY: usize = PREFIX + size_of::<Name>();
+
+/// A process: the abstract Unix address of its rendezvous.
+pub type Name = [u8; 32];
 
 /// Where the accepting side's RDMA connection manager listens.
 pub type Door = ([u8; 16], u16);
@@ -60,7 +79,7 @@ pub struct Hello {
     pub oldest: u16,
     /// Newest version that the sender speaks.
     pub newest: u16,
-    /// Capability bits; none are defined yet.
+    /// Capability bits: see [`CAPABILITIES`].
     pub capabilities: u64,
     /// Where the sender runs.
     pub host: Host,
@@ -72,6 +91,8 @@ pub struct Hello {
     pub window: u64,
     /// Fabric codes, preferred first.
     pub fabrics: Vec<u8>,
+    /// The process that is to answer; `None`: whichever takes it.
+    pub wanted: Option<Name>,
 }
 
 /// Why (or that not) a hello or an open is declined.
@@ -124,7 +145,7 @@ pub struct Answer {
     /// The link's name.
     pub token: [u8; 16],
     /// Abstract Unix address where the shared memory is handed over.
-    pub rendezvous: [u8; 32],
+    pub rendezvous: Name,
     /// Where the RDMA connection manager listens, the preferred first; at most [`MAX_DOORS`].
     pub doors: Vec<Door>,
 }
@@ -136,9 +157,14 @@ pub enum Frame {
     Hello(Hello),
     Answer(Answer),
     Open {
+        /// The version that its sender speaks, with whoever takes it.
+        version: u16,
         conn: u32,
         token: [u8; 16],
         window: u64,
+    },
+    Elsewhere {
+        process: Name,
     },
     Verdict {
         verdict: Verdict,
@@ -160,6 +186,9 @@ pub enum Frame {
     Estate {
         unread: u64,
     },
+    Heir {
+        key: [u8; 16],
+    },
 }
 
 /// The bytes are not a frame of ours.
@@ -179,9 +208,13 @@ struct Writer(Vec<u8>);
 
 impl Writer {
     fn new(kind: u8) -> Writer {
+        Writer::of_version(kind, VERSION)
+    }
+
+    fn of_version(kind: u8, version: u16) -> Writer {
         let mut out = Vec::with_capacity(MAX_FRAME);
         out.extend(MAGIC);
-        out.extend([kind, VERSION as u8, 0, 0]);
+        out.extend([kind, version as u8, 0, 0]);
         Writer(out)
     }
 
@@ -245,7 +278,8 @@ impl Frame {
                 .put(&h.pid.to_le_bytes())
                 .put(&h.window.to_le_bytes())
                 .put(&[h.fabrics.len().min(MAX_FABRICS) as u8])
-                .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)]),
+                .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)])
+                .put(&h.wanted.unwrap_or_default()),
             Frame::Answer(a) => {
                 let doors = &a.doors[..a.doors.len().min(MAX_DOORS)];
                 let writer = Writer::new(2)
@@ -262,10 +296,11 @@ impl Frame {
                 })
             }
             Frame::Open {
+                version,
                 conn,
                 token,
                 window,
-            } => Writer::new(3)
+            } => Writer::of_version(3, *version)
                 .put(&conn.to_le_bytes())
                 .put(token)
                 .put(&window.to_le_bytes()),
@@ -277,6 +312,8 @@ impl Frame {
             Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
             Frame::Claim { key, serial } => Writer::new(8).put(key).put(&serial.to_le_bytes()),
             Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
+            Frame::Heir { key } => Writer::new(10).put(key),
+            Frame::Elsewhere { process } => Writer::new(11).put(process),
         }
         .end()
     }
@@ -315,6 +352,7 @@ impl Frame {
                     pid: r.u32()?,
                     window: r.u64()?,
                     fabrics: Vec::new(),
+                    wanted: None,
                 };
                 let count = usize::from(r.u8()?);
                 if count > MAX_FABRICS || hello.oldest > hello.newest {
@@ -322,6 +360,10 @@ impl Frame {
                 }
                 for _ in 0..count {
                     hello.fabrics.push(r.u8()?);
+                }
+                // An older peer does not say this.
+                if !r.0.is_empty() {
+                    hello.wanted = Some(r.bytes()?).filter(|wanted| *wanted != Name::default());
                 }
                 // A newer peer may say more: what we do not know does not concern us.
                 r.0 = &[];
@@ -349,6 +391,7 @@ impl Frame {
                 Frame::Answer(answer)
             }
             3 => Frame::Open {
+                version: u16::from(prefix[5]),
                 conn: r.u32()?,
                 token: r.bytes()?,
                 window: r.u64()?,
@@ -367,6 +410,10 @@ impl Frame {
                 serial: r.u64()?,
             },
             9 => Frame::Estate { unread: r.u64()? },
+            10 => Frame::Heir { key: r.bytes()? },
+            11 => Frame::Elsewhere {
+                process: r.bytes()?,
+            },
             _ => return Err(NotAFrame),
         };
         r.end()?;

@@ -108,8 +108,22 @@ fn note(from: c_int, to: c_int) -> c_int {
         {
             socket.hand_back(inner);
         }
+    } else if to >= 0 && fork::is_stranger() {
+        crate::exec::stranger::duplicated(from, to);
     }
     to
+}
+
+/// `to` is about to stand for what `from` does, and what it stands for now is closed by that.
+fn make_way(from: c_int, to: c_int) {
+    if from >= 0
+        && from != to
+        && matches!(fdtable::get(to), Some(Entry::Socket(_)))
+        && !fork::is_stranger()
+        && rustix::io::fcntl_getfd(crate::real::sys::borrow(from)).is_ok()
+    {
+        forget(to);
+    }
 }
 
 pub unsafe fn dup(fd: c_int) -> c_int {
@@ -124,6 +138,7 @@ pub unsafe fn dup2(fd: c_int, to: c_int) -> c_int {
     if is_internal(fd) || is_internal(to) {
         return refuse_dup(fd, to);
     }
+    make_way(fd, to);
     // SAFETY: no pointers.
     note(fd, unsafe { orig::dup2(fd, to) })
 }
@@ -131,6 +146,9 @@ pub unsafe fn dup2(fd: c_int, to: c_int) -> c_int {
 pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     if is_internal(fd) || is_internal(to) {
         return refuse_dup(fd, to);
+    }
+    if flags & !libc::O_CLOEXEC == 0 {
+        make_way(fd, to);
     }
     // SAFETY: no pointers.
     note(fd, unsafe { orig::dup3(fd, to, flags) })

@@ -20,7 +20,7 @@ fn is_accelerated(fd: c_int) -> Result<bool, Errno> {
             inner.writes();
             Ok(match &inner.role {
                 Role::Connected(_) => true,
-                Role::Leftover(left) => !left.is_empty(),
+                Role::Leftover(left) => !left.is_over(),
                 _ => false,
             })
         }

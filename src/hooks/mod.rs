@@ -5,8 +5,10 @@
 #![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
 
 mod descriptors;
+mod exec;
 mod files;
 mod numbered;
+mod passing;
 mod process;
 mod receiving;
 mod sending;
@@ -15,6 +17,7 @@ mod stdio;
 mod waiting;
 
 pub use descriptors::*;
+pub use exec::*;
 pub use files::*;
 pub use numbered::*;
 pub use process::*;
@@ -60,10 +63,7 @@ fn find(fd: RawFd) -> Found {
                 drop(inner);
                 socket.adopt();
             }
-            Some(Entry::Lost) => {
-                crate::fork::tell_parent();
-                return Found::Refused(Errno::CONNRESET);
-            }
+            Some(Entry::Lost) => return Found::Refused(Errno::CONNRESET),
             Some(Entry::Internal) => return internal(),
         }
     }

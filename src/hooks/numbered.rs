@@ -60,6 +60,8 @@ pub unsafe fn syscall(
                 super::_exit(fd);
                 0
             }
+            libc::SYS_execve => super::execve(a as _, b as _, c as _).into(),
+            libc::SYS_execveat => super::execveat(fd, b as _, c as _, d as _, e as c_int).into(),
             libc::SYS_close => super::close(fd).into(),
             libc::SYS_close_range => {
                 super::close_range(a as c_uint, b as c_uint, c as c_int).into()

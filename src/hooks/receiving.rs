@@ -151,7 +151,13 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
                 }
                 n
             }
-            None => orig::recvmsg(fd, msg, flags),
+            None => {
+                let n = orig::recvmsg(fd, msg, flags);
+                if n >= 0 {
+                    super::passing::let_in(msg);
+                }
+                n
+            }
         }
     }
 }
@@ -178,8 +184,16 @@ pub unsafe fn recvmmsg(
             }
         }
         Found::Refused(error) => return fail::<c_int>(error),
-        // SAFETY: as in `read`.
-        Found::Kernel => return unsafe { orig::recvmmsg(fd, msgs, count, flags, timeout) },
+        Found::Kernel => {
+            // SAFETY: as in `read`; so many messages have come.
+            unsafe {
+                let came = orig::recvmmsg(fd, msgs, count, flags, timeout);
+                for at in 0..came.max(0) as usize {
+                    super::passing::let_in(&(*msgs.add(at)).msg_hdr);
+                }
+                return came;
+            }
+        }
     }
     let mut done = 0;
     while done < count {

@@ -90,6 +90,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
             // What goes beside the bytes is between the application and the kernel.
             socket.hand_back(inner);
         }
+        super::passing::let_out(msg);
         transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen, flags)
             .unwrap_or_else(|| orig::sendmsg(fd, msg, flags))
     }
@@ -111,8 +112,15 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_in
     match find(fd) {
         Found::Socket(..) => {}
         Found::Refused(error) => return fail::<c_int>(error),
-        // SAFETY: as in `write`.
-        Found::Kernel => return unsafe { orig::sendmmsg(fd, msgs, count, flags) },
+        Found::Kernel => {
+            // SAFETY: as in `write`: `count` messages.
+            unsafe {
+                for at in 0..if msgs.is_null() { 0 } else { count as usize } {
+                    super::passing::let_out(&(*msgs.add(at)).msg_hdr);
+                }
+                return orig::sendmmsg(fd, msgs, count, flags);
+            }
+        }
     }
     // As the kernel: so many at most in one call.
     let count = count.min(libc::UIO_MAXIOV as c_uint);

@@ -64,7 +64,11 @@ unsafe fn take(
         && matches!(inner.role, Role::Listening(_))
     {
         // SAFETY: the caller's contract.
-        return give(unsafe { socket.accept(fd, inner, addr, len, flags) });
+        let accepted = unsafe { socket.accept(fd, inner, addr, len, flags) };
+        // It may have become the kernel's meanwhile.
+        if accepted != Err(Errno::INVAL) || !matches!(fdtable::get(fd), Some(Entry::Plain(_))) {
+            return give(accepted);
+        }
     }
     let accepted = original();
     if accepted >= 0

@@ -23,6 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
 use crate::control::io_thread::Command;
+use crate::control::wire::Name;
 use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
@@ -61,10 +62,14 @@ pub struct Terms {
     pub peer_pid: u32,
     /// The peer's user id, for display.
     pub peer_uid: u32,
+    /// The peer, as the accepting process of the link; zero if it is the connecting one.
+    pub acceptor: Name,
     /// Connections it may carry.
     pub max_conns: u32,
     /// Largest payload that this end puts into one record: the peer copies while we go on.
     pub msg_size: usize,
+    /// Both ends know the records by which the kernel's connection gets what nobody has read.
+    pub resends: bool,
 }
 
 /// One end of a link.
@@ -154,6 +159,16 @@ impl Link {
     /// Its name.
     pub fn token(&self) -> &Token {
         &self.terms.token
+    }
+
+    /// Whether what nobody has read can be given back on a hand-back.
+    pub fn resends(&self) -> bool {
+        self.terms.resends
+    }
+
+    /// The process that accepts what is opened on it; zero for that process itself.
+    pub fn acceptor(&self) -> &Name {
+        &self.terms.acceptor
     }
 
     /// Receive window of each connection, in bytes.
@@ -337,10 +352,18 @@ impl Link {
         }
     }
 
-    /// Tells the peer that what `conn` writes goes over the kernel's connection from here on. The peer's I/O thread
-    /// takes it in if nobody waits there.
-    pub fn send_hand_back(&self, conn: u32) {
-        self.send_control(conn, Kind::HandBack, &[]);
+    /// Tells the peer something about the hand-back of `conn`. The peer's I/O thread takes it in if nobody waits there.
+    pub fn send_leaving(&self, conn: u32, kind: Kind) {
+        self.send_control(conn, kind, &[]);
+        self.fabric.notify_io();
+    }
+
+    /// Gives bytes of the peer's stream on `conn` back to it: all that nobody has read here.
+    pub fn send_returned(&self, conn: u32, bytes: &[u8]) {
+        let mut tx = self.tx.lock();
+        tx.give_back(self, conn, bytes);
+        self.let_go(tx);
+        self.fabric.notify(conn);
         self.fabric.notify_io();
     }
 
@@ -496,6 +519,15 @@ impl Link {
     /// Nothing more will come: the peer is gone, or (`violated`) has broken the protocol. What has
     /// arrived stays readable; after it the connections end, with `error` where TCP would reset.
     pub fn retire(self: &Arc<Self>, error: Errno, violated: bool) {
+        self.finish(error, violated, false);
+    }
+
+    /// The same, of a peer whose process is dead. Connections that a child of it holds stand, and are the kernel's.
+    pub fn retire_of_dead(self: &Arc<Self>) {
+        self.finish(Errno::CONNRESET, false, true);
+    }
+
+    fn finish(self: &Arc<Self>, error: Errno, violated: bool, dead: bool) {
         if self.dead.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -510,7 +542,9 @@ impl Link {
             }
             left = core::mem::take(&mut rx.left);
             for (id, socket) in rx.conns.sockets() {
-                if socket.link_gone(self, error, violated, &mut wakes) {
+                if dead && socket.outlives_peer(self, &mut wakes)
+                    || socket.link_gone(self, error, violated, &mut wakes)
+                {
                     left.push((socket, id));
                 }
             }

@@ -35,11 +35,18 @@ pub enum Kind {
     /// The sender's side is closed for good; nothing more of this id comes from it. Payload: how many bytes of the stream
     /// had arrived there before (u64), or nothing, if that does not matter any more.
     Close = 5,
-    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id only `Window` and
-    /// `Close` follow.
+    /// What the sender writes from here on goes over the kernel's connection (hand-back); of this id only `Window`, `Close`
+    /// and what a hand-back needs follow.
     HandBack = 6,
     /// The sender has used its window up and waits; a receiver with memory to spare gives it a larger one.
     Want = 7,
+    /// As `HandBack`, and the first of the two: what the sender had received and nobody has read comes back as
+    /// `Returned`, for the receiver to send it again over the kernel's connection, before anything else.
+    Recall = 8,
+    /// Bytes of the receiver's own stream that come back; without any: this was all of it.
+    Returned = 9,
+    /// What came back goes over the kernel's connection by now.
+    Resent = 10,
 }
 
 /// A parsed header.
@@ -92,6 +99,9 @@ impl Header {
             5 => (Kind::Close, len == 0 || len == 8),
             6 => (Kind::HandBack, len == 0),
             7 => (Kind::Want, len == 0),
+            8 => (Kind::Recall, len == 0),
+            9 => (Kind::Returned, len as usize <= max_payload),
+            10 => (Kind::Resent, len == 0),
             _ => return Err(BadRecord::Kind),
         };
         if fits {

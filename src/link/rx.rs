@@ -103,8 +103,28 @@ impl Rx {
                     socket.wanted(link, header.conn);
                     self.open.skip(end);
                 }
-                (Kind::HandBack, Some(socket)) => {
-                    if socket.hand_back_came(link, header.conn, wakes) {
+                (Kind::HandBack | Kind::Recall, Some(socket)) => {
+                    let recalls = header.kind == Kind::Recall;
+                    if socket.hand_back_came(link, header.conn, recalls, wakes) {
+                        self.left.push((socket, header.conn));
+                    }
+                    self.open.skip(end);
+                }
+                (Kind::Returned, Some(socket)) => {
+                    let mut bytes = vec![0; header.len as usize];
+                    // SAFETY: so many payload bytes lie before `end`, which is published; copied once.
+                    unsafe { payload.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+                    if socket.return_came(link, header.conn, &bytes, wakes)? {
+                        self.left.push((socket, header.conn));
+                    }
+                    self.open.skip(end);
+                }
+                (Kind::Resent, Some(socket)) => {
+                    let resent = |conn: &mut Conn| {
+                        conn.on_resent();
+                        Ok(0)
+                    };
+                    if socket.deliver(link, header.conn, wakes, resent)? {
                         self.left.push((socket, header.conn));
                     }
                     self.open.skip(end);

@@ -167,6 +167,15 @@ impl Tx {
         len
     }
 
+    /// Gives bytes of the peer's stream back, or owes them.
+    pub fn give_back(&mut self, link: &Link, conn: u32, bytes: &[u8]) {
+        for piece in bytes.chunks(self.largest(link)) {
+            overdrafts::taken();
+            self.owe(link, conn, Kind::Returned, Payload::Data(piece.into()));
+        }
+        self.control(link, conn, Kind::Returned, &[]);
+    }
+
     fn owe(&mut self, link: &Link, conn: u32, kind: Kind, payload: Payload) {
         self.owed.push_back(Owed {
             conn,

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use super::kernel;
 use super::nested::Nested;
 use super::ready::{Looks, ReadyList, spent_mark};
+use super::twin::{self, Twins};
 use super::waiter::Waiter;
 use crate::fabric::network;
 use crate::link::Link;
@@ -59,6 +60,8 @@ pub struct EpollSet {
     /// The sets that are in this one.
     pub nested: Nested,
     looks: Looks,
+    /// Listeners in it whose side ports the kernel watches beside them.
+    pub twins: Twins,
     has_kernel: AtomicBool,
     last_kernel_look: AtomicU64,
     kernel_look_ns: AtomicU64,
@@ -92,6 +95,7 @@ impl EpollSet {
             observed: AtomicBool::new(false),
             nested: Nested::default(),
             looks: Looks::default(),
+            twins: Twins::default(),
             has_kernel: AtomicBool::new(false),
             last_kernel_look: AtomicU64::new(0),
             kernel_look_ns: AtomicU64::new(0),
@@ -125,6 +129,7 @@ impl EpollSet {
         self.observed.store(false, Ordering::Relaxed);
         self.nested.clear();
         self.looks.clear();
+        self.twins.clear();
         SETS.put(self);
     }
 
@@ -471,7 +476,7 @@ impl EpollSet {
                 self.take_in(waiter);
                 return Ok(kept + self.ready.collect(&mut events[kept..]));
             }
-            if got == 0 && deadline.is_some_and(|d| d <= end) {
+            if deadline.is_some_and(|d| d <= end) {
                 self.take_in(waiter);
                 return Ok(self.ready.collect(events));
             }
@@ -530,7 +535,7 @@ impl EpollSet {
         }
     }
 
-    /// Removes what is under a mark of ours (the bell, the engines, sockets to look at) from the first `count`, and hears
+    /// Removes what is under a mark of ours (the bell, the engines, side ports, sockets to look at) from the first `count`, and hears
     /// it; returns how many are left. `me` is the waiter of the calling thread.
     fn without_ours(
         &self,
@@ -543,7 +548,11 @@ impl EpollSet {
         for at in 0..count {
             let mark = events[at].u64;
             heard |= mark == engine;
-            let ours = mark == bell || mark == engine || mark == spent;
+            let side = twin::is_mark(mark);
+            if side {
+                self.twins.hear(mark, self);
+            }
+            let ours = mark == bell || mark == engine || mark == spent || side;
             if !ours && !self.looks.hear(mark, self) {
                 events[kept] = events[at];
                 kept += 1;

@@ -5,6 +5,7 @@ use rustix::fd::RawFd;
 
 use super::epoll::EpollSet;
 use super::ready::Watch;
+use super::twin;
 use super::waiter::Wakes;
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
@@ -52,7 +53,7 @@ pub fn control(
         (libc::EPOLL_CTL_ADD, Some(event)) => add(set, epfd, fd, event, socket, &mut inner),
         (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
         (libc::EPOLL_CTL_DEL, _) => {
-            let outcome = delete(set, epfd, fd, &mut inner);
+            let outcome = delete(set, epfd, fd, socket, &mut inner);
             let link = inner.joined_link();
             drop(inner);
             // The set's list of links is never locked under a socket's lock.
@@ -74,7 +75,12 @@ pub fn control(
     Some(result)
 }
 
-fn kernel_control(epfd: RawFd, op: i32, fd: RawFd, event: &epoll_event) -> Result<(), Errno> {
+pub(super) fn kernel_control(
+    epfd: RawFd,
+    op: i32,
+    fd: RawFd,
+    event: &epoll_event,
+) -> Result<(), Errno> {
     let mut event = *event;
     // SAFETY: a valid event.
     match unsafe { orig::epoll_ctl(epfd, op, fd, &mut event) } {
@@ -130,7 +136,6 @@ fn add(
         return Err(Errno::EXIST);
     }
     set.need_waiter(epfd)?;
-    inner.waited_for();
     inner.claim_listener();
     let mut watch = Watch::new(set, epfd, fd, event, !inner.is_virtual());
     if matches!(inner.role, Role::Leftover(_)) {
@@ -142,6 +147,7 @@ fn add(
         set.kernel_too();
     }
     inner.watches.push(watch);
+    twin::show(socket, inner);
     inner.update_slot();
     check(inner.watches.len() - 1, socket, inner);
     Ok(())
@@ -159,6 +165,7 @@ fn modify(
         return Err(Errno::INVAL);
     }
     let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
+    let serial = inner.serial;
     let watch = &mut inner.watches[at];
     if watch.interest & EXCLUSIVE != 0 {
         return Err(Errno::INVAL);
@@ -166,14 +173,26 @@ fn modify(
     watch.modify(event);
     if watch.in_kernel {
         kernel_control(epfd, libc::EPOLL_CTL_MOD, fd, &watch.kernel_event())?;
+        twin::modify(watch, serial);
     }
     check(at, socket, inner);
     Ok(())
 }
 
-fn delete(set: &'static EpollSet, epfd: RawFd, fd: RawFd, inner: &mut Inner) -> Result<(), Errno> {
+fn delete(
+    set: &'static EpollSet,
+    epfd: RawFd,
+    fd: RawFd,
+    socket: &'static Socket,
+    inner: &mut Inner,
+) -> Result<(), Errno> {
     let at = find(set, fd, inner).ok_or(Errno::NOENT)?;
-    let watch = inner.watches.swap_remove(at);
+    let mut watch = inner.watches.swap_remove(at);
+    if watch.side.is_some() {
+        twin::hide(&mut watch);
+        // The set may have the listener by another number.
+        twin::show(socket, inner);
+    }
     look_no_more(&watch, &inner.watches);
     if watch.in_kernel {
         kernel_control(epfd, libc::EPOLL_CTL_DEL, fd, &watch.event())?;
@@ -239,6 +258,7 @@ fn show_to_kernel(watch: &Watch) {
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
     let mut left = Vec::new();
     for mut watch in inner.watches.drain(..).filter(Watch::is_live) {
+        twin::hide(&mut watch);
         if let Some(socket) = watch.looks.take() {
             watch.set.looks_no_more(socket);
             watch.in_kernel = false;

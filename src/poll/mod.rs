@@ -9,4 +9,5 @@ pub mod ready;
 pub mod select;
 pub mod sleepers;
 pub mod spin;
+pub mod twin;
 pub mod waiter;

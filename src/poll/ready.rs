@@ -38,6 +38,8 @@ pub struct Watch {
     pub in_kernel: bool,
     /// The kernel's epoll has it only to tell the set that there is something new about this socket.
     pub looks: Option<&'static Socket>,
+    /// The side port of the listener `Socket` that the kernel's epoll has beside it.
+    pub side: Option<(RawFd, &'static Socket)>,
     /// Events of which the application knows: the kernel, which does not, tells of them when it begins to watch.
     pub known: u32,
     token: u64,
@@ -65,6 +67,7 @@ impl Watch {
             data: event.u64,
             in_kernel,
             looks: None,
+            side: None,
             known: 0,
             token: TOKENS.fetch_add(1, Ordering::Relaxed),
             queued: false,

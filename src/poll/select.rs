@@ -1,5 +1,7 @@
 //! poll and select in all their forms, over a mix of accelerated and kernel descriptors.
 
+use rustix::fd::AsRawFd;
+
 use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
 
 use super::epoll::EpollSet;
@@ -45,6 +47,15 @@ struct Polled {
     socket: &'static Socket,
 }
 
+/// Whether `fd` has input is asked.
+fn input(fd: c_int) -> pollfd {
+    pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}
+
 fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
     if let Some(source) = inner.link().map(|link| link.source())
         && !sources.iter().any(|s| s.is(&source))
@@ -60,8 +71,10 @@ struct Call<'a> {
     sources: Vec<Source>,
     /// Polled epoll sets that hold sockets of ours. Their bells show in their descriptors.
     sets: Vec<(usize, &'static EpollSet)>,
-    /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone,
-    /// and the waiter's bell at the end.
+    /// Polled listeners whose side ports other processes have too.
+    doors: Vec<&'static Socket>,
+    /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone, the side ports of
+    /// `doors`, and the waiter's bell at the end.
     kernel: Vec<pollfd>,
     asks_kernel: bool,
 }
@@ -73,6 +86,7 @@ impl<'a> Call<'a> {
         let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
         let mut asks_kernel = false;
         let mut sets = Vec::new();
+        let (mut doors, mut side_ports) = (Vec::new(), Vec::new());
         for (at, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
             let Some(socket) = ours(p.fd) else {
                 if let Some(set) = our_set(p.fd) {
@@ -89,22 +103,33 @@ impl<'a> Call<'a> {
             } else {
                 asks_kernel = true;
             }
-            inner.waited_for();
+            if let Some(side) = inner.shared_side_port() {
+                doors.push(socket);
+                side_ports.push(input(side.as_raw_fd()));
+            }
             note_source(&mut sources, &inner);
             polled.push(Polled { at, socket });
         }
-        kernel.push(pollfd {
-            fd: bell,
-            events: libc::POLLIN,
-            revents: 0,
-        });
+        kernel.append(&mut side_ports);
+        kernel.push(input(bell));
         Call {
             fds,
             polled,
             sources,
             sets,
+            doors,
             kernel,
             asks_kernel,
+        }
+    }
+
+    /// Takes in who knocks at side ports, as far as the kernel has said that somebody does.
+    fn look_at_doors(&self) {
+        let of_doors = &self.kernel[self.fds.len()..];
+        for (socket, asked) in self.doors.iter().zip(of_doors) {
+            if asked.revents != 0 {
+                socket.look_at_side_port();
+            }
         }
     }
 
@@ -166,6 +191,7 @@ impl<'a> Call<'a> {
     /// As [`ready`](Self::ready). But select(2) has no bit for a hang-up or an error of a descriptor that only exceptions
     /// are wanted of, nor do they end it: such descriptors do not count, and are not asked again.
     fn look(&mut self, selects: bool) -> usize {
+        self.look_at_doors();
         let ready = self.ready();
         if !selects {
             return ready;

@@ -29,6 +29,11 @@ pub struct Waiter {
     engines_seen: AtomicU32,
 }
 
+/// Under what a waiter's own epoll has descriptors that it sleeps at in turn with others.
+const DOOR: u64 = 1;
+/// How long a thread sleeps that cannot be woken by all that it waits for.
+const NAP: Duration = Duration::from_millis(1);
+
 static BY_SLOT: [AtomicPtr<Waiter>; SLOTS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS];
 static NEXT_SLOT: AtomicU8 = AtomicU8::new(SLOT_IO + 1);
@@ -199,6 +204,52 @@ impl Waiter {
         };
         let _errno = crate::log::ErrnoGuard::new();
         network::watch(epoll.as_fd(), &self.engines_seen);
+        self.sleep_at(epoll, timeout, goes_on)
+    }
+
+    /// As [`sleep`](Self::sleep), until one of `doors` has input: of all who wait so for the same, in whatever process,
+    /// the kernel wakes the one that has waited longest.
+    ///
+    /// # Errors
+    /// As of [`sleep`](Self::sleep).
+    pub fn sleep_in_turn(
+        &'static self,
+        timeout: Option<Duration>,
+        doors: [RawFd; 2],
+        goes_on: bool,
+    ) -> Result<(), Errno> {
+        let _errno = crate::log::ErrnoGuard::new();
+        let added = self.own_epoll().filter(|epoll| {
+            let data = epoll::EventData::new_u64(DOOR);
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+            let all = doors.map(|door| epoll::add(epoll, sys::borrow(door), data, flags));
+            all.iter().all(Result::is_ok)
+        });
+        let slept = match added {
+            Some(epoll) => self.sleep_at(epoll, timeout, goes_on),
+            // Where that cannot be had the caller looks anew before long.
+            None => {
+                let nap = timeout.map_or(NAP, |timeout| timeout.min(NAP));
+                match self.sleep(Some(nap), Some(doors[0]), goes_on) {
+                    Err(Errno::AGAIN) if timeout != Some(nap) => Ok(()),
+                    other => other,
+                }
+            }
+        };
+        if let Some(epoll) = self.epoll.get() {
+            for door in doors {
+                let _ = epoll::delete(epoll, sys::borrow(door));
+            }
+        }
+        slept
+    }
+
+    fn sleep_at(
+        &'static self,
+        epoll: &InternalFd,
+        timeout: Option<Duration>,
+        goes_on: bool,
+    ) -> Result<(), Errno> {
         let nanoseconds = timeout.map(|timeout| timeout.as_nanos() as u64);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
         // SAFETY: a valid buffer, no mask.
@@ -215,10 +266,11 @@ impl Waiter {
             Ok(got) => got,
         };
         for event in &events[..got] {
-            if event.u64 == network::mark() {
-                network::hear(Some(self));
-            } else {
-                self.hush();
+            let mark = event.u64;
+            match mark {
+                DOOR => {}
+                _ if mark == network::mark() => network::hear(Some(self)),
+                _ => self.hush(),
             }
         }
         match got {

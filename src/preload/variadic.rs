@@ -1,5 +1,5 @@
-//! dprintf(3) and its checked form, which take any number of arguments of any type: a function that does so cannot be
-//! written in Rust. These gather their arguments into a `va_list`, as a C compiler would, and go on as vdprintf(3).
+//! dprintf(3), its checked form, and the exec family's members that take any number of arguments of any type: a function that does so cannot be
+//! written in Rust. These gather their arguments into a `va_list`, as a C compiler would, and go on as vdprintf(3) and execv(3).
 
 use core::arch::naked_asm;
 
@@ -52,5 +52,8 @@ macro_rules! gather {
     };
 }
 
+gather!(execl, "8", "rsi", netacc::hooks::vexecl);
+gather!(execlp, "8", "rsi", netacc::hooks::vexeclp);
+gather!(execle, "8", "rsi", netacc::hooks::vexecle);
 gather!(dprintf, "16", "rdx", crate::vdprintf);
 gather!(__dprintf_chk, "24", "rcx", crate::__vdprintf_chk);

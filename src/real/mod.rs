@@ -64,6 +64,19 @@ macro_rules! for_each_symbol {
             fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, args: *mut c_void) -> c_int;
             fn _exit(status: c_int) -> ();
             fn _Exit(status: c_int) -> ();
+            fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
+            fn execv(path: *const c_char, argv: *const *const c_char) -> c_int;
+            fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int;
+            fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
+            fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
+            fn execveat(directory: c_int, path: *const c_char, argv: *const *const c_char, envp: *const *const c_char, flags: c_int) -> c_int;
+            fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
+            fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
+            fn posix_spawn_file_actions_adddup2(actions: *mut posix_spawn_file_actions_t, fd: c_int, to: c_int) -> c_int;
+            fn posix_spawn_file_actions_destroy(actions: *mut posix_spawn_file_actions_t) -> c_int;
+            fn system(command: *const c_char) -> c_int;
+            fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
+            fn daemon(keep_directory: c_int, keep_streams: c_int) -> c_int;
             fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 
             fn epoll_create(size: c_int) -> c_int;
@@ -93,7 +106,7 @@ fn resolve(name: &CStr, slot: &AtomicPtr<c_void>) -> *mut c_void {
 
 /// What the preload library exports besides: variadic functions, in its own file.
 #[cfg(target_arch = "x86_64")]
-pub const VARIADIC: &[&str] = &["dprintf", "__dprintf_chk"];
+pub const VARIADIC: &[&str] = &["dprintf", "__dprintf_chk", "execl", "execlp", "execle"];
 /// None: such functions are written for one kind of processor each.
 #[cfg(not(target_arch = "x86_64"))]
 pub const VARIADIC: &[&str] = &[];

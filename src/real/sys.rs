@@ -92,22 +92,33 @@ impl Drop for InternalFd {
     }
 }
 
-/// Closes a number without passing through the hooks.
+/// Moves a descriptor high, out of the application's way; it is in no table.
+pub fn raise(fd: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&fd, high_floor()).unwrap_or(fd)
+}
+
+/// Closes a number without passing through the hooks. One that is not open, as another thread's may be in a forked child,
+/// is no error.
 pub fn close(fd: RawFd) {
-    // SAFETY: the callers own the number that they close.
-    unsafe { rustix::io::close(fd) }
+    let kept = errno();
+    // SAFETY: no pointers; the callers own the number that they close.
+    unsafe { orig::syscall(libc::SYS_close, fd as usize, 0, 0, 0, 0, 0) };
+    set_errno(kept);
 }
 
 /// The lowest number for the library's own descriptors: three quarters up the soft limit, so that
 /// the low numbers stay the application's and `select` users keep theirs below 1,024; but not higher
 /// than need be, for each fork copies the table of descriptors up to the highest one, and so do we.
 fn high_floor() -> RawFd {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(1 << 20);
+    let limit = last_number() + 1;
+    limit - limit / 4
+}
+
+/// The last number for the library's own descriptors, unless there are very many.
+pub fn last_number() -> RawFd {
     const HIGH_ENOUGH: u64 = 16 << 10;
-    let limit = limit.min(HIGH_ENOUGH);
-    (limit - limit / 4) as RawFd
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.unwrap_or(HIGH_ENOUGH).clamp(1, HIGH_ENOUGH) as RawFd - 1
 }
 
 /// Monotonic time in nanoseconds.

@@ -12,12 +12,14 @@ use super::connect::Side;
 use super::lifecycle::Farewell;
 use super::options::{self, Kept};
 use super::wait::Wait;
-use super::{Inner, Listening, Role, Socket};
+use super::{Inner, Listening, NOT_ACCEPTED, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
-use crate::control::listener::{Arrival, Place, SideListener};
+use crate::control::listener::{Arrival, Place, SideListener, Standing};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::poll::twin;
+use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
 use crate::runtime;
@@ -176,38 +178,44 @@ impl Socket {
         let door = listening.door(fd);
         let fd = door.as_ref().map_or(fd, |door| door.as_raw_fd());
         let mut number = Some(Number::reserve(fd)?);
-        let wait = Wait {
-            timeout: inner.receive_timeout,
-            also: Some(fd),
-            begun: None,
-        };
-        self.wait_until(inner, wait, |inner| {
-            match accept_one(inner, fd, flags, &mut number) {
-                Err(Errno::AGAIN) => None,
+        loop {
+            let side = inner.shared_side_port();
+            let wait = Wait {
+                timeout: inner.receive_timeout,
+                also: Some(fd),
+                in_turn: side.as_ref().map(|side| side.as_raw_fd()),
+                begun: None,
+            };
+            let mut anew = false;
+            let attempt = |inner: &mut Inner| match accept_one(inner, fd, flags, &mut number) {
+                Err(Errno::AGAIN) => {
+                    // Another thread has forked.
+                    anew = side.is_none() && inner.shared_side_port().is_some();
+                    anew.then_some(Err(Errno::AGAIN))
+                }
                 other => Some(other),
+            };
+            match self.wait_until(inner, wait, attempt) {
+                Err(Errno::AGAIN) if anew => inner = self.lock(),
+                other => return other,
             }
-        })
+        }
     }
 
-    /// A connection that came in by the side port of this listener: connection `id` of a link, whose peer has a window of
-    /// `window` bytes, or plain TCP.
+    /// A connection that came in by the side port of a listener that leaves it `heritage`: connection `id` of a link,
+    /// whose peer has a window of `window` bytes, or plain TCP.
     pub fn arrived(
-        &self,
+        heritage: Heritage,
         local: Address,
         link: Option<(&Arc<Link>, u32)>,
         window: u64,
     ) -> &'static Socket {
-        let (receive_buffer, send_buffer_is_set) = {
-            let listener = self.lock();
-            (listener.receive_buffer, listener.send_buffer_is_set)
-        };
         let socket = Socket::new(local.family(), false);
         let mut inner = socket.lock();
         inner.local = Some(local);
-        // No child has it before the application does.
-        inner.forks = u64::MAX;
-        inner.receive_buffer = receive_buffer;
-        inner.send_buffer_is_set = send_buffer_is_set;
+        inner.forks = NOT_ACCEPTED;
+        inner.receive_buffer = heritage.receive_buffer;
+        inner.send_buffer_is_set = heritage.send_buffer_is_set;
         inner.role = match link {
             Some((link, id)) => {
                 let mut conn = inner.new_conn(link, id);
@@ -225,10 +233,112 @@ impl Socket {
         socket
     }
 
+    /// Somebody may knock at the side port, which other processes have too: takes a connection in, if this is still a
+    /// listener and there is none to be accepted yet.
+    pub fn look_at_side_port(&'static self) {
+        let Some(side) = self.lock().shared_side_port() else {
+            return;
+        };
+        if !side.has_ready()
+            && let Some(arrival) = side.take_in()
+            && let Err(arrival) = side.push(arrival)
+        {
+            arrival.discard();
+        }
+    }
+
+    /// This process has forked: threads that wait for the listener wait at its side port, too.
+    pub fn share_side_port(&'static self, side: &Arc<SideListener>) {
+        let mut wakes = Wakes::new(None);
+        let mut told = Vec::new();
+        {
+            let mut inner = self.lock();
+            let Role::Listening(listening) = &inner.role else {
+                return;
+            };
+            if !listening
+                .side
+                .as_ref()
+                .is_some_and(|s| Arc::ptr_eq(s, side))
+            {
+                return;
+            }
+            match listening.claimed {
+                true => side.join_in(),
+                // This process may never accept: its children do.
+                false => told = side.take_told(),
+            }
+            twin::show(self, &mut inner);
+            inner.sleepers.iter().for_each(|waiter| wakes.add(waiter));
+        }
+        wakes.ring();
+        told.into_iter().for_each(Arrival::discard);
+    }
+
     /// Its receive window in bytes, if it is on a link.
     pub fn receive_window(&self) -> Option<u64> {
         match &self.lock().role {
             Role::Connected(conn) => Some(conn.windows.receiving()),
+            _ => None,
+        }
+    }
+}
+
+/// What a listener leaves to the connections that it accepts.
+#[derive(Clone, Copy, Default)]
+pub struct Heritage {
+    receive_buffer: Option<u64>,
+    send_buffer_is_set: bool,
+}
+
+impl Inner {
+    /// What it leaves to the connections that it accepts.
+    pub fn heritage(&self) -> Heritage {
+        Heritage {
+            receive_buffer: self.receive_buffer,
+            send_buffer_is_set: self.send_buffer_is_set,
+        }
+    }
+
+    /// The application means to accept here, if this is a listener. One that was inherited comes to life by that.
+    pub fn claim_listener(&mut self) {
+        let fd = self.fd();
+        let Role::Listening(listening) = &mut self.role else {
+            return;
+        };
+        if core::mem::replace(&mut listening.claimed, true) {
+            return;
+        }
+        let Some(side) = &listening.side else { return };
+        let local = side.local;
+        let reason = match runtime::start() {
+            Some(_) if side.is_shared() => {
+                side.join_in();
+                Reason::None
+            }
+            Some(_) => Reason::None,
+            None => {
+                listening.side = None;
+                Reason::Forked
+            }
+        };
+        if self.stats.is_none() {
+            let page = ConnStats::claim(fd);
+            page.set_state(ConnState::Listening);
+            page.set_addresses(local.to_std(), local.unspecified());
+            if reason != Reason::None {
+                page.set_mode(Mode::Tcp, reason);
+                stats::add(stats::global().fallback(reason), 1);
+            }
+            self.stats = Some(page);
+        }
+    }
+
+    /// The side port, if this is a listener and other processes may have it too: threads of the application take in who
+    /// knocks there.
+    pub fn shared_side_port(&self) -> Option<Arc<SideListener>> {
+        match &self.role {
+            Role::Listening(listening) => listening.side.clone().filter(|side| side.is_shared()),
             _ => None,
         }
     }
@@ -287,30 +397,35 @@ fn accept_one(
     flags: i32,
     reserved: &mut Option<Number>,
 ) -> Result<(RawFd, Address), Errno> {
-    let Role::Listening(listening) = &mut inner.role else {
+    let Role::Listening(listening) = &inner.role else {
         return Err(Errno::INVAL);
     };
-    listening.used();
     let kernel_first = listening.kernel_next;
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
             match accept_kernel(fd, flags, reserved) {
                 Err(Errno::AGAIN) => {}
                 other => {
-                    listening.kernel_next = false;
+                    if let Role::Listening(listening) = &mut inner.role {
+                        listening.kernel_next = false;
+                    }
                     return other;
                 }
             }
-        } else if let Some(side) = &listening.side
-            && let Some(arrival) = side.pop()
-        {
+        } else if let Some((arrival, socket)) = by_side_port(inner) {
+            let Role::Listening(listening) = &mut inner.role else {
+                return Err(Errno::INVAL);
+            };
             listening.kernel_next = true;
+            let Some(side) = &listening.side else {
+                return Err(Errno::INVAL);
+            };
             let number = match new_number(&arrival, flags, reserved) {
                 Ok(number) => number,
                 Err(error) => {
                     // As in the kernel: it stays in the queue until there is a number for it.
                     if let Err(arrival) = side.put_back(arrival) {
-                        arrival.socket.discard();
+                        arrival.discard();
                     }
                     return Err(error);
                 }
@@ -318,13 +433,12 @@ fn accept_one(
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
             }
-            let heir = arrival.socket;
             let (receive, send) = (inner.receive_timeout, inner.send_timeout);
             let (low_water, linger) = (inner.low_water, inner.linger);
             let reuses_address = inner.reuses_address.unwrap_or(false);
             {
                 // As the kernel: these pass from a listener to its connections.
-                let mut heir = heir.lock();
+                let mut heir = socket.lock();
                 heir.receive_timeout = receive;
                 heir.send_timeout = send;
                 heir.low_water = low_water;
@@ -332,10 +446,26 @@ fn accept_one(
                 heir.reuses_address = Some(reuses_address);
             }
             bequeath(number, low_water, linger);
-            return Ok(admit(arrival, number, flags));
+            return Ok(admit(arrival, socket, number, flags));
         }
     }
     Err(Errno::AGAIN)
+}
+
+/// The next connection that came in by the side port, and its socket: the peer knows that it is connected.
+fn by_side_port(inner: &Inner) -> Option<(Arrival, &'static Socket)> {
+    let Role::Listening(listening) = &inner.role else {
+        return None;
+    };
+    let side = listening.side.as_ref()?;
+    loop {
+        let arrival = side.pop().or_else(|| side.take_in())?;
+        if let Some(arrival) = side.settle(arrival, inner.heritage())
+            && let Standing::Taken(socket) = arrival.standing
+        {
+            return Some((arrival, socket));
+        }
+    }
 }
 
 /// What the kernel's connection behind an accepted one does not have from the side port.
@@ -406,8 +536,8 @@ fn new_number(
 }
 
 /// The arrival is the application's as `number`.
-fn admit(arrival: Arrival, number: RawFd, flags: i32) -> (RawFd, Address) {
-    let Arrival { fd, socket, remote } = arrival;
+fn admit(arrival: Arrival, socket: &'static Socket, number: RawFd, flags: i32) -> (RawFd, Address) {
+    let Arrival { fd, remote, .. } = arrival;
     drop(fd);
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
     if !nonblocking {

@@ -14,9 +14,10 @@ use super::lifecycle::Farewell;
 use super::wait::{Borrowed, Wait};
 use super::{Inner, Role, Socket};
 use crate::control::cache::{self, Look};
-use crate::control::contact::Waiting;
+use crate::control::contact::{Goal, Waiting};
 use crate::control::io_thread::Command;
 use crate::control::opening::{Opening, Step};
+use crate::control::wire::Name;
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
@@ -160,12 +161,13 @@ impl Socket {
                     interest::leave_kernel(&mut inner);
                     let life = inner.life;
                     drop(inner);
-                    runtime.command(Command::Contact(dest, Waiting::Socket(self, life)));
+                    let waiting = Waiting::Socket(self, life);
+                    runtime.command(Command::Contact(whoever_listens_at(dest), waiting));
                     return Outcome::Done(Err(Errno::INPROGRESS));
                 }
                 Road::Contact => {
                     drop(inner);
-                    await_contact(runtime, dest);
+                    await_contact(runtime, whoever_listens_at(dest));
                     inner = self.lock();
                     if !matches!(inner.role, Role::Fresh) {
                         return Outcome::Kernel;
@@ -272,7 +274,7 @@ impl Socket {
             inner.connect_done = true;
             let joined = self.establish(&mut inner, &opening);
             drop(inner);
-            join_sets(joined, &opening.link);
+            join_sets(joined, &opening);
             self.answer_early_hand_back();
         } else {
             drop(inner);
@@ -290,7 +292,26 @@ impl Socket {
         let timeout = inner.send_timeout;
         let patience = timeout.map_or(u64::MAX, |t| now_ns() + t.as_nanos() as u64);
         let mut step = opening.step();
-        while step == Step::Wait {
+        loop {
+            match step {
+                Step::Wait => {}
+                Step::Elsewhere(process) => {
+                    (inner, step) = self.turn(runtime, inner, &mut opening, &process);
+                    if matches!(step, Step::Elsewhere(_)) {
+                        inner.users += 1;
+                        drop(inner);
+                        let goal = Goal {
+                            address: opening.dest,
+                            process: Some(process),
+                        };
+                        await_contact(runtime, goal);
+                        inner = self.lock();
+                        inner.users -= 1;
+                    }
+                    continue;
+                }
+                _ => break,
+            }
             let now = now_ns();
             if now >= opening.deadline() {
                 step = Step::Failed(Reason::HandshakeTimeout);
@@ -321,10 +342,10 @@ impl Socket {
             }
         }
         match step {
-            Step::Wait | Step::Accelerated => {
+            Step::Wait | Step::Elsewhere(_) | Step::Accelerated => {
                 let joined = self.establish(&mut inner, &opening);
                 drop(inner);
-                join_sets(joined, &opening.link);
+                join_sets(joined, &opening);
                 self.answer_early_hand_back();
                 Outcome::Done(Ok(()))
             }
@@ -345,23 +366,34 @@ impl Socket {
     }
 
     /// The control thread's turn at a connect that goes on in the background.
-    pub fn continue_opening(&'static self, opening: &mut Opening, expired: bool) -> Step {
+    pub fn continue_opening(
+        &'static self,
+        runtime: &Runtime,
+        opening: &mut Opening,
+        expired: bool,
+    ) -> Step {
         let mut inner = self.lock();
-        let alive = inner.life == opening.life
-            && matches!(inner.role, Role::Connecting(_))
-            && !inner.fds.is_empty();
-        if !alive {
+        if !inner.goes_on_connecting(opening) {
             // Closed meanwhile; `close` has told the link.
             return Step::Failed(Reason::LinkFailed);
         }
-        let step = match opening.step() {
+        let mut step = match opening.step() {
             Step::Wait if expired => Step::Failed(Reason::HandshakeTimeout),
             step => step,
         };
+        if let Step::Elsewhere(process) = step {
+            (inner, step) = self.turn(runtime, inner, opening, &process);
+            if !inner.goes_on_connecting(opening) {
+                if inner.life == opening.life {
+                    self.recycle_if_done(&mut inner);
+                }
+                return Step::Failed(Reason::LinkFailed);
+            }
+        }
         let mut left = Farewell::default();
         let mut joined = Vec::new();
         match step {
-            Step::Wait => {}
+            Step::Wait | Step::Elsewhere(_) => {}
             Step::Accelerated => {
                 inner.connect_done = true;
                 joined = self.establish(&mut inner, opening);
@@ -374,7 +406,7 @@ impl Socket {
             }
         }
         drop(inner);
-        join_sets(joined, &opening.link);
+        join_sets(joined, opening);
         left.say();
         if step == Step::Accelerated {
             self.answer_early_hand_back();
@@ -440,18 +472,21 @@ impl Socket {
         if let Some(window) = opening.peer_window() {
             conn.windows.begin_sending(window);
         }
+        let link = conn.link.clone();
+        if opening.has_turned() {
+            let mut cache = runtime::get().cache.lock();
+            cache.prefer(&cache::key(&opening.dest), &link);
+        }
         inner.role = Role::Connected(conn);
         inner.kept = Vec::new();
         inner.remote = Some(opening.dest);
         self.describe(
             inner,
-            opening.link.fabric().kind().mode(),
+            link.fabric().kind().mode(),
             Reason::None,
             Side::Connecting(opening.dest),
         );
-        inner
-            .stats
-            .inspect(|s| s.set_link(Some(opening.link.stats)));
+        inner.stats.inspect(|s| s.set_link(Some(link.stats)));
         inner.update_slot();
         let mut wakes = Wakes::new(None);
         let mask = inner.poll_mask();
@@ -463,15 +498,15 @@ impl Socket {
     /// The acceptor has taken the connection, but as plain TCP on this very socket.
     fn accept_plain(&'static self, inner: &mut Inner, opening: &Opening) -> Farewell {
         // Another process listens there now; the next connect asks it.
-        runtime::get()
-            .cache
-            .lock()
-            .unlinked(&cache::key(&opening.dest), &opening.link);
+        if let Some((link, _)) = &opening.place {
+            let mut cache = runtime::get().cache.lock();
+            cache.unlinked(&cache::key(&opening.dest), link);
+        }
         inner.remote = Some(opening.dest);
         let farewell =
             self.become_plain(inner, Reason::PeerRefused, Side::Connecting(opening.dest));
         Farewell {
-            link: Some((opening.link.clone(), opening.id, true)),
+            link: opening.place.clone().map(|(link, id)| (link, id, true)),
             ..farewell
         }
     }
@@ -485,9 +520,68 @@ impl Socket {
     ) -> Farewell {
         let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
         Farewell {
-            link: Some((opening.link.clone(), opening.id, !opening.is_announced())),
+            link: opening
+                .place
+                .clone()
+                .map(|(link, id)| (link, id, !opening.is_announced())),
             ..farewell
         }
+    }
+
+    /// The connection was taken by `process`, which does not know the link that was named: opens it on a link with that
+    /// one. `Elsewhere`: there is none with room, contact is to be made with it.
+    fn turn(
+        &'static self,
+        runtime: &Runtime,
+        mut inner: MutexGuard<'static, Inner>,
+        opening: &mut Opening,
+        process: &Name,
+    ) -> (MutexGuard<'static, Inner>, Step) {
+        if let Role::Connecting(conn) = &mut inner.role {
+            *conn = None;
+        }
+        inner.users += 1;
+        drop(inner);
+        if let Some((link, id)) = opening.place.take() {
+            // The process that has taken it never knew.
+            link.forget(id, true, None);
+        }
+        let (links, refused) = runtime
+            .cache
+            .lock()
+            .links_to(&cache::key(&opening.dest), process);
+        let open = |beyond| {
+            let open = |link: &Arc<Link>| Some((link.clone(), link.open(self, beyond)?));
+            links.iter().find_map(open)
+        };
+        let place = match opening.may_turn() {
+            true => open(false).or_else(|| refused.and_then(|_| open(true))),
+            false => None,
+        };
+        let mut inner = self.lock();
+        inner.users -= 1;
+        let step = match place {
+            Some((link, id)) if inner.goes_on_connecting(opening) && !link.is_dead() => {
+                let conn = inner.new_conn(&link, id);
+                let window = conn.windows.receiving();
+                inner.role = Role::Connecting(Some(conn));
+                inner.update_slot();
+                opening.turn_to(link, id, window, runtime.connect_timeout());
+                opening.step()
+            }
+            Some((link, id)) => {
+                drop(inner);
+                link.forget(id, true, None);
+                inner = self.lock();
+                Step::Failed(Reason::LinkFailed)
+            }
+            None => match refused {
+                Some(reason) => Step::Failed(reason),
+                None if opening.may_turn() && opening.meets(process) => Step::Elsewhere(*process),
+                None => Step::Failed(Reason::PeerRefused),
+            },
+        };
+        (inner, step)
     }
 
     /// The socket is the kernel's from now on. Returns what is left to do once the lock is released.
@@ -546,8 +640,27 @@ pub enum Side {
     Accepting(Address, Address),
 }
 
-/// A socket watched by these sets came to be on `link`.
-fn join_sets(sets: Vec<(&'static EpollSet, u64)>, link: &Arc<Link>) {
+impl Inner {
+    /// Whether `opening` is still what its connect is about.
+    fn goes_on_connecting(&self, opening: &Opening) -> bool {
+        let connecting = matches!(self.role, Role::Connecting(_));
+        self.life == opening.life && connecting && !self.fds.is_empty()
+    }
+}
+
+/// Whichever process listens at `address` is to be met.
+fn whoever_listens_at(address: Address) -> Goal {
+    Goal {
+        address,
+        process: None,
+    }
+}
+
+/// A socket watched by these sets came to be on the link of `opening`.
+fn join_sets(sets: Vec<(&'static EpollSet, u64)>, opening: &Opening) {
+    let Some((link, _)) = &opening.place else {
+        return;
+    };
     for (set, life) in sets {
         set.joined(life, link);
     }
@@ -577,9 +690,9 @@ fn without_waiting<T>(inner: &Inner, connect: impl FnOnce() -> T) -> T {
 
 /// Nothing came of an opening: the socket is as new, for the kernel to connect.
 fn withdraw(opening: &Opening) {
-    if opening.is_announced() {
+    if let Some((link, id)) = opening.place.as_ref().filter(|_| opening.is_announced()) {
         // The acceptor may have taken it at this very moment: it learns that nobody is there.
-        opening.link.send_control(opening.id, Kind::Reset, &[]);
+        link.send_control(*id, Kind::Reset, &[]);
     }
     sys::disconnect(opening.fd());
 }
@@ -594,13 +707,13 @@ fn connect_in_background(inner: &mut Inner, dest: &Address) {
     }
 }
 
-/// Waits until the control thread knows what `dest` is. Bounded by the contact's own deadline.
-fn await_contact(runtime: &Runtime, dest: Address) {
+/// Waits until the control thread knows who `goal` is. Bounded by the contact's own deadline.
+fn await_contact(runtime: &Runtime, goal: Goal) {
     let Ok(waiter) = Waiter::take() else { return };
     let borrowed = Borrowed(waiter);
     let done = Arc::new(AtomicBool::new(false));
     runtime.command(Command::Contact(
-        dest,
+        goal,
         Waiting::Thread(done.clone(), waiter),
     ));
     while !done.load(Ordering::Acquire) {

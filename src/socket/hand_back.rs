@@ -1,29 +1,50 @@
 //! Hand-back: a live connection leaves its link for the kernel's connection that stands behind it, at an exact
 //! byte in each direction.
 //!
-//! Either end begins, for a call that only the kernel can serve. It sends `HandBack` as its last record; what it
-//! writes from then on goes over the kernel's connection. The peer answers with a `HandBack` of its own (both may
-//! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
-//! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
-//! but the call that began it, the process's end, and a child's claim.
+//! Either end begins, for a call that only the kernel can serve. It sends `Recall` as its last record; what it
+//! writes from then on goes over the kernel's connection. The peer answers in kind (both may begin at once), or by
+//! `HandBack` if it has read all that has come. An end that has sent `Recall` and heard the peer's word gives all that
+//! nobody has read back (`Returned`), and the peer sends that again over the kernel's connection, before anything else,
+//! and says so (`Resent`). Then the kernel's connection alone is complete, whoever has it: this process or another, with
+//! this library or without. Nobody writes to the kernel before he knows what the other wants back. So nothing is lost,
+//! doubled or out of order, and nobody waits but the call that began it, the process's end, and a child's claim.
+//!
+//! What a peer that is gone cannot send again is read here first ([`Leftover`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use rustix::fd::RawFd;
 
 use super::lifecycle::Farewell;
 use super::wait::Wait;
-use super::{Inner, Role, Socket};
+use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
+use crate::conn::{Conn, Violation};
+use crate::control::resending::{self, Resending};
 use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::Errno;
+use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+
+/// How long a call waits for a peer to send again what it is given back: longer than any peer that runs takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A peer has recalled something once: the end of this process looks whether all is sent again.
+static RECALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether there may be something that a peer has given back, or is about to.
+pub fn may_owe_peers() -> bool {
+    RECALLED.load(Ordering::Relaxed)
+}
 
 impl Inner {
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
@@ -38,15 +59,56 @@ impl Inner {
         if !conn.tx_left {
             conn.tx_left = true;
             if !conn.peer_closed {
-                conn.link.send_hand_back(conn.id);
+                // An end that answers knows what it has.
+                let may_have_unread = !conn.rx_left || !conn.rx.is_empty();
+                conn.recalls = may_have_unread && conn.link.resends();
+                let kind = match conn.recalls {
+                    true => Kind::Recall,
+                    false => Kind::HandBack,
+                };
+                conn.link.send_leaving(conn.id, kind);
             }
         }
         true
     }
 
+    /// The peer has nothing more to say by the link: gives back what nobody has read, if that was announced.
+    fn give_back(&mut self) {
+        let fd = self.fd();
+        let Role::Connected(conn) = &mut self.role else {
+            return;
+        };
+        if !conn.recalls {
+            return;
+        }
+        // The kernel's connection has its end, too.
+        conn.rx_fin = false;
+        if !conn.awaits_return {
+            end_stream(fd, conn.tx_shut);
+        }
+        conn.given_back = conn.rx.take_all(&conn.link.slots);
+        conn.link.send_returned(conn.id, &conn.given_back);
+    }
+
+    /// Whether the peer has still something to give back, or there is no room for it with the kernel yet.
+    pub fn owes_peer(&self) -> bool {
+        match &self.role {
+            Role::Connected(conn) => conn.awaits_return && !conn.is_reset(),
+            Role::Leftover(left) => left.resends,
+            _ => false,
+        }
+    }
     /// Whether a set watches it of which only we know what it knows: see [`Watch::hears_of_room_once`].
     fn hears_of_room_once(&self) -> bool {
         self.watches.iter().any(Watch::hears_of_room_once)
+    }
+
+    /// Its connection on `link` under `id`, once it is established.
+    fn carried(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
+        match self.role {
+            Role::Connected(_) => self.conn_on(link, id),
+            _ => None,
+        }
     }
 
     /// Whether a hand-back has begun and is not over.
@@ -58,21 +120,43 @@ impl Inner {
     }
 }
 
+/// The kernel's connection ends where the stream on the link has.
+fn end_stream(fd: RawFd, has_ended: bool) {
+    if has_ended && fd >= 0 {
+        let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Write);
+    }
+}
+
+/// Whether the kernel has something to read.
+pub(super) fn has_bytes(fd: RawFd) -> bool {
+    fd >= 0 && rustix::io::ioctl_fionread(sys::borrow(fd)).is_ok_and(|bytes| bytes > 0)
+}
+
 impl Socket {
-    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread.
-    /// Does nothing to a socket that is on no link, and to one that was reset.
+    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread,
+    /// and by [`PATIENCE`] if the kernel's connection is to have all. Does nothing to a socket that is on no link, and to
+    /// one that was reset.
     pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
         if !inner.begin_hand_back() {
             return;
         }
         let Some(link) = inner.link() else { return };
         let id = inner.conn().map_or(0, |conn| conn.id);
+        let deadline = now_ns() + PATIENCE.as_nanos() as u64;
         // A signal's handler runs meanwhile, and the wait goes on.
         loop {
             let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
-            match self.wait_until(inner, Wait::default(), left) {
+            let wait = Wait {
+                timeout: Some(Duration::from_nanos(deadline.saturating_sub(now_ns()))),
+                ..Wait::default()
+            };
+            match self.wait_until(inner, wait, left) {
                 Err(Errno::INTR) => inner = self.lock(),
-                _ => break,
+                Err(error) => {
+                    tracing::warn!(target: "netacc::conn", "a peer does not answer a hand-back: {error}");
+                    break;
+                }
+                Ok(()) => break,
             }
         }
         self.leave_link(&link, id);
@@ -93,19 +177,110 @@ impl Socket {
         }
     }
 
-    /// The peer's `HandBack` of connection `id` has come: it is answered unless this end began. Returns whether the
-    /// connection has left; the caller sees it off. Called under the link's `rx` lock.
-    pub fn hand_back_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
+    /// The peer's `HandBack` of connection `id` has come, or its `Recall`: it is answered unless this end began. Returns
+    /// whether the connection has left; the caller sees it off. Called under the link's `rx` lock.
+    pub fn hand_back_came(
+        &'static self,
+        link: &Link,
+        id: u32,
+        recalls: bool,
+        wakes: &mut Wakes,
+    ) -> bool {
         let mut inner = self.lock();
         match inner.conn_on(link, id) {
-            Some(conn) if !conn.is_reset() => conn.on_hand_back(),
+            Some(conn) if !conn.is_reset() => conn.on_hand_back(recalls),
             _ => return false,
         }
+        if recalls {
+            RECALLED.store(true, Ordering::Relaxed);
+        }
         // One that is not established yet answers when it is.
-        let left = inner.begin_hand_back();
+        inner.begin_hand_back();
+        inner.give_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
         inner.wake_sleepers(wakes);
-        left
+        inner.carried(link, id).is_some_and(|conn| conn.has_left())
+    }
+
+    /// Bytes of this end's own stream have come back, or, if there are none, all of them have. Returns whether the
+    /// connection has left, as [`hand_back_came`](Self::hand_back_came) does.
+    ///
+    /// # Errors
+    /// [`Violation`] when nothing was to come back, or not so much.
+    pub fn return_came(
+        &'static self,
+        link: &Link,
+        id: u32,
+        bytes: &[u8],
+        wakes: &mut Wakes,
+    ) -> Result<bool, Violation> {
+        let mut inner = self.lock();
+        let fd = inner.fd();
+        let Some(conn) = inner.carried(link, id).filter(|conn| !conn.is_reset()) else {
+            return Ok(false);
+        };
+        conn.on_returned(bytes)?;
+        if !bytes.is_empty() {
+            return Ok(false);
+        }
+        conn.awaits_return = false;
+        let sent = match fd {
+            // Nobody will ever use it.
+            ..0 => conn.returned.len(),
+            fd => resending::send(sys::borrow(fd), &conn.returned),
+        };
+        conn.returned.drain(..sent);
+        end_stream(fd, conn.tx_shut && conn.returned.is_empty());
+        conn.link.send_leaving(id, Kind::Resent);
+        let left = conn.has_left();
+        inner.wake_sleepers(wakes);
+        Ok(left)
+    }
+
+    /// The peer's process is dead. If the kernel's connection stands, a child of that process holds it, and what follows
+    /// comes by it. Returns whether the connection has left by that. Called under the link's `rx` lock.
+    pub fn outlives_peer(&'static self, link: &Link, wakes: &mut Wakes) -> bool {
+        let mut inner = self.lock();
+        let fd = inner.fd();
+        let Role::Connected(conn) = &mut inner.role else {
+            return false;
+        };
+        let is_over = conn.is_reset() || conn.peer_closed || conn.rx_left;
+        if is_over || fd < 0 || !core::ptr::eq(&*conn.link, link) {
+            return false;
+        }
+        let ended = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        if sys::poll_mask(fd, libc::POLLRDHUP) & ended != 0 {
+            return false;
+        }
+        if conn.rx_fin {
+            let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Read);
+        }
+        conn.tx_left = true;
+        conn.on_hand_back(false);
+        conn.give_up_return();
+        inner.wake_sleepers(wakes);
+        true
+    }
+
+    /// What the peer had given back is with the kernel.
+    pub fn all_resent(&'static self, serial: u64) {
+        let mut inner = self.lock();
+        if inner.serial != serial {
+            return;
+        }
+        let fd = inner.fd();
+        let Role::Leftover(left) = &mut inner.role else {
+            return;
+        };
+        left.resends = false;
+        end_stream(fd, left.then_ends);
+        inner.writes();
+        let mut wakes = Wakes::new(None);
+        let writable = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+        inner.announce(self, writable, &mut wakes);
+        self.leave_if_read(inner);
+        wakes.ring();
     }
 
     /// The socket is established, and its peer may have begun a hand-back before that.
@@ -123,22 +298,30 @@ impl Socket {
     /// Never called under a lock.
     pub fn leave_link(&'static self, link: &Arc<Link>, id: u32) {
         let mut inner = self.lock();
-        let established = matches!(inner.role, Role::Connected(_));
-        if !established || !inner.conn_on(link, id).is_some_and(|conn| conn.has_left()) {
+        if !inner.carried(link, id).is_some_and(|conn| conn.has_left()) {
             return;
         }
         let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
             return;
         };
-        let unread = conn.rx.take_all(&link.slots);
+        let mut unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
+        if !conn.given_back.is_empty() && !has_bytes(fd) {
+            // The peer went away before it could send that again.
+            unread = core::mem::take(&mut conn.given_back);
+        }
+        let resends = fd >= 0 && !conn.returned.is_empty();
+        end_stream(fd, conn.tx_shut && !resends);
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
         let room = !conn.tx_blocked;
-        let kept = !unread.is_empty() || inner.hears_of_room_once();
+        let kept = !unread.is_empty() || resends || inner.hears_of_room_once();
         if kept {
-            inner.role = Role::Leftover(Leftover::new(unread));
+            let mut left = Leftover::new(unread);
+            (left.resends, left.then_ends) = (resends, conn.tx_shut);
+            left.is_last = conn.peer_closed;
+            inner.role = Role::Leftover(left);
             inner.share_low_water();
-            interest::share_with_kernel(self, &mut inner, room);
+            interest::share_with_kernel(self, &mut inner, room && !resends);
         } else {
             self.be_plain(&mut inner);
         }
@@ -151,9 +334,12 @@ impl Socket {
         let mut wakes = Wakes::new(None);
         // Its watches have heard of what came by the link; the kernel tells them of the rest.
         inner.wake_sleepers(&mut wakes);
-        // Not used again before the link has forgotten it; one that waits to be accepted has no number yet.
-        let numbers = inner.fds.len();
+        // Not used again before the link has forgotten it.
         inner.users += 1;
+        let serial = inner.serial;
+        if resends {
+            Resending::begin(sys::borrow(fd), conn.returned, self, serial);
+        }
         drop(inner);
         wakes.ring();
         let farewell = Farewell {
@@ -175,7 +361,8 @@ impl Socket {
         network::flush();
         let mut inner = self.lock();
         inner.users -= 1;
-        if numbers > 0 {
+        // One that waits to be accepted has no number yet.
+        if inner.forks != NOT_ACCEPTED {
             self.recycle_if_done(&mut inner);
         }
     }
@@ -191,7 +378,7 @@ impl Socket {
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_empty())
+        if matches!(&inner.role, Role::Leftover(left) if left.is_over())
             && !inner.hears_of_room_once()
         {
             let sets = self.be_plain(&mut inner);

@@ -11,6 +11,7 @@ use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
+use crate::control::listener::Arrival;
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::link::Link;
@@ -18,6 +19,7 @@ use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
 use crate::poll::ready::Watch;
+use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
@@ -27,7 +29,7 @@ use crate::stats::{self, ConnState};
 /// Puts `entry` at `fd`. What stood there before was closed behind our back: it is over.
 pub fn install(fd: RawFd, entry: Entry) {
     if let Some(stale) = fdtable::set(fd, entry) {
-        release(fd, stale);
+        lost(fd, stale);
     }
 }
 
@@ -60,16 +62,25 @@ pub fn duplicated(from: RawFd, to: RawFd) {
         Some(Entry::Internal) | None => {
             // The number may have been closed behind our back before.
             if let Some(stale) = fdtable::take(to) {
-                release(to, stale);
+                lost(to, stale);
             }
         }
     }
 }
 
-/// `fd` no longer stands for `entry`.
+/// `fd` no longer stands for `entry`, and is about to be closed.
 pub fn release(fd: RawFd, entry: Entry) {
+    give_up(fd, entry, true);
+}
+
+/// `fd` no longer stands for `entry`: it was closed, and may stand for something else by now.
+pub fn lost(fd: RawFd, entry: Entry) {
+    give_up(fd, entry, false);
+}
+
+fn give_up(fd: RawFd, entry: Entry, is_open: bool) {
     match entry {
-        Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd),
+        Entry::Socket(socket) | Entry::Plain(socket) => socket.lose_number(fd, is_open),
         Entry::Epoll(set) => set.unnumbered(),
         Entry::Lost | Entry::Internal => {}
     }
@@ -125,23 +136,39 @@ impl Farewell {
             link.forget(id, unknown, self.arrived);
         }
         if let Some(side) = self.listener {
-            for arrival in side.close() {
-                arrival.socket.discard();
+            side.close().into_iter().for_each(Arrival::discard);
+            // A forked child that did not accept has none.
+            if let Some(runtime) = runtime::started() {
+                runtime.command(Command::Unlisten(side));
             }
-            runtime::get().command(Command::Unlisten(side));
         }
     }
 }
 
 impl Socket {
-    fn lose_number(&'static self, fd: RawFd) {
+    fn lose_number(&'static self, fd: RawFd, is_open: bool) {
         let mut inner = self.lock();
+        if is_open && inner.fds == [fd] {
+            // Bytes that nobody has looked for are unread too; and the peer may have asked for something that takes the
+            // number to answer.
+            inner = match self.refreshed(inner) {
+                Some(inner) => inner,
+                None => return,
+            };
+        }
         // Once: dup2 onto a number that stood for this very socket lists it anew before it goes.
         if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
             inner.fds.remove(at);
         }
         if !inner.fds.is_empty() {
             return;
+        }
+        let stays = match &inner.role {
+            Role::Connected(_) => inner.held > 0 || inner.linger.is_some_and(|seconds| seconds > 0),
+            _ => false,
+        };
+        if is_open && (stays || inner.owes_peer() || inner.has_heirs()) {
+            inner.keep_number(fd);
         }
         // A listener at which nobody waits in accept ends at once: no number is left by which the kernel's queue could be
         // asked. Who waits for it otherwise looks again and finds that.
@@ -156,7 +183,11 @@ impl Socket {
             }
             _ => inner = self.linger(inner),
         }
-        self.see_off(inner);
+        match is_open {
+            // What has come since finds it gone.
+            true => self.part(inner),
+            false => self.see_off(inner),
+        }
         wakes.ring();
     }
 
@@ -197,10 +228,13 @@ impl Socket {
     /// Its last number is gone.
     fn see_off(&'static self, inner: MutexGuard<'static, Inner>) {
         // Bytes that nobody has looked for are unread too.
-        let Some(mut inner) = self.refreshed(inner) else {
-            return;
-        };
-        let farewell = match inner.keep_for_heirs(self) {
+        if let Some(inner) = self.refreshed(inner) {
+            self.part(inner);
+        }
+    }
+
+    fn part(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let farewell = match inner.keep_for_others(self) {
             true => inner.unwatched(),
             false => inner.end(),
         };
@@ -216,8 +250,17 @@ impl Socket {
     /// Ends a socket that the application never got: the peer is reset, as by the kernel when a
     /// listener closes.
     pub fn discard(&'static self) {
-        self.lock().linger = Some(0);
-        self.lose_number(-1);
+        {
+            let mut inner = self.lock();
+            inner.linger = Some(0);
+            inner.forks = heirs::forks();
+        }
+        self.lose_number(-1, false);
+    }
+
+    /// Ends a socket that the application never got, and whose peer goes another way.
+    pub fn give_up(&'static self) {
+        self.lose_number(-1, false);
     }
 
     /// shutdown(2). `None`: the kernel's affair.
@@ -237,6 +280,13 @@ impl Socket {
         if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
             return Some(self.stop_listening(inner, how));
         }
+        if let Role::Leftover(left) = &mut inner.role
+            && left.resends
+            && (libc::SHUT_WR..=libc::SHUT_RDWR).contains(&how)
+        {
+            left.then_ends = true;
+            return Some(stop_reading(inner.fd(), how));
+        }
         let Role::Connected(conn) = &mut inner.role else {
             return None;
         };
@@ -244,9 +294,11 @@ impl Socket {
             return Some(Err(Errno::INVAL));
         }
         if conn.tx_left {
+            // Where the stream ends, the kernel's connection does when it has all.
             conn.rx_shut |= how != libc::SHUT_WR;
             conn.tx_shut |= how != libc::SHUT_RD;
-            return None;
+            let fd = inner.fd();
+            return Some(stop_reading(fd, how));
         }
         if conn.is_over() {
             return Some(Err(Errno::NOTCONN));
@@ -261,10 +313,8 @@ impl Socket {
             conn.link.send_control(conn.id, Kind::Fin, &[]);
             events |= libc::EPOLLOUT | libc::EPOLLWRNORM;
         }
-        // The kernel's connection stands where this one does, should it be handed back.
-        if let Some(how) = [Shutdown::Read, Shutdown::Write, Shutdown::Both].get(how as usize) {
-            let _ = rustix::net::shutdown(sys::borrow(inner.fd()), *how);
-        }
+        // Should it be handed back, the kernel's connection ends with what is to be sent there before.
+        let _ = stop_reading(inner.fd(), how);
         page.inspect(|p| p.set_state(ConnState::HalfClosed));
         inner.update_slot();
         let mut wakes = Wakes::new(None);
@@ -272,6 +322,14 @@ impl Socket {
         drop(inner);
         wakes.ring();
         Some(Ok(()))
+    }
+}
+
+/// Of shutdown(2), what concerns reading.
+fn stop_reading(fd: RawFd, how: i32) -> Result<(), Errno> {
+    match how {
+        libc::SHUT_WR => Ok(()),
+        _ => rustix::net::shutdown(sys::borrow(fd), Shutdown::Read),
     }
 }
 
@@ -290,6 +348,10 @@ impl Socket {
         let Role::Listening(listening) = std::mem::replace(&mut inner.role, Role::Fresh) else {
             return Ok(());
         };
+        if let Some(side) = &listening.side {
+            side.stop();
+        }
+        inner.watches.iter_mut().for_each(twin::hide);
         // While it listened the kernel was never to wait.
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
         let mut wakes = Wakes::new(None);
@@ -315,6 +377,7 @@ impl Inner {
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
         let joined = self.joined_link();
+        self.watches.iter_mut().for_each(twin::hide);
         for watch in &self.watches {
             interest::look_no_more(watch, &[]);
         }

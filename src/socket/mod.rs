@@ -8,6 +8,7 @@ pub mod accept;
 pub mod addr;
 pub mod connect;
 pub mod hand_back;
+pub mod leaving;
 pub mod lifecycle;
 pub mod options;
 pub mod orphan;
@@ -15,7 +16,7 @@ pub mod recv;
 pub mod send;
 pub mod wait;
 
-use rustix::fd::RawFd;
+use rustix::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,8 +34,11 @@ use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
-use crate::stats::{ConnStats, Mode, Reason};
+use crate::stats::ConnStats;
 use addr::Address;
+
+/// [`Inner::forks`] of a connection that nobody has accepted yet: no child has it before the application does.
+pub const NOT_ACCEPTED: u64 = u64::MAX;
 
 /// What a socket is at the moment.
 pub enum Role {
@@ -62,7 +66,7 @@ pub struct Listening {
     pub claimed: bool,
     /// The kernel's queue is looked at next, for fairness.
     pub kernel_next: bool,
-    /// The other door; a forked child has none.
+    /// The other door.
     pub side: Option<Arc<SideListener>>,
     /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
     pub door: Option<Arc<InternalFd>>,
@@ -70,56 +74,29 @@ pub struct Listening {
     pub watched: bool,
 }
 
-impl Inner {
-    /// The application means to accept here, if this is a listener.
-    pub fn claim_listener(&mut self) {
-        if let Role::Listening(listening) = &mut self.role {
-            listening.claimed = true;
-        }
-    }
-}
-
 impl Socket {
-    /// Before a fork: a listener that this process never asked for a connection is for its children to
-    /// accept from (a server of many processes). What came in by the side port would wait here for
-    /// ever, so it is closed.
-    ///
-    /// Returns whether it is a connection, which children inherit.
-    pub fn leave_to_children(&'static self) -> bool {
+    /// Before a fork: whether it may be a connection that is not the kernel's alone, which children inherit.
+    pub fn is_for_heirs(&self) -> bool {
         // Whoever has the lock is busy with it.
-        let Some(mut inner) = self.inner.try_lock() else {
-            return true;
-        };
-        let Role::Listening(listening) = &mut inner.role else {
-            return matches!(inner.role, Role::Connected(_) | Role::Leftover(_));
-        };
-        if listening.claimed {
-            return false;
+        self.inner
+            .try_lock()
+            .is_none_or(|inner| matches!(inner.role, Role::Connected(_) | Role::Leftover(_)))
+    }
+
+    /// For a forked child: the descriptor of the side port, if it is a listener.
+    ///
+    /// # Safety
+    /// No other thread may run.
+    pub unsafe fn side_port(&self) -> Option<RawFd> {
+        // SAFETY: by the contract nobody changes it; only read.
+        match unsafe { &(*self.inner.data_ptr()).role } {
+            Role::Listening(listening) => listening.side.as_ref().map(|side| side.as_raw_fd()),
+            _ => None,
         }
-        let listener = listening.side.take();
-        if listener.is_some() {
-            inner
-                .stats
-                .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
-        }
-        drop(inner);
-        lifecycle::Farewell {
-            listener,
-            ..lifecycle::Farewell::default()
-        }
-        .say();
-        false
     }
 }
 
 impl Listening {
-    /// It is waited at or accepted from: a parent that shares it learns so.
-    pub fn used(&self) {
-        if self.side.is_none() {
-            crate::fork::tell_parent();
-        }
-    }
-
     /// The number for calls that wait, of the listener that the application knows as `fd`. None if there are none left.
     pub fn door(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
         if self.door.is_none() {
@@ -193,6 +170,8 @@ pub struct Inner {
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
     pub sleepers: Vec<&'static Waiter>,
+    /// A number of our own for it, once the application has none and there is still something to send.
+    pub last_number: Option<InternalFd>,
 }
 
 static SOCKETS: Slab<Socket> = Slab::new();
@@ -228,6 +207,7 @@ impl Socket {
                 stats: None,
                 watches: Vec::new(),
                 sleepers: Vec::new(),
+                last_number: None,
             }),
         }
     }
@@ -334,9 +314,13 @@ impl Socket {
         let Some(conn) = inner.conn() else {
             return false;
         };
-        // One that has left, or is about to, is with the kernel.
-        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed || conn.rx_left {
+        if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
             return false;
+        }
+        // One that has left, or is about to, is with the kernel; nothing more comes back.
+        if conn.rx_left {
+            conn.give_up_return();
+            return conn.is_done_leaving();
         }
         // The kernel of a killed process resets the connections whose data it had not read, and
         // ends the others in good order.
@@ -411,7 +395,8 @@ impl Inner {
 
     /// One of its numbers, for calls to the kernel.
     pub fn fd(&self) -> RawFd {
-        self.fds.first().copied().unwrap_or(-1)
+        let kept = self.last_number.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        self.fds.first().copied().unwrap_or(kept)
     }
 
     /// The `poll` bits that do not come from the kernel's socket.
@@ -424,7 +409,10 @@ impl Inner {
                     true => 0,
                     false => libc::EPOLLIN | libc::EPOLLRDNORM,
                 };
-                unread as u32 | self.kernel_mask()
+                let resends = left.resends;
+                let room = (libc::EPOLLOUT | libc::EPOLLWRNORM | libc::EPOLLWRBAND) as u32;
+                let kernel = self.kernel_mask() & if resends { !room } else { !0 };
+                unread as u32 | kernel
             }
             Role::Listening(listening) if listening.has_ready() => {
                 (libc::EPOLLIN | libc::EPOLLRDNORM) as u32
@@ -441,13 +429,6 @@ impl Inner {
     /// Something is written to it: that there is room is news from now on.
     pub fn writes(&mut self) {
         self.watches.iter_mut().for_each(|watch| watch.known = 0);
-    }
-
-    /// Somebody waits for it.
-    pub fn waited_for(&self) {
-        if let Role::Listening(listening) = &self.role {
-            listening.used();
-        }
     }
 
     /// Whether its readiness comes from us alone and not from the kernel's socket.
@@ -491,24 +472,12 @@ impl Socket {
         let old = unsafe { &*self.inner.data_ptr() };
         let role = match &old.role {
             Role::Fresh => Role::Fresh,
-            Role::Listening(_) => Role::Listening(Box::new(Listening {
-                claimed: false,
-                kernel_next: true,
-                side: None,
-                door: None,
-                watched: false,
-            })),
+            Role::Listening(_) => Role::Fresh,
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
             Role::Connected(_) | Role::Leftover(_) => match parent {
-                Some((parent, will)) => Role::Orphan(orphan::Orphan {
-                    rendezvous: parent.rendezvous,
-                    uid: rustix::process::geteuid(),
-                    key: parent.family,
-                    serial: old.serial,
-                    will,
-                }),
+                Some((parent, will)) => Role::Orphan(orphan::Orphan::of(parent, old.serial, will)),
                 // Only what was claimed, and had come, is here in a process without links.
                 None => match &old.role {
                     Role::Leftover(left) => Role::Leftover(left.copy()),
@@ -519,7 +488,19 @@ impl Socket {
         };
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
-        inner.role = role;
+        inner.role = match &old.role {
+            Role::Listening(listening) => Role::Listening(Box::new(Listening {
+                claimed: false,
+                kernel_next: true,
+                side: listening
+                    .side
+                    .as_ref()
+                    .map(|side| Arc::new(side.inherit(socket))),
+                door: None,
+                watched: false,
+            })),
+            _ => role,
+        };
         inner.receive_buffer = old.receive_buffer;
         inner.send_buffer_is_set = old.send_buffer_is_set;
         inner.receive_timeout = old.receive_timeout;

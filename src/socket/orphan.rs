@@ -2,7 +2,7 @@
 //! [`crate::control::heirs`] has the rest of the parent's side.
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, OwnedFd, RawFd};
+use rustix::fd::{OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Uid;
@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::control::heirs;
+use crate::control::identity::Identity;
 use crate::control::io_thread::Command;
 use crate::control::passing;
 use crate::control::wire::{Frame, MAX_FRAME, Parsed};
@@ -42,11 +43,23 @@ pub struct Orphan {
 }
 
 impl Orphan {
-    /// Asks the parent for it: returns what is to be read before anything that the kernel has.
-    fn claim(&self) -> Result<Vec<u8>, Errno> {
+    /// The connection with this number of the process with this identity, for one that has a descriptor of its will.
+    pub fn of(parent: &Identity, serial: u64, will: RawFd) -> Orphan {
+        Orphan {
+            rendezvous: parent.rendezvous,
+            uid: rustix::process::geteuid(),
+            key: parent.family,
+            serial,
+            will,
+        }
+    }
+
+    /// Says something to the parent: returns its answer, the descriptors that came with that, and the connection.
+    fn say(&self, frame: &Frame) -> Result<(Frame, Vec<OwnedFd>, OwnedFd), Errno> {
         let flags = SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let fd: InternalFd = InternalFd::adopt(fd);
+        // Not in the tables: they may be another process's.
+        let fd = sys::raise(fd);
         let address = SocketAddrUnix::new_abstract_name(&self.rendezvous)?;
         while let Err(error) = rustix::net::connect(&fd, &address) {
             if error != Errno::INTR {
@@ -57,12 +70,7 @@ impl Orphan {
         if rustix::net::sockopt::socket_peercred(&fd)?.uid != self.uid {
             return Err(Errno::CONNREFUSED);
         }
-        let frame = Frame::Claim {
-            key: self.key,
-            serial: self.serial,
-        }
-        .encode();
-        rustix::net::send(&fd, &frame, SendFlags::NOSIGNAL)?;
+        rustix::net::send(&fd, &frame.encode(), SendFlags::NOSIGNAL)?;
         let mut bytes = [0; MAX_FRAME];
         let (n, fds) = loop {
             let mut poll = [PollFd::new(&fd, PollFlags::IN)];
@@ -72,12 +80,24 @@ impl Orphan {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error),
             }
-            match passing::receive(fd.as_fd(), &mut bytes) {
+            match passing::receive_unlisted(&fd, &mut bytes) {
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 other => break other?,
             }
         };
-        let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
+        match Frame::parse(&bytes[..n]) {
+            Ok(Parsed::Frame(frame, _)) => Ok((frame, fds, fd)),
+            _ => Err(Errno::CONNRESET),
+        }
+    }
+
+    /// Asks the parent for it: returns what is to be read before anything that the kernel has.
+    ///
+    /// # Errors
+    /// The kernel's; `ECONNREFUSED`, `ECONNRESET` or `EPIPE` if the parent is gone.
+    pub fn claim(&self) -> Result<Vec<u8>, Errno> {
+        let (key, serial) = (self.key, self.serial);
+        let (Frame::Estate { unread }, fds, _) = self.say(&Frame::Claim { key, serial })? else {
             return Err(Errno::CONNRESET);
         };
         let held = fds
@@ -95,6 +115,16 @@ impl Orphan {
         }
         all.truncate(read);
         Ok(all)
+    }
+
+    /// Tells the parent that a program has it that did not pass through fork. The parent counts with that as long as what
+    /// is returned is open.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub fn inherit(&self) -> Result<OwnedFd, Errno> {
+        let key = self.key;
+        self.say(&Frame::Heir { key }).map(|(_, _, fd)| fd)
     }
 }
 
@@ -116,13 +146,14 @@ impl Socket {
 
     #[cold]
     fn adopt_as(&'static self, mut inner: MutexGuard<'static, Inner>, orphan: &Orphan) {
-        crate::fork::tell_parent();
         // Under the lock: other threads that use it wait for the same answer.
         let unread = match orphan.claim() {
             Ok(unread) => unread,
             Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE) => {
                 tracing::info!(target: "netacc::conn", "the parent of an inherited connection is gone");
-                heirs::inherited(sys::borrow(orphan.will), orphan.serial).unwrap_or_default()
+                let will = (orphan.will >= 0).then(|| sys::borrow(orphan.will));
+                let left = will.and_then(|will| heirs::inherited(will, orphan.serial));
+                left.unwrap_or_default()
             }
             Err(error) => {
                 // It may still be on the link: better an error than bytes that overtake others.
@@ -154,7 +185,13 @@ impl Socket {
         }
         let unread = match &mut inner.role {
             Role::Connected(conn) if !conn.is_reset() => return None,
+            // What is to be sent before anything that the claimer sends.
+            Role::Leftover(left) if left.resends => return None,
             Role::Leftover(left) => left.take_all(),
+            Role::Listening(listening) if !listening.claimed => {
+                self.share_listener(inner);
+                return Some(Vec::new());
+            }
             _ => Vec::new(),
         };
         self.leave_if_read(inner);
@@ -172,7 +209,7 @@ impl Socket {
             self.begin_and_leave(serial);
         }
         let inner = self.lock();
-        !inner.has_heirs() || !inner.is_leaving()
+        (!inner.has_heirs() || !inner.is_leaving()) && !inner.owes_peer()
     }
 
     /// For a parent that ends: its numbers, and what nobody has read, if children may hold it.
@@ -210,10 +247,10 @@ impl Inner {
         is_ours && heirs::may_hold(self.forks)
     }
 
-    /// The application's last number for it is gone, but children may hold it: it stays until it is handed back.
-    /// False if it cannot be.
-    pub fn keep_for_heirs(&mut self, socket: &'static Socket) -> bool {
-        if !self.has_heirs() {
+    /// The application's last number for it is gone, but children may hold it, or its peer is to get something by it: it
+    /// stays until it is handed back. False if it cannot be.
+    pub fn keep_for_others(&mut self, socket: &'static Socket) -> bool {
+        if !self.has_heirs() && !self.owes_peer() {
             return false;
         }
         self.begin_hand_back();
@@ -221,6 +258,13 @@ impl Inner {
         heirs::keep(socket);
         runtime::get().command(Command::Claims);
         true
+    }
+
+    /// Its last number `fd` is about to be closed, and the kernel's connection is still needed.
+    pub fn keep_number(&mut self, fd: RawFd) {
+        self.last_number = rustix::io::fcntl_dupfd_cloexec(sys::borrow(fd), 0)
+            .ok()
+            .map(InternalFd::adopt);
     }
 }
 

@@ -43,7 +43,11 @@ impl Call<'_> {
             Role::Leftover(left) => return Some(Ok(self.leftover(left))),
             _ => return Some(Ok(self.by_kernel())),
         };
-        if conn.rx_left && conn.rx.is_empty() {
+        if conn.is_being_resent() {
+            // What was there a moment ago is there again at once, even for a call that does not wait.
+            return None;
+        }
+        if conn.rx_left && conn.rx.is_empty() && !conn.rx_fin {
             return Some(Ok(self.by_kernel()));
         }
         let target = match self.flags & libc::MSG_WAITALL {
@@ -186,8 +190,8 @@ impl Socket {
         let begun = Cell::new(false);
         let wait = Wait {
             timeout: inner.receive_timeout,
-            also: None,
             begun: Some(&begun),
+            ..Wait::default()
         };
         let waited = self.wait_until(inner, wait, |inner| {
             let result = call.attempt(inner, false);

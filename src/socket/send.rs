@@ -40,6 +40,9 @@ impl Call<'_> {
             Role::Connected(conn) => conn,
             Role::Connecting(_) if nonblocking => return Some(Err(Errno::AGAIN)),
             Role::Connecting(_) => return None,
+            // What the peer gave back goes first.
+            Role::Leftover(left) if left.resends && !nonblocking => return None,
+            Role::Leftover(left) if left.resends => return Some(Err(Errno::AGAIN)),
             _ => return Some(Ok(self.by_kernel())),
         };
         if conn.error.is_some() || conn.tx_shut {
@@ -50,7 +53,12 @@ impl Call<'_> {
             });
         }
         if conn.tx_left {
-            return Some(Ok(self.by_kernel()));
+            // Until it has left nobody knows what is to be sent before.
+            return match (nonblocking, self.sent) {
+                (false, _) => None,
+                (true, 0) => Some(Err(Errno::AGAIN)),
+                (true, sent) => Some(Ok(Outcome::Done(sent))),
+            };
         }
         if self.buf.left() == 0 {
             return Some(match self.buf.has_null() {
@@ -118,6 +126,9 @@ impl Call<'_> {
         let Role::Connected(conn) = &mut inner.role else {
             return Err(Errno::AGAIN);
         };
+        if conn.tx_left {
+            return Err(Errno::AGAIN);
+        }
         let n = match conn.credit() {
             0 => return Err(Errno::AGAIN),
             credit => conn.link.overdraw(conn.id, self.buf, credit),
@@ -150,7 +161,7 @@ impl Socket {
             self.hand_back(inner);
             return Ok(Outcome::Kernel);
         }
-        if matches!(inner.role, Role::Leftover(_)) {
+        if matches!(&inner.role, Role::Leftover(left) if !left.resends) {
             inner.writes();
             return Ok(Outcome::Kernel);
         }
@@ -200,8 +211,8 @@ impl Socket {
                 let begun = Cell::new(false);
                 let wait = Wait {
                     timeout: inner.send_timeout,
-                    also: None,
                     begun: Some(&begun),
+                    ..Wait::default()
                 };
                 self.wait_until(inner, wait, |inner| {
                     let result = call.attempt(self, inner, false);

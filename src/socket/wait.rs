@@ -26,6 +26,8 @@ pub struct Wait<'a> {
     pub timeout: Option<Duration>,
     /// A kernel descriptor whose input is a change too.
     pub also: Option<RawFd>,
+    /// Another one, of which the kernel is to tell one process of several in turn, as of `also`.
+    pub in_turn: Option<RawFd>,
     /// Whether a part is done, which a signal has the call return.
     pub begun: Option<&'a Cell<bool>>,
 }
@@ -268,13 +270,21 @@ impl Socket {
             let more = also.is_some() || asleep.hears_network();
             let woken = match left {
                 Some(Duration::ZERO) => Err(Errno::AGAIN),
-                left if goes_on && more && kernel::handlers_differ() && self.is_told_of(also) => {
+                left if goes_on
+                    && more
+                    && wait.in_turn.is_none()
+                    && kernel::handlers_differ()
+                    && self.is_told_of(also) =>
+                {
                     waiter.sleep(left, None, true)
                 }
                 left if also.is_none() && asleep.hears_network() => {
                     waiter.sleep_with_network(left, goes_on)
                 }
-                left => waiter.sleep(left, also, goes_on),
+                left => match (also, wait.in_turn) {
+                    (Some(also), Some(other)) => waiter.sleep_in_turn(left, [also, other], goes_on),
+                    _ => waiter.sleep(left, also, goes_on),
+                },
             };
             drop(asleep);
             drop(listed);

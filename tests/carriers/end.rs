@@ -72,8 +72,10 @@ impl End {
             peer_window: WINDOW,
             peer_pid: 0,
             peer_uid: 0,
+            acceptor: [0; 32],
             max_conns: 8,
             msg_size: 4 << 10,
+            resends: true,
         };
         let link = Link::new(Box::new(remote::End(remote.clone())), terms);
         remote.attach(&link);

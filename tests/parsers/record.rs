@@ -4,7 +4,7 @@ use netacc::link::record::{ALIGN, HEADER, Header, Kind, span};
 use netacc::link::stamp::Stamp;
 use proptest::prelude::*;
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 10] = [
     Kind::Data,
     Kind::Fin,
     Kind::Reset,
@@ -12,11 +12,14 @@ const KINDS: [Kind; 7] = [
     Kind::Close,
     Kind::HandBack,
     Kind::Want,
+    Kind::Recall,
+    Kind::Returned,
+    Kind::Resent,
 ];
 
 /// Bytes that get past the first looks more often than any bytes would.
 fn nearly() -> impl Strategy<Value = [u8; HEADER]> {
-    (0..5000u32, any::<u32>(), 0..7u8, any::<[u8; 7]>()).prop_map(|(len, conn, kind, stamp)| {
+    (0..5000u32, any::<u32>(), 0..11u8, any::<[u8; 7]>()).prop_map(|(len, conn, kind, stamp)| {
         let mut bytes = [0; HEADER];
         bytes[0..4].copy_from_slice(&len.to_le_bytes());
         bytes[4..8].copy_from_slice(&conn.to_le_bytes());
@@ -53,15 +56,15 @@ proptest! {
     #[test]
     fn a_header_is_understood_as_it_was_meant(kind in prop::sample::select(&KINDS), conn: u32, len in 1..1u32 << 24) {
         let len = match kind {
-            Kind::Data => len,
+            Kind::Data | Kind::Returned => len,
             Kind::Window => 8,
             Kind::Close => 8 * (len % 2),
-            Kind::Fin | Kind::Reset | Kind::HandBack | Kind::Want => 0,
+            _ => 0,
         };
         let header = Header { len, conn, kind, stamp: Stamp::now() };
         prop_assert_eq!(Header::parse(header.encode(), len as usize), Ok(header));
         prop_assert_eq!(header.span(), span(len as usize));
-        if kind == Kind::Data {
+        if matches!(kind, Kind::Data | Kind::Returned) {
             prop_assert!(Header::parse(header.encode(), len as usize - 1).is_err());
         }
     }

@@ -77,8 +77,10 @@ impl World {
             peer_window: WINDOW,
             peer_pid: 0,
             peer_uid: 0,
+            acceptor: [0; 32],
             max_conns: 8,
             msg_size: 4096,
+            resends: true,
         };
         let link = Link::new(Box::new(ours), terms);
         let sockets = (0..CONNS as u32)
@@ -289,17 +291,22 @@ fn crime() -> impl Strategy<Value = Crime> {
         })
     };
     prop_oneof![
-        (8..=u8::MAX).prop_map(move |kind| record(kind, 0)),
+        (11..=u8::MAX).prop_map(move |kind| record(kind, 0)),
+        // Nothing was asked back.
+        (0..=MAX_PAYLOAD as u32).prop_map(move |len| record(Kind::Returned as u8, len)),
         Just(record(0, 0)),
         Just(record(Kind::Data as u8, 0)),
         (MAX_PAYLOAD as u32 + 1..=u32::MAX).prop_map(move |len| record(Kind::Data as u8, len)),
-        (prop::sample::select(vec![2u8, 3, 5, 6, 7]), 1..=u32::MAX)
+        (
+            prop::sample::select(vec![2u8, 3, 5, 6, 7, 8, 10]),
+            1..=u32::MAX
+        )
             .prop_map(move |(kind, len)| record(kind, len)),
         prop_oneof![0..8u32, 9..=u32::MAX].prop_map(move |len| record(Kind::Window as u8, len)),
         (0..CONNS).prop_map(|conn| Crime::Beyond { conn }),
         (
             0..CONNS,
-            prop::sample::select(vec![Kind::Fin, Kind::Close, Kind::HandBack])
+            prop::sample::select(vec![Kind::Fin, Kind::Close, Kind::HandBack, Kind::Recall])
         )
             .prop_map(|(conn, end)| Crime::AfterEnd { conn, end }),
         (0..CONNS, 1..64u64).prop_map(|(conn, missing)| Crime::Torn { conn, missing }),

@@ -1,8 +1,8 @@
 //! Frames of the control protocol.
 
 use netacc::control::wire::{
-    Answer, Door, Frame, Hello, Host, MAX_DOORS, MAX_FRAME, NotAFrame, PREFIX, Parsed, VERDICT_LEN,
-    Verdict,
+    Answer, Door, Frame, Hello, Host, LONGEST_REPLY, MAX_DOORS, MAX_FRAME, NotAFrame, PREFIX,
+    Parsed, VERDICT_LEN, Verdict,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,16 +15,21 @@ fn hello() -> impl Strategy<Value = Hello> {
         any::<u64>(),
     );
     let names = (any::<[u8; 16]>(), any::<u64>(), any::<[u8; 16]>());
-    (numbers, names, vec(any::<u8>(), 0..=8)).prop_map(
-        |((versions, capabilities, pid, window), (boot_id, net_ns, process), fabrics)| Hello {
-            oldest: versions.0.min(versions.1),
-            newest: versions.0.max(versions.1),
-            capabilities,
-            host: Host { boot_id, net_ns },
-            process,
-            pid,
-            window,
-            fabrics,
+    let wanted = any::<[u8; 32]>().prop_map(|name| Some(name).filter(|name| *name != [0; 32]));
+    let wanted = prop_oneof![Just(None), wanted];
+    (numbers, names, vec(any::<u8>(), 0..=8), wanted).prop_map(
+        |((versions, capabilities, pid, window), (boot_id, net_ns, process), fabrics, wanted)| {
+            Hello {
+                oldest: versions.0.min(versions.1),
+                newest: versions.0.max(versions.1),
+                capabilities,
+                host: Host { boot_id, net_ns },
+                process,
+                pid,
+                window,
+                fabrics,
+                wanted,
+            }
         },
     )
 }
@@ -77,11 +82,13 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         hello().prop_map(Frame::Hello),
         answer().prop_map(Frame::Answer),
-        any::<(u32, [u8; 16], u64)>().prop_map(|(conn, token, window)| Frame::Open {
+        any::<(u8, u32, [u8; 16], u64)>().prop_map(|(version, conn, token, window)| Frame::Open {
+            version: version.into(),
             conn,
             token,
             window
         }),
+        any::<[u8; 32]>().prop_map(|process| Frame::Elsewhere { process }),
         (verdict(), any::<u64>()).prop_map(|(verdict, window)| Frame::Verdict { verdict, window }),
         any::<[u8; 16]>().prop_map(|token| Frame::Attach { token }),
         any::<([u8; 16], u64)>().prop_map(|(key, serial)| Frame::Claim { key, serial }),
@@ -93,7 +100,7 @@ fn frame() -> impl Strategy<Value = Frame> {
 
 /// Bytes that get past the first looks: a good prefix with any kind and any length.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
-    (0..9u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(
+    (0..12u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(
         |(kind, version, len, rest)| {
             let mut bytes = b"NACC".to_vec();
             bytes.extend([kind, version]);
@@ -147,6 +154,9 @@ proptest! {
         prop_assert!(len <= MAX_FRAME);
         if matches!(frame, Frame::Verdict { .. }) {
             prop_assert_eq!(len, VERDICT_LEN);
+        }
+        if matches!(frame, Frame::Elsewhere { .. }) {
+            prop_assert_eq!(len, LONGEST_REPLY);
         }
         for part in 0..len {
             prop_assert_eq!(Frame::parse(&bytes[..part]), Ok(Parsed::Incomplete));

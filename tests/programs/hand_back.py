@@ -4,7 +4,8 @@
 
 Each side of each connection sends a stream of its own and checks the other's, byte for byte. An option that only
 the kernel can honour has the connection handed back: set by nobody, the client, the server, or both; before, in
-the middle of, or at the end of the streams. Odd connections are non-blocking and wait by epoll.
+the middle of, or at the end of the streams. Or the connection is passed (SCM_RIGHTS), so that the kernel's must have what
+nobody has read, too. Odd connections are non-blocking and wait by epoll.
 """
 
 import hashlib
@@ -42,11 +43,19 @@ class End:
         # In the middle of the streams, with each third at their very beginning or end.
         at = (0, self.luck.randrange(LENGTH), LENGTH)[self.luck.randrange(3)]
         self.hand_back_at = at if asked else None
+        # An option at both ends, passed at both, and one of each.
+        self.passes = (False, True, side == "server")[number // 8 % 3]
 
     def perhaps_hand_back(self):
         if self.hand_back_at is not None and self.sent >= self.hand_back_at:
             self.hand_back_at = None
-            self.connection.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 0)
+            if not self.passes:
+                self.connection.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 0)
+                return
+            here, there = socket.socketpair()
+            socket.send_fds(here, [b"x"], [self.connection.fileno()])
+            here.close()
+            there.close()
 
     def next_piece(self):
         return self.out[self.sent:self.sent + self.luck.choice((1, 100, 4096, 65536, 300_000))]

@@ -1,0 +1,274 @@
+//! exec: descriptors that stay open are another program's from then on.
+//!
+//! Connections of this process's own go back to the kernel before, with all that nobody has read, for their links end with
+//! the program. What it has inherited itself, and what a program that it starts inherits, is left as it is, if this library
+//! will be in that program, too: that is told what it has ([`legacy`]), and claims what it uses. So a server's
+//! connections do not suffer from each command that it runs. Any other program gets what the kernel alone can serve.
+
+pub mod legacy;
+pub mod program;
+pub mod stranger;
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::fd::{AsRawFd, RawFd};
+use rustix::io::FdFlags;
+
+use crate::control::{heirs, listener};
+use crate::fdtable::{self, Entry};
+use crate::fork;
+use crate::log::ErrnoGuard;
+use crate::real::sys::{self, InternalFd};
+use crate::runtime;
+use crate::socket::orphan::{Orphan, Preparation};
+use crate::socket::{Role, Socket};
+use legacy::{Item, Legacy, What};
+use program::{Program, survives};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+type Inherited = Vec<(RawFd, &'static Socket)>;
+
+/// Sockets of ours that a program gets: those that stay open, and those that `moves` (from, to) give it.
+fn inherited(moves: &[(RawFd, RawFd)]) -> Inherited {
+    let mut all = Vec::new();
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {
+        if let Entry::Socket(socket) = entry
+            && survives(fd)
+        {
+            all.push((fd, socket));
+        }
+    });
+    for &(from, to) in moves {
+        if let Some(Entry::Socket(socket)) = fdtable::get(from) {
+            all.retain(|(fd, _)| *fd != to);
+            all.push((to, socket));
+        }
+    }
+    all
+}
+
+/// A forked child makes its own departures.
+pub fn reset_after_fork() {
+    // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
+    unsafe { crate::sync::renew(&TURN, ()) };
+    stranger::reset_after_fork();
+    crate::hooks::reset_after_fork();
+}
+
+/// What was done for a program that is to replace this one, or to run beside it; undone when dropped.
+#[derive(Default)]
+pub struct Departure {
+    /// What the program is left.
+    legacy: Option<Legacy>,
+    /// One at a time is under that number.
+    turn: Option<MutexGuard<'static, ()>>,
+    /// Descriptors of ours that the program keeps.
+    opened: Vec<RawFd>,
+    /// Listeners that wait in the kernel meanwhile.
+    waiting: Vec<RawFd>,
+    /// Open until a program that runs beside this one has it, too.
+    child: Option<InternalFd>,
+}
+
+impl Departure {
+    /// Before `program` replaces this one.
+    ///
+    /// # Safety
+    /// `environment` must be null or as execve(2) wants it.
+    pub unsafe fn replacing(
+        program: &Program<'_>,
+        environment: *const *const libc::c_char,
+    ) -> Departure {
+        let mut departure = Departure::default();
+        if !fork::may_serve() || !program.is_there() {
+            return departure;
+        }
+        let _errno = ErrnoGuard::new();
+        if fork::is_stranger() {
+            // SAFETY: by the contract.
+            unsafe { stranger::depart(program, environment) };
+            return departure;
+        }
+        let all = inherited(&[]);
+        all.iter().for_each(|(_, socket)| socket.begin_to_let_out());
+        crate::exit::finish();
+        if all.is_empty() {
+            return departure;
+        }
+        // SAFETY: by the contract.
+        let preloaded = unsafe { program.is_preloaded(environment) };
+        let mut items = Vec::new();
+        for &(fd, socket) in &all {
+            match preloaded {
+                true => items.extend(socket.bequest(fd)),
+                false => departure.let_out(fd, socket),
+            }
+        }
+        departure.leave(&items, &fork::held(), &all);
+        departure
+    }
+
+    /// Before `program` is started beside this one; `moves` are the numbers (from, to) that it gets besides those that stay
+    /// open.
+    ///
+    /// # Safety
+    /// As for [`replacing`](Self::replacing).
+    pub unsafe fn beside(
+        program: &Program<'_>,
+        environment: *const *const libc::c_char,
+        moves: &[(RawFd, RawFd)],
+    ) -> Departure {
+        let mut departure = Departure::default();
+        if fork::is_stranger() || !fork::may_serve() || !program.is_there() {
+            return departure;
+        }
+        let _errno = ErrnoGuard::new();
+        let all = inherited(moves);
+        if all.is_empty() {
+            return departure;
+        }
+        // SAFETY: by the contract.
+        let child = match unsafe { program.is_preloaded(environment) } {
+            true => Preparation::make().ok(),
+            false => None,
+        };
+        let Some(child) = child else {
+            all.iter().for_each(|(_, socket)| socket.begin_to_let_out());
+            all.iter().for_each(|(_, socket)| socket.let_out());
+            return departure;
+        };
+        let Preparation {
+            reading,
+            writing,
+            will,
+        } = child;
+        let mut held = fork::held();
+        held.extend([writing.as_raw_fd(), will.as_raw_fd()]);
+        let items: Vec<Item> = all
+            .iter()
+            .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd()))
+            .collect();
+        // Whatever is closed from now on may be the program's.
+        departure.child = Some(writing);
+        heirs::forked(reading, will);
+        departure.leave(&items, &held, &all);
+        departure
+    }
+
+    /// Leaves `items` to the program, or, if that fails, what the kernel can serve.
+    fn leave(&mut self, items: &[Item], held: &[RawFd], all: &Inherited) {
+        if items.is_empty() {
+            return;
+        }
+        self.turn = Some(TURN.lock());
+        match Legacy::write(items, held) {
+            Ok(mut legacy) => {
+                legacy.list();
+                self.legacy = Some(legacy);
+                let side_ports = items.iter().filter_map(|item| match &item.what {
+                    What::Listener(side) => side.map(|side| side.fd),
+                    _ => None,
+                });
+                for fd in held.iter().copied().chain(side_ports) {
+                    let open = rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::empty());
+                    self.opened.extend(open.is_ok().then_some(fd));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(target: "netacc::conn", "a program is left only what the kernel can serve: {error}");
+                self.child = None;
+                all.iter().for_each(|(_, socket)| socket.let_out());
+            }
+        }
+    }
+
+    /// The program runs for long: others may be left something meanwhile.
+    pub fn goes_on(&mut self) {
+        self.turn = None;
+    }
+
+    fn let_out(&mut self, fd: RawFd, socket: &'static Socket) {
+        match socket.waits_here() {
+            // For this process, it goes on if the program cannot be run.
+            true => {
+                let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), false);
+                self.waiting.push(fd);
+            }
+            false => socket.let_out(),
+        }
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let _errno = ErrnoGuard::new();
+        for &fd in &self.waiting {
+            let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), true);
+        }
+        for &fd in &self.opened {
+            let _ = rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::CLOEXEC);
+        }
+    }
+}
+
+impl Socket {
+    fn item(&self, fd: RawFd, what: What) -> Option<Item> {
+        let inner = self.lock();
+        Some(Item {
+            fd,
+            cookie: legacy::cookie(inner.fd())?,
+            domain: inner.domain,
+            nonblocking: inner.nonblocking,
+            timeouts: [inner.receive_timeout, inner.send_timeout],
+            addresses: [inner.local, inner.remote],
+            what,
+        })
+    }
+
+    /// What the program that replaces this one is told of it, if that is not the kernel's alone.
+    fn bequest(&'static self, fd: RawFd) -> Option<Item> {
+        if !matches!(
+            self.lock().role,
+            Role::Orphan(_) | Role::Leftover(_) | Role::Listening(_)
+        ) {
+            self.let_out();
+        }
+        let what = match &self.lock().role {
+            Role::Orphan(orphan) => What::Orphan(*orphan),
+            Role::Leftover(left) if !left.is_empty() => What::Leftover(left.copy().take_all()),
+            Role::Listening(listening) => {
+                // From now on it is for the program to take in who knocks.
+                listener::forked();
+                What::Listener(listening.side.as_ref().map(|side| side.bequest()))
+            }
+            _ => return None,
+        };
+        self.item(fd, what)
+    }
+
+    /// What a program is told of it that runs beside this one and has the will `will`.
+    fn loan(&'static self, fd: RawFd, will: RawFd) -> Option<Item> {
+        let settle = match &self.lock().role {
+            Role::Connecting(_) => true,
+            // Its side port would lead here, where nobody may ever accept.
+            Role::Listening(listening) => !listening.claimed,
+            _ => false,
+        };
+        if settle {
+            self.let_out();
+        }
+        let what = {
+            let inner = self.lock();
+            match (&inner.role, runtime::started()) {
+                (Role::Orphan(orphan), _) => What::Orphan(*orphan),
+                (Role::Connected(_) | Role::Leftover(_), Some(runtime)) => {
+                    What::Orphan(Orphan::of(&runtime.identity, inner.serial, will))
+                }
+                (Role::Leftover(left), None) => What::Leftover(left.copy().take_all()),
+                (Role::Listening(_), _) => What::Listener(None),
+                _ => return None,
+            }
+        };
+        self.item(fd, what)
+    }
+}

@@ -1,0 +1,182 @@
+//! A child that shares its parent's memory (vfork, as Python's subprocess does) and is about to run a program. The tables
+//! are its parent's, its descriptors are not: nothing is put into any table here, and nothing of the parent's is
+//! changed, but that the parent is asked, as by any other process, for what the program gets.
+
+use parking_lot::Mutex;
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use rustix::io::FdFlags;
+
+use super::legacy::{self, Item, Legacy, What};
+use super::program::{Program, survives};
+use crate::fdtable::{self, Entry};
+use crate::fork;
+use crate::runtime;
+use crate::socket::leaving::{replace, stand_in};
+use crate::socket::orphan::Orphan;
+use crate::socket::{Role, Socket};
+
+/// What numbers stand for in such children where that is not what they stand for in the parent.
+static NUMBERS: Mutex<Vec<(u32, RawFd, Option<&'static Socket>)>> = Mutex::new(Vec::new());
+/// Children that never ran a program leave theirs behind.
+const MOST: usize = 256;
+
+fn socket_at(fd: RawFd) -> Option<&'static Socket> {
+    let me = fork::pid();
+    let numbers = NUMBERS.lock();
+    match numbers.iter().rfind(|(pid, at, _)| (*pid, *at) == (me, fd)) {
+        Some((_, _, socket)) => *socket,
+        None => match fdtable::get(fd) {
+            Some(Entry::Socket(socket)) => Some(socket),
+            _ => None,
+        },
+    }
+}
+
+/// `to` stands for what `from` does.
+pub fn duplicated(from: RawFd, to: RawFd) {
+    let socket = socket_at(from);
+    if socket.is_none() && socket_at(to).is_none() {
+        return;
+    }
+    let mut numbers = NUMBERS.lock();
+    if numbers.len() == MOST {
+        numbers.remove(0);
+    }
+    numbers.push((fork::pid(), to, socket));
+}
+
+/// A forked child may have copied them while they were locked.
+pub fn reset_after_fork() {
+    // SAFETY: fork leaves the child with this thread only.
+    unsafe { crate::sync::renew(&NUMBERS, Vec::new()) };
+}
+
+/// What the parent has under this number, as a process sees it that is not the parent.
+fn seen(socket: &'static Socket, fd: RawFd) -> Option<Item> {
+    let inner = socket.lock();
+    let what = match (&inner.role, runtime::started()) {
+        (Role::Orphan(orphan), _) => What::Orphan(*orphan),
+        (Role::Connected(_) | Role::Leftover(_), Some(runtime)) => {
+            What::Orphan(Orphan::of(&runtime.identity, inner.serial, -1))
+        }
+        (Role::Leftover(left), None) => What::Leftover(left.copy().take_all()),
+        (Role::Listening(_), _) => What::Listener(None),
+        _ => return None,
+    };
+    Some(Item {
+        fd,
+        cookie: legacy::cookie(fd)?,
+        domain: inner.domain,
+        nonblocking: inner.nonblocking,
+        timeouts: [inner.receive_timeout, inner.send_timeout],
+        addresses: [inner.local, inner.remote],
+        what,
+    })
+}
+
+/// Before `program` replaces the child.
+///
+/// # Safety
+/// As for [`Departure::replacing`](super::Departure::replacing).
+pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_char) {
+    let mut numbers = Vec::new();
+    fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, _| numbers.push(fd));
+    let me = fork::pid();
+    numbers.extend(NUMBERS.lock().iter().filter(|n| n.0 == me).map(|n| n.1));
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.retain(|&fd| survives(fd));
+    let sockets: Vec<_> = numbers
+        .into_iter()
+        .filter_map(|fd| Some((fd, socket_at(fd)?)))
+        .collect();
+    let unclaimed = sockets.iter().filter_map(|(_, socket)| unclaimed(socket));
+    let unclaimed: Vec<Orphan> = unclaimed.collect();
+    let mut items: Vec<Item> = sockets
+        .iter()
+        .filter_map(|&(fd, socket)| seen(socket, fd))
+        .collect();
+    if items.is_empty() {
+        return;
+    }
+    let held = announce(&items, &unclaimed);
+    // Side ports would lead to the parent, where nobody may ever accept.
+    for orphan in &unclaimed {
+        let _ = orphan.claim();
+    }
+    if !unclaimed.is_empty() {
+        items = sockets
+            .iter()
+            .filter_map(|&(fd, socket)| seen(socket, fd))
+            .collect();
+    }
+    // SAFETY: by the contract.
+    if unsafe { program.is_preloaded(environment) } && leave(&items, &held) {
+        held.into_iter().for_each(core::mem::forget);
+        return;
+    }
+    for item in &items {
+        match &item.what {
+            What::Orphan(orphan) => {
+                let claimed = orphan.claim().and_then(|unread| match unread.is_empty() {
+                    true => Ok(()),
+                    // Its peer has closed it.
+                    false => stand_in(&unread).map(|(reading, ..)| replace(item.fd, &reading)),
+                });
+                if let Err(error) = claimed {
+                    tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
+                }
+            }
+            What::Listener(_) if !item.nonblocking => {
+                let fd = crate::real::sys::borrow(item.fd);
+                let _ = rustix::io::ioctl_fionbio(fd, false);
+            }
+            What::Listener(_) | What::Leftover(_) => {}
+        }
+    }
+}
+
+/// A listener of the parent's that it has not asked for a connection.
+fn unclaimed(socket: &'static Socket) -> Option<Orphan> {
+    let inner = socket.lock();
+    match (&inner.role, runtime::started()) {
+        (Role::Listening(listening), Some(runtime)) if !listening.claimed => {
+            Some(Orphan::of(&runtime.identity, inner.serial, -1))
+        }
+        _ => None,
+    }
+}
+
+/// Tells the processes that have the connections that there is one more to count with.
+fn announce(items: &[Item], listeners: &[Orphan]) -> Vec<OwnedFd> {
+    let mut parents: Vec<&Orphan> = Vec::new();
+    let connections = items.iter().filter_map(|item| match &item.what {
+        What::Orphan(orphan) => Some(orphan),
+        _ => None,
+    });
+    for orphan in connections.chain(listeners) {
+        if !parents.iter().any(|o| o.rendezvous == orphan.rendezvous) {
+            parents.push(orphan);
+        }
+    }
+    // One that is gone need not count.
+    let held = parents.into_iter().filter_map(|o| o.inherit().ok());
+    held.collect()
+}
+
+/// Leaves `items` to a program with this library, which is to hold `held`.
+fn leave(items: &[Item], held: &[OwnedFd]) -> bool {
+    if items.is_empty() {
+        return true;
+    }
+    let numbers: Vec<RawFd> = held.iter().map(|fd| fd.as_raw_fd()).collect();
+    let Ok(legacy) = Legacy::write(items, &numbers) else {
+        return false;
+    };
+    // The program's; if it cannot be run, this child ends.
+    core::mem::forget(legacy);
+    for fd in held {
+        let _ = rustix::io::fcntl_setfd(fd, FdFlags::empty());
+    }
+    true
+}

@@ -1,0 +1,195 @@
+//! Sockets whose descriptors go where this library may not be: to another process, or to the program that replaces this
+//! one. The kernel alone is to serve them.
+
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use super::addr::Address;
+use super::hand_back::has_bytes;
+use super::lifecycle::Farewell;
+use super::wait::Wait;
+use super::{Inner, Role, Socket};
+use crate::conn::leftover::Leftover;
+use crate::control::resending::{self, Resending};
+use crate::exec;
+use crate::log::ErrnoGuard;
+use crate::poll::waiter::Wakes;
+use crate::real::orig;
+use crate::real::sys::{self, Errno};
+use crate::stats::{Mode, Reason};
+
+/// How long a connect that is under way is waited for, and a peer that has something to send again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many things can be in the way of a socket, one after the other.
+const STEPS: u32 = 4;
+
+/// A connection of this process with itself, of the kernel's, that gives `bytes` and then ends: the end to read, the one
+/// to write, and how many bytes have found room.
+///
+/// # Errors
+/// The kernel's.
+pub fn stand_in(bytes: &[u8]) -> Result<(OwnedFd, OwnedFd, usize), Errno> {
+    let (reading, writing) = pair()?;
+    let sent = resending::send(writing.as_fd(), bytes);
+    Ok((reading, writing, sent))
+}
+
+/// Has `number` stand for what `fd` does; it stays open over exec, or not, as it was.
+pub fn replace(number: RawFd, fd: &OwnedFd) {
+    let flags = match exec::program::survives(number) {
+        true => 0,
+        false => libc::O_CLOEXEC,
+    };
+    let _errno = ErrnoGuard::new();
+    // SAFETY: no pointers.
+    unsafe { orig::dup3(fd.as_raw_fd(), number, flags) };
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    /// As much as there may be; the kernel gives less.
+    const ROOM: usize = 4 << 20;
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    };
+    let listener = sys::raise(socket()?);
+    sockopt::set_socket_recv_buffer_size(&listener, ROOM)?;
+    rustix::net::listen(&listener, 1)?;
+    let there = Address::local_of(listener.as_raw_fd()).ok_or(Errno::ADDRNOTAVAIL)?;
+    let writing = sys::raise(socket()?);
+    sockopt::set_socket_send_buffer_size(&writing, ROOM)?;
+    sys::connect(writing.as_fd(), &there)?;
+    let reading = sys::raise(rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?);
+    match (
+        Address::peer_of(reading.as_raw_fd()),
+        Address::local_of(writing.as_raw_fd()),
+    ) {
+        (Some(one), Some(other)) if one.port() == other.port() => Ok((reading, writing)),
+        // Somebody else was faster.
+        _ => Err(Errno::CONNABORTED),
+    }
+}
+
+impl Socket {
+    /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
+    pub fn begin_to_let_out(&'static self) {
+        self.lock().begin_hand_back();
+    }
+
+    /// Sees to it that whoever gets the socket needs nothing but the kernel.
+    pub fn let_out(&'static self) {
+        for _ in 0..STEPS {
+            let inner = self.lock();
+            match &inner.role {
+                Role::Connected(conn) if conn.is_reset() => return,
+                Role::Connected(_) => self.hand_back(inner),
+                Role::Connecting(_) => {
+                    self.wait_while(inner, |role| matches!(role, Role::Connecting(_)));
+                }
+                Role::Leftover(left) if left.resends => {
+                    self.wait_while(
+                        inner,
+                        |role| matches!(role, Role::Leftover(left) if left.resends),
+                    );
+                }
+                Role::Leftover(left) if left.is_empty() => return,
+                Role::Leftover(_) => return self.substitute(inner),
+                Role::Orphan(_) => {
+                    drop(inner);
+                    self.adopt();
+                }
+                Role::Listening(_) => return self.share_listener(inner),
+                Role::Unused | Role::Fresh | Role::Plain => return,
+            }
+        }
+    }
+
+    /// The peer has closed the connection, so it can send nothing again: what nobody has read is to be read from a
+    /// connection of this process with itself, which takes its place.
+    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let fd = inner.fd();
+        let gone = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        let is_gone = sys::poll_mask(fd, libc::POLLRDHUP) & gone != 0 && !has_bytes(fd);
+        let (nonblocking, serial) = (inner.nonblocking, inner.serial);
+        let numbers = inner.fds.clone();
+        let Role::Leftover(left) = &mut inner.role else {
+            return;
+        };
+        let bytes = left.take_all();
+        let made = match left.is_last || is_gone {
+            true => stand_in(&bytes),
+            // There may be more to come behind it.
+            false => Err(Errno::BUSY),
+        };
+        let (reading, writing, sent) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::warn!(target: "netacc::conn", "{} bytes stay with this process: {error}", bytes.len());
+                let (resends, then_ends) = (left.resends, left.then_ends);
+                *left = Leftover::new(bytes);
+                (left.resends, left.then_ends) = (resends, then_ends);
+                return;
+            }
+        };
+        let _ = rustix::io::ioctl_fionbio(&reading, nonblocking);
+        for number in numbers {
+            replace(number, &reading);
+        }
+        if sent < bytes.len() {
+            Resending::begin(writing.as_fd(), bytes[sent..].to_vec(), self, serial);
+        }
+        self.leave_if_read(inner);
+    }
+
+    fn wait_while(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        lasts: impl Fn(&Role) -> bool,
+    ) {
+        let wait = Wait {
+            timeout: Some(PATIENCE),
+            ..Wait::default()
+        };
+        let over = |inner: &mut Inner| (!lasts(&inner.role)).then_some(Ok(()));
+        while self.wait_until(inner, wait, over) == Err(Errno::INTR) {
+            inner = self.lock();
+        }
+    }
+
+    /// Another process is to accept from the listener, too. It goes on here as it is if it can: one that the application
+    /// itself has made non-blocking, and accepts from. Else it is the kernel's, for both.
+    pub(super) fn share_listener(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let nonblocking = inner.nonblocking;
+        let Role::Listening(listening) = &mut inner.role else {
+            return;
+        };
+        if nonblocking && listening.claimed {
+            return;
+        }
+        let side = listening.side.take();
+        let _ = rustix::io::ioctl_fionbio(sys::borrow(inner.fd()), nonblocking);
+        inner
+            .stats
+            .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
+        let sets = self.be_plain(&mut inner);
+        let mut wakes = Wakes::new(None);
+        inner.wake_sleepers(&mut wakes);
+        drop(inner);
+        wakes.ring();
+        Farewell {
+            sets,
+            listener: side,
+            ..Farewell::default()
+        }
+        .say();
+    }
+
+    /// Whether it is a listener that the kernel never waits for, though the application would have it wait.
+    pub fn waits_here(&self) -> bool {
+        let inner = self.lock();
+        matches!(inner.role, Role::Listening(_)) && !inner.nonblocking
+    }
+}
