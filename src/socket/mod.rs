@@ -447,8 +447,8 @@ impl Inner {
             .filter_map(Watch::waiter)
             .chain(self.sleepers.iter().copied());
         let slot = match (watchers.next(), watchers.next()) {
-            // Nobody will read it, but what comes is to be answered by a reset.
-            (None, _) if conn.rx_shut && conn.tx_shut => SLOT_IO,
+            // Nobody will read it, but what comes is to be answered by a reset, though a set that watches it is not waited at.
+            _ if conn.rx_shut && conn.tx_shut => SLOT_IO,
             (None, _) => SLOT_NONE,
             (Some(only), None) => {
                 conn.link.introduce(only);
