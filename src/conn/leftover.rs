@@ -12,6 +12,8 @@ pub struct Leftover {
     pub resends: bool,
     /// The stream ends after these.
     pub then_ends: bool,
+    /// The peer has closed the connection: nothing comes after the bytes that are here.
+    pub is_last: bool,
 }
 
 impl Leftover {

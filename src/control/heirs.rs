@@ -110,6 +110,8 @@ impl Control {
     /// A program that was started with connections of this process says so by `pipe`, which it holds while it lives.
     pub fn inherits(&mut self, pipe: InternalFd) {
         let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+        // Before the program goes on, and its parent, which may close them at once.
+        LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
         answer(&pipe, &[]);
         self.watch_heirs(Heirs {
             fork,

@@ -37,8 +37,9 @@ pub fn send(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
 impl Resending {
     /// Has the control thread send `bytes` on the connection `socket` with this number, whose descriptor is `fd`.
     pub fn begin(fd: BorrowedFd<'_>, bytes: Vec<u8>, socket: &'static Socket, serial: u64) {
-        match rustix::io::fcntl_dupfd_cloexec(fd, 0) {
-            Ok(fd) => runtime::get().command(Command::Resend(Resending {
+        let runtime = runtime::started().ok_or(Errno::NXIO);
+        match runtime.and_then(|runtime| Ok((runtime, rustix::io::fcntl_dupfd_cloexec(fd, 0)?))) {
+            Ok((runtime, fd)) => runtime.command(Command::Resend(Resending {
                 fd: InternalFd::adopt(fd),
                 bytes,
                 sent: 0,

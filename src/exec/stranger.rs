@@ -11,6 +11,7 @@ use super::program::{Program, survives};
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::runtime;
+use crate::socket::leaving::{replace, stand_in};
 use crate::socket::orphan::Orphan;
 use crate::socket::{Role, Socket};
 
@@ -117,7 +118,12 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
     for item in &items {
         match &item.what {
             What::Orphan(orphan) => {
-                if let Err(error) = orphan.claim() {
+                let claimed = orphan.claim().and_then(|unread| match unread.is_empty() {
+                    true => Ok(()),
+                    // Its peer has closed it.
+                    false => stand_in(&unread).map(|(reading, ..)| replace(item.fd, &reading)),
+                });
+                if let Err(error) = claimed {
                     tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 }
             }

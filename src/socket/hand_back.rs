@@ -128,7 +128,7 @@ fn end_stream(fd: RawFd, has_ended: bool) {
 }
 
 /// Whether the kernel has something to read.
-fn has_bytes(fd: RawFd) -> bool {
+pub(super) fn has_bytes(fd: RawFd) -> bool {
     fd >= 0 && rustix::io::ioctl_fionread(sys::borrow(fd)).is_ok_and(|bytes| bytes > 0)
 }
 
@@ -318,6 +318,7 @@ impl Socket {
         if kept {
             let mut left = Leftover::new(unread);
             (left.resends, left.then_ends) = (resends, conn.tx_shut);
+            left.is_last = conn.peer_closed;
             inner.role = Role::Leftover(left);
             inner.share_low_water();
             interest::share_with_kernel(self, &mut inner, room && !resends);

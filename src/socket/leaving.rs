@@ -4,11 +4,19 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use super::addr::Address;
+use super::hand_back::{Share, has_bytes};
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
+use crate::conn::leftover::Leftover;
+use crate::control::resending::{self, Resending};
+use crate::exec;
+use crate::log::ErrnoGuard;
 use crate::poll::waiter::Wakes;
+use crate::real::orig;
 use crate::real::sys::{self, Errno};
 use crate::stats::{Mode, Reason};
 
@@ -16,6 +24,54 @@ use crate::stats::{Mode, Reason};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many things can be in the way of a socket, one after the other.
 const STEPS: u32 = 4;
+
+/// A connection of this process with itself, of the kernel's, that gives `bytes` and then ends: the end to read, the one
+/// to write, and how many bytes have found room.
+///
+/// # Errors
+/// The kernel's.
+pub fn stand_in(bytes: &[u8]) -> Result<(OwnedFd, OwnedFd, usize), Errno> {
+    let (reading, writing) = pair()?;
+    let sent = resending::send(writing.as_fd(), bytes);
+    Ok((reading, writing, sent))
+}
+
+/// Has `number` stand for what `fd` does; it stays open over exec, or not, as it was.
+pub fn replace(number: RawFd, fd: &OwnedFd) {
+    let flags = match exec::program::survives(number) {
+        true => 0,
+        false => libc::O_CLOEXEC,
+    };
+    let _errno = ErrnoGuard::new();
+    // SAFETY: no pointers.
+    unsafe { orig::dup3(fd.as_raw_fd(), number, flags) };
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    /// As much as there may be; the kernel gives less.
+    const ROOM: usize = 4 << 20;
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    };
+    let listener = sys::raise(socket()?);
+    sockopt::set_socket_recv_buffer_size(&listener, ROOM)?;
+    rustix::net::listen(&listener, 1)?;
+    let there = Address::local_of(listener.as_raw_fd()).ok_or(Errno::ADDRNOTAVAIL)?;
+    let writing = sys::raise(socket()?);
+    sockopt::set_socket_send_buffer_size(&writing, ROOM)?;
+    sys::connect(writing.as_fd(), &there)?;
+    let reading = sys::raise(rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?);
+    match (
+        Address::peer_of(reading.as_raw_fd()),
+        Address::local_of(writing.as_raw_fd()),
+    ) {
+        (Some(one), Some(other)) if one.port() == other.port() => Ok((reading, writing)),
+        // Somebody else was faster.
+        _ => Err(Errno::CONNABORTED),
+    }
+}
 
 impl Socket {
     /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
@@ -40,10 +96,7 @@ impl Socket {
                     );
                 }
                 Role::Leftover(left) if left.is_empty() => return,
-                Role::Leftover(left) => {
-                    tracing::warn!(target: "netacc::conn", "{} bytes stay with this process: their sender has closed the connection", left.len());
-                    return;
-                }
+                Role::Leftover(_) => return self.substitute(inner),
                 Role::Orphan(_) => {
                     drop(inner);
                     self.adopt();
@@ -52,6 +105,43 @@ impl Socket {
                 Role::Unused | Role::Fresh | Role::Plain => return,
             }
         }
+    }
+
+    /// The peer has closed the connection, so it can send nothing again: what nobody has read is to be read from a
+    /// connection of this process with itself, which takes its place.
+    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let fd = inner.fd();
+        let gone = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        let is_gone = sys::poll_mask(fd, libc::POLLRDHUP) & gone != 0 && !has_bytes(fd);
+        let (nonblocking, serial) = (inner.nonblocking, inner.serial);
+        let numbers = inner.fds.clone();
+        let Role::Leftover(left) = &mut inner.role else {
+            return;
+        };
+        let bytes = left.take_all();
+        let made = match left.is_last || is_gone {
+            true => stand_in(&bytes),
+            // There may be more to come behind it.
+            false => Err(Errno::BUSY),
+        };
+        let (reading, writing, sent) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::warn!(target: "netacc::conn", "{} bytes stay with this process: {error}", bytes.len());
+                let (resends, then_ends) = (left.resends, left.then_ends);
+                *left = Leftover::new(bytes);
+                (left.resends, left.then_ends) = (resends, then_ends);
+                return;
+            }
+        };
+        let _ = rustix::io::ioctl_fionbio(&reading, nonblocking);
+        for number in numbers {
+            replace(number, &reading);
+        }
+        if sent < bytes.len() {
+            Resending::begin(writing.as_fd(), bytes[sent..].to_vec(), self, serial);
+        }
+        self.leave_if_read(inner);
     }
 
     fn wait_while(

@@ -5,6 +5,7 @@
  *     echo receive FD      on the one that comes (SCM_RIGHTS) by this Unix socket
  *     echo accept FD       on the first connection that this listener has
  *     echo execl FD FILE   runs FILE FD instead, by execl(3)
+ *     echo sum ...         sends nothing back, and says what has come
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +29,13 @@ static int receive(int from)
 int main(int argc, char **argv)
 {
 	static char bytes[65536];
+	unsigned long sum = 0, length = 0;
 	ssize_t got, sent, n;
-	int fd = atoi(argv[argc > 2 ? 2 : 1]);
+	int sums = !strcmp(argv[1], "sum"), fd;
+
+	argv += sums;
+	argc -= sums;
+	fd = atoi(argv[argc > 2 ? 2 : 1]);
 
 	if (argc > 2 && !strcmp(argv[1], "receive"))
 		fd = receive(fd);
@@ -42,12 +48,18 @@ int main(int argc, char **argv)
 		execl(argv[3], argv[3], argv[2], (char *)NULL);
 		return 4;
 	}
-	while ((got = read(fd, bytes, sizeof(bytes))) > 0)
-		for (sent = 0; sent < got; sent += n)
+	while ((got = read(fd, bytes, sizeof(bytes))) > 0) {
+		for (sent = 0; sums && sent < got; sent++)
+			sum = sum * 31 + (unsigned char)bytes[sent];
+		for (sent = 0; !sums && sent < got; sent += n)
 			if ((n = write(fd, bytes + sent, got - sent)) < 0) {
 				perror("write");
 				return 1;
 			}
+		length += got;
+	}
+	if (sums)
+		printf("%lu bytes, %lx\n", length, sum);
 	if (got < 0)
 		perror("read");
 	return got < 0;

@@ -5,6 +5,7 @@
         dynamic     DYNAMIC, the same program, with what is preloaded here
         without     DYNAMIC, with nothing preloaded
     leaving.py client PORT                      is the client: what it sends must come back, byte for byte
+    leaving.py fleeting PORT                    is one that sends, and closes at once
 
 The server sends the first bytes back itself, and gives the connection away while the client is sending and more has come
 than it has read.
@@ -14,6 +15,7 @@ import ctypes
 import hashlib
 import multiprocessing.reduction
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -23,6 +25,8 @@ import time
 
 LENGTH = 1_500_000
 FIRST = 777
+# What somebody sends who closes at once: a kernel takes it though nobody reads.
+FLEETING = 40_000
 
 
 def stream():
@@ -244,6 +248,54 @@ def passed_by_library(connection, program):
     wait(pid)
 
 
+def when_closed(connection):
+    """Nobody has read anything when the client closes."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    poll.poll(60_000)
+    # Over the link, that is known before the last bytes are here.
+    unread = 0
+    while unread < FLEETING:
+        unread = len(connection.recv(FLEETING, socket.MSG_PEEK))
+
+
+def fleeting_replaced(connection, program):
+    """The server itself becomes the program."""
+    when_closed(connection)
+    connection.set_inheritable(True)
+    program.replace("sum", connection.fileno())
+
+
+def fleeting_inetd(connection, program):
+    """A child does."""
+    when_closed(connection)
+
+    def child():
+        os.dup2(connection.fileno(), 0)
+        program.replace("sum", 0)
+    pid = fork(child)
+    connection.close()
+    wait(pid)
+
+
+def fleeting_popen(connection, program):
+    """A child that shares the server's memory."""
+    when_closed(connection)
+    child = program.start("sum", 0, stdin=connection)
+    connection.close()
+    say(f"ended with {child.wait()}")
+
+
+def fleeting_passed(connection, program):
+    """SCM_RIGHTS."""
+    here, there = socket.socketpair()
+    child = program.start("sum", "receive", there.fileno(), pass_fds=[there.fileno()])
+    when_closed(connection)
+    send(here, [connection])
+    connection.close()
+    say(f"ended with {child.wait()}")
+
+
 def becomes_a_daemon(connection, program):
     """daemon(3) forks, and its parent ends inside the C library."""
     begin(connection)
@@ -312,9 +364,17 @@ def client(port):
     sys.stdin.readline()
 
 
+def fleeting(port):
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(stream()[:FLEETING])
+    connection.close()
+    say("client: gone")
+    sys.stdin.readline()
+
+
 def main():
-    if sys.argv[1] == "client":
-        return client(int(sys.argv[2]))
+    if sys.argv[1] in ("client", "fleeting"):
+        return globals()[sys.argv[1]](int(sys.argv[2]))
     case, who, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     program = Program(who, *sys.argv[4:6])
     listener = socket.create_server(("127.0.0.1", port))
