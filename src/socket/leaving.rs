@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::addr::Address;
-use super::hand_back::{Share, has_bytes};
+use super::hand_back::has_bytes;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};

@@ -399,8 +399,9 @@ impl Inner {
                 }
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
-                // As the kernel: unread data, or a linger time of zero, breaks the connection off.
-                if (unread || self.linger == Some(0)) && !conn.peer_closed && !conn.tx_left {
+                // As the kernel: unread data, or a linger time of zero, breaks the connection off, if it is not over.
+                let breaks_off = unread || self.linger == Some(0);
+                if breaks_off && !conn.peer_closed && !conn.tx_left && !conn.is_over() {
                     conn.link.send_control(conn.id, Kind::Reset, &[]);
                 }
                 farewell.link = Some((conn.link.clone(), conn.id, false));
