@@ -4,10 +4,12 @@ use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use super::identity::is_rendezvous;
+use super::wire::Name;
 use crate::real::sys::{Errno, InternalFd};
 
 /// Descriptors that one message may carry.
@@ -60,4 +62,22 @@ pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec
         }
     }
     Ok((got.bytes, fds))
+}
+
+/// Passes a connection that has said `hello` to the process for which it is.
+///
+/// # Errors
+/// The process is gone, is another user's, or there is no such process.
+pub fn pass_on(fd: &InternalFd, hello: &[u8], to: &Name) -> Result<(), Errno> {
+    if !is_rendezvous(to) {
+        return Err(Errno::INVAL);
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let unix = InternalFd::adopt(unix);
+    rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
+    if rustix::net::sockopt::socket_peercred(&unix)?.uid != rustix::process::geteuid() {
+        return Err(Errno::PERM);
+    }
+    send(unix.as_fd(), hello, &[fd.as_fd()])
 }

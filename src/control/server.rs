@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::contact::{terms, window_is_sane};
 use super::dialing::FIRST_NS;
-use super::identity::{is_rendezvous, random};
+use super::identity::random;
 use super::io_thread::{Control, Source};
 use super::listener::{Arrival, SideListener, Standing};
 use super::passing;
@@ -122,21 +122,6 @@ fn reply(fd: &InternalFd, frame: &Frame) -> Result<(), Errno> {
         n if n == bytes.len() => Ok(()),
         _ => Err(Errno::PIPE),
     }
-}
-
-/// Passes a connection that has said hello to the process for which it is.
-fn pass_on(fd: &InternalFd, hello: &[u8], to: &Name) -> Result<(), Errno> {
-    if !is_rendezvous(to) {
-        return Err(Errno::INVAL);
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let unix = InternalFd::adopt(unix);
-    rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
-    if rustix::net::sockopt::socket_peercred(&unix)?.uid != rustix::process::geteuid() {
-        return Err(Errno::PERM);
-    }
-    passing::send(unix.as_fd(), hello, &[fd.as_fd()])
 }
 
 impl Control {
@@ -456,7 +441,7 @@ impl Stranger {
                     if let Some(wanted) = hello.wanted.filter(|wanted| wanted != own) {
                         // Once: whoever passed it to us was to pass it to us.
                         let first = self.listener.strong_count() > 0;
-                        if first && let Err(error) = pass_on(&self.fd, &said, &wanted) {
+                        if first && let Err(error) = passing::pass_on(&self.fd, &said, &wanted) {
                             tracing::info!(target: "netacc::control", "a process that shares a side port is gone: {error}");
                         }
                         return None;

@@ -17,7 +17,6 @@ use crate::control::cache::{self, Look};
 use crate::control::contact::{Goal, Waiting};
 use crate::control::io_thread::Command;
 use crate::control::opening::{Opening, Step};
-use crate::control::wire::Name;
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
@@ -528,62 +527,6 @@ impl Socket {
         }
     }
 
-    /// The connection was taken by `process`, which does not know the link that was named: opens it on a link with that
-    /// one. `Elsewhere`: there is none with room, contact is to be made with it.
-    fn turn(
-        &'static self,
-        runtime: &Runtime,
-        mut inner: MutexGuard<'static, Inner>,
-        opening: &mut Opening,
-        process: &Name,
-    ) -> (MutexGuard<'static, Inner>, Step) {
-        if let Role::Connecting(conn) = &mut inner.role {
-            *conn = None;
-        }
-        inner.users += 1;
-        drop(inner);
-        if let Some((link, id)) = opening.place.take() {
-            // The process that has taken it never knew.
-            link.forget(id, true, None);
-        }
-        let (links, refused) = runtime
-            .cache
-            .lock()
-            .links_to(&cache::key(&opening.dest), process);
-        let open = |beyond| {
-            let open = |link: &Arc<Link>| Some((link.clone(), link.open(self, beyond)?));
-            links.iter().find_map(open)
-        };
-        let place = match opening.may_turn() {
-            true => open(false).or_else(|| refused.and_then(|_| open(true))),
-            false => None,
-        };
-        let mut inner = self.lock();
-        inner.users -= 1;
-        let step = match place {
-            Some((link, id)) if inner.goes_on_connecting(opening) && !link.is_dead() => {
-                let conn = inner.new_conn(&link, id);
-                let window = conn.windows.receiving();
-                inner.role = Role::Connecting(Some(conn));
-                inner.update_slot();
-                opening.turn_to(link, id, window, runtime.connect_timeout());
-                opening.step()
-            }
-            Some((link, id)) => {
-                drop(inner);
-                link.forget(id, true, None);
-                inner = self.lock();
-                Step::Failed(Reason::LinkFailed)
-            }
-            None => match refused {
-                Some(reason) => Step::Failed(reason),
-                None if opening.may_turn() && opening.meets(process) => Step::Elsewhere(*process),
-                None => Step::Failed(Reason::PeerRefused),
-            },
-        };
-        (inner, step)
-    }
-
     /// The socket is the kernel's from now on. Returns what is left to do once the lock is released.
     pub fn become_plain(&'static self, inner: &mut Inner, reason: Reason, side: Side) -> Farewell {
         self.describe(inner, Mode::Tcp, reason, side);
@@ -638,14 +581,6 @@ pub enum Side {
     Connecting(Address),
     /// It was accepted: local and remote address.
     Accepting(Address, Address),
-}
-
-impl Inner {
-    /// Whether `opening` is still what its connect is about.
-    fn goes_on_connecting(&self, opening: &Opening) -> bool {
-        let connecting = matches!(self.role, Role::Connecting(_));
-        self.life == opening.life && connecting && !self.fds.is_empty()
-    }
 }
 
 /// Whichever process listens at `address` is to be met.

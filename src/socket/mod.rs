@@ -14,6 +14,7 @@ pub mod options;
 pub mod orphan;
 pub mod recv;
 pub mod send;
+mod turn;
 pub mod wait;
 
 use rustix::fd::{AsRawFd, RawFd};
