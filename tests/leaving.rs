@@ -96,7 +96,10 @@ fn connections_change_hands() {
     let mut client = Proc::start(chaos("connect"));
     let said = client.line().unwrap_or_default();
     assert!(said.contains(" whole, "), "{said}");
-    assert_eq!(server.line().as_deref(), Some("0 descriptors left"));
+    assert_eq!(
+        server.line().as_deref(),
+        Some("no child and 0 descriptors left")
+    );
     if let Some(counters) = Counters::of(client.pid()) {
         assert!(counters.accelerated() > 0, "{counters:#?}");
         assert!(counters.get("handed_back") > 0, "{counters:#?}");

@@ -266,7 +266,8 @@ impl Waiter {
             Ok(got) => got,
         };
         for event in &events[..got] {
-            match { event.u64 } {
+            let data = event.u64;
+            match data {
                 DOOR => {}
                 mark if mark == network::mark() => network::hear(Some(self)),
                 _ => self.hush(),
