@@ -36,6 +36,7 @@ def arguments():
     options.add_argument("--workers", type=int, default=3, help="processes that share the server's listener")
     options.add_argument("--seed", type=int, default=1, help="of the dice; what the machine does is not repeated")
     options.add_argument("--ways", default=",".join(talk.WAYS), help="of ends through processes")
+    options.add_argument("--moves", type=int, default=4, help="hand-overs of each end, at most")
     options.add_argument("--reload", type=float, default=2.0, metavar="S", help="about how often the server becomes a new image; 0: never")
     options.add_argument("--bare", action="store_true", help="without NetACC: a check of the run itself")
     options.add_argument("--keep", metavar="DIR", help="where the log of the conversations stays")
@@ -50,7 +51,7 @@ def run(args, work):
     bin_dir = binaries(args.bin)
     prefix = [] if args.bare else [bin_dir / "netacc_run"]
     me = [sys.executable, "-B", Path(__file__).resolve()]
-    settings = {"port": free_port(), "workers": args.workers, "ways": args.ways, "log": str(work / "log"), "seed": args.seed,
+    settings = {"port": free_port(), "workers": args.workers, "ways": args.ways, "log": str(work / "log"), "seed": args.seed, "moves": args.moves,
                 "until": time.time() + args.seconds}
     text = json.dumps(settings)
     seen = collections.Counter()

@@ -105,6 +105,7 @@ extern "C" fn prepare() {
     if connections && let Ok(made) = Preparation::make() {
         let (reading, writing) = (made.reading.leave(), made.writing.leave());
         PREPARED.set(Some([reading, writing, made.will.leave()]));
+        heirs::will_fork();
     }
 }
 

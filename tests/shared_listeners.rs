@@ -25,19 +25,23 @@ impl Server {
         command.args([&script("workers_server.py"), &port.to_string(), how]);
         command.arg(WORKERS.to_string());
         let proc = Proc::start(command);
-        let mut workers = Vec::new();
-        loop {
-            let line = proc.line().expect("the server to listen");
-            match line.strip_prefix("worker ") {
-                Some(pid) => workers.push(pid.parse().expect("a process id")),
-                None => break,
-            }
-        }
+        let workers = told_workers(&proc);
         Server {
             proc,
             port,
             workers,
         }
+    }
+
+    /// Has it start itself anew, with the same listener, and ends the workers that it had.
+    fn start_anew(&mut self) {
+        // SAFETY: a process that this test has started.
+        unsafe { libc::kill(self.proc.pid().cast_signed(), libc::SIGUSR2) };
+        let new = told_workers(&self.proc);
+        for worker in 0..self.workers.len() {
+            self.kill(worker);
+        }
+        self.workers = new;
     }
 
     /// Connections that the workers have accepted over shared memory, and all.
@@ -56,24 +60,44 @@ impl Server {
         unsafe { libc::kill(self.workers[worker].cast_signed(), signal) };
     }
 
-    /// Stops it. Once it stands still the kernel wakes it no more: who is woken and then stopped has the connection for
-    /// which it was woken, and does not accept it.
-    fn stop(&self, worker: usize) {
-        self.signal(worker, libc::SIGSTOP);
+    /// Sends it a signal and waits until all its threads stand so, as the kernel shows it. A connection for which the kernel
+    /// has woken a worker before is that worker's, whether it can still accept it or not.
+    fn bring_to(&self, state: char, worker: usize, signal: libc::c_int) {
+        self.signal(worker, signal);
         let tasks = format!("/proc/{}/task", self.workers[worker]);
         let stands = || {
-            let tasks = std::fs::read_dir(&tasks).expect("its threads");
-            tasks.flatten().all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(')')
-                    .next()
-                    .is_some_and(|rest| rest.trim_start().starts_with('T'))
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            tasks.into_iter().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat"));
+                let state_of =
+                    |stat: String| stat.rsplit(") ").next().map(|rest| rest.starts_with(state));
+                stat.is_err() || state_of(stat.unwrap_or_default()) == Some(true)
             })
         };
         let deadline = Instant::now() + PATIENCE;
         while !stands() {
-            assert!(Instant::now() < deadline, "it does not stop");
+            assert!(Instant::now() < deadline, "worker {worker} is not {state}");
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stop(&self, worker: usize) {
+        self.bring_to('T', worker, libc::SIGSTOP);
+    }
+
+    fn kill(&self, worker: usize) {
+        self.bring_to('Z', worker, libc::SIGKILL);
+    }
+}
+
+/// What a server says of its workers, until it listens.
+fn told_workers(server: &Proc) -> Vec<u32> {
+    let mut workers = Vec::new();
+    loop {
+        let line = server.line().expect("the server to listen");
+        match line.strip_prefix("worker ") {
+            Some(pid) => workers.push(pid.parse().expect("a process id")),
+            None => return workers,
         }
     }
 }
@@ -210,6 +234,22 @@ fn a_worker_is_stopped() {
     }
 }
 
+/// Another program in the server's place has the listener, and its side port.
+#[test]
+fn a_program_takes_listeners_over() {
+    for how in ["accept", "epoll"] {
+        for with in [With::Kernel, With::Library] {
+            let mut server = Server::start(with, how);
+            let mut client = Client::start(with, &server);
+            assert_eq!(total(&client.tell("pass 20")), 20);
+            server.start_anew();
+            assert_eq!(total(&client.tell("open 20")), 20);
+            client.tell("talk 100000");
+            assert_carried(&server, with, 20);
+        }
+    }
+}
+
 /// It loses its own connections, and nobody else loses any.
 #[test]
 fn a_worker_is_killed() {
@@ -217,7 +257,7 @@ fn a_worker_is_killed() {
         let server = Server::start(with, "accept");
         let mut client = Client::start(with, &server);
         let mut left = client.tell("open 40");
-        server.signal(1, libc::SIGKILL);
+        server.kill(1);
         left.remove(&1);
         assert_eq!(client.tell("survivors"), left);
         let after = client.tell("pass 40");

@@ -87,7 +87,7 @@ def answer(settings, connection, keeper):
                 return  # the client was killed at once
             head += more
         seed, to_come, to_send = HEADER.unpack(head)
-        hold(End("server", seed, to_send, to_come, ways=settings["ways"], log=settings["log"]), connection, keeper)
+        hold(End("server", seed, to_send, to_come, moves=settings["moves"], ways=settings["ways"], log=settings["log"]), connection, keeper)
 
 
 def hold(end, connection, keeper):
@@ -111,7 +111,7 @@ def talk_to(settings, number):
         seed = (settings["seed"] << 32) + (number << 24) + count
         most = dice.choice((2_000, 60_000, 400_000))
         ways = settings["ways"]
-        end = End("client", seed, dice.randrange(most), dice.randrange(most), ways=ways, log=settings["log"])
+        end = End("client", seed, dice.randrange(most), dice.randrange(most), moves=settings["moves"], ways=ways, log=settings["log"])
         if count % 2:
             pid = os.fork()
             if pid == 0:

@@ -249,6 +249,11 @@ impl Conn {
         self.resent = true;
     }
 
+    /// Whether what nobody had read is on its way to the kernel's connection.
+    pub fn is_being_resent(&self) -> bool {
+        self.rx_left && self.recalls && !self.resent && !self.peer_closed && !self.is_reset()
+    }
+
     /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's
     /// connection carries what follows.
     pub fn has_left(&self) -> bool {

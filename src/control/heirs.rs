@@ -48,7 +48,14 @@ pub fn may_hold(forks: u64) -> bool {
     LAST_ALIVE.load(Ordering::Acquire) > forks
 }
 
-/// A child may soon have inherited connections. `pipe` ends with it, `will` is what it can read then.
+/// A child is about to inherit connections, and may claim them before anything else is done here.
+pub fn will_fork() {
+    let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+    LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
+}
+
+/// A child has inherited connections, those that were made since [`will_fork`], too. `pipe` ends with it, `will` is what it
+/// can read then.
 pub fn forked(pipe: InternalFd, will: InternalFd) {
     let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
@@ -119,10 +126,13 @@ impl Control {
         let last = self.estate.alive.iter().copied().max().unwrap_or(0);
         // A fork that is being made counts already, and has not been told here yet.
         let _ = LAST_ALIVE.compare_exchange(heirs.fork, last, Ordering::AcqRel, Ordering::Relaxed);
+        // One that has not been told here yet is not in the list.
+        let latest = LAST_ALIVE.load(Ordering::Acquire);
         let alive = &self.estate.alive;
         self.estate.unread.retain(|_, unread| {
             let (made, closed) = unread.forks;
-            alive.iter().any(|fork| (made + 1..=closed).contains(fork))
+            let mut living = alive.iter().chain([&latest]);
+            living.any(|fork| (made + 1..=closed).contains(fork))
         });
     }
 
@@ -165,7 +175,7 @@ impl Control {
             };
             match socket.bequeath(serial) {
                 Some(bytes) => {
-                    if !bytes.is_empty() && !self.estate.alive.is_empty() {
+                    if !bytes.is_empty() && may_hold(made) {
                         let forks = (made, forks());
                         self.estate.unread.insert(serial, Unread { forks, bytes });
                     }

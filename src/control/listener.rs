@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::io_thread::Command;
 use super::server;
+use crate::fdtable;
 use crate::link::Link;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 use crate::socket::accept::Heritage;
 use crate::socket::addr::Address;
@@ -87,6 +89,20 @@ pub struct SideListener {
     closed: AtomicBool,
     /// How many forks there had been when it was made.
     forks: u32,
+}
+
+/// In place of that number: it came from another program, whose other processes may have it.
+const OTHERS: u32 = u32::MAX;
+
+/// A side port that a process leaves to the program that replaces it.
+#[derive(Clone, Copy)]
+pub struct Bequest {
+    /// Its descriptor.
+    pub fd: RawFd,
+    /// The application's own listening address.
+    pub local: Address,
+    /// Connections that its queue takes.
+    pub backlog: u64,
 }
 
 /// Forks of this process and those from which it was forked.
@@ -164,6 +180,39 @@ impl SideListener {
             closed: AtomicBool::new(false),
             forks: self.forks,
         }
+    }
+
+    /// What a program is told that replaces this one and gets it.
+    pub fn bequest(&self) -> Bequest {
+        Bequest {
+            fd: self.fd.as_raw_fd(),
+            local: self.local,
+            backlog: self.backlog.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// The side port that the program before this one has left, for its listener `owner`. `None`: it is not there.
+    pub fn taken_over(left: &Bequest, owner: &'static Socket) -> Option<SideListener> {
+        let fd = sys::borrow(left.fd);
+        let offset = i32::from(Address::local_of(left.fd)?.port()) - i32::from(left.local.port());
+        let listens = rustix::net::sockopt::socket_acceptconn(fd) == Ok(true);
+        if !listens || offset <= 0 || !fdtable::fits(left.fd) {
+            return None;
+        }
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).ok()?;
+        fdtable::set_internal(left.fd);
+        Some(SideListener {
+            fd: InternalFd::take_back(left.fd),
+            local: left.local,
+            owner,
+            queue: Mutex::new(VecDeque::new()),
+            ready: AtomicUsize::new(0),
+            backlog: AtomicUsize::new(left.backlog as usize),
+            held: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            forks: OTHERS,
+        })
     }
 
     /// Whether other processes may have it.

@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
@@ -12,6 +13,7 @@ use rustix::io::FdFlags;
 use rustix::process::Uid;
 
 use crate::conn::leftover::Leftover;
+use crate::control::listener::{Bequest, SideListener};
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::sys::{self, Errno};
@@ -33,8 +35,8 @@ pub enum What {
     Orphan(Orphan),
     /// The kernel's, after these bytes.
     Leftover(Vec<u8>),
-    /// A listener that the kernel never waits for.
-    Listener,
+    /// A listener that the kernel never waits for, and its side port, if the program gets that too.
+    Listener(Option<Bequest>),
 }
 
 /// One descriptor.
@@ -115,7 +117,12 @@ impl Writer {
                 self.number(bytes.len() as u64);
                 self.put(bytes);
             }
-            What::Listener => self.number(2),
+            What::Listener(side) => {
+                self.number(2);
+                self.number(side.map_or(u64::MAX, |side| side.fd as u64));
+                self.address(side.map(|side| side.local));
+                self.number(side.map_or(0, |side| side.backlog));
+            }
         }
     }
 }
@@ -168,7 +175,14 @@ impl<'a> Reader<'a> {
                     let len = self.number()? as usize;
                     What::Leftover(self.take(len)?.to_vec())
                 }
-                2 => What::Listener,
+                2 => {
+                    let (fd, local, backlog) = (self.number()?, self.address()?, self.number()?);
+                    let fd = RawFd::try_from(fd).ok();
+                    What::Listener(
+                        fd.zip(local)
+                            .map(|(fd, local)| Bequest { fd, local, backlog }),
+                    )
+                }
                 _ => return None,
             },
         })
@@ -313,10 +327,12 @@ impl Item {
         inner.role = match self.what {
             What::Orphan(orphan) => Role::Orphan(orphan),
             What::Leftover(bytes) => Role::Leftover(Leftover::new(bytes)),
-            What::Listener => Role::Listening(Box::new(Listening {
+            What::Listener(side) => Role::Listening(Box::new(Listening {
                 claimed: false,
                 kernel_next: true,
-                side: None,
+                side: side
+                    .and_then(|side| SideListener::taken_over(&side, socket))
+                    .map(Arc::new),
                 door: None,
                 watched: false,
             })),

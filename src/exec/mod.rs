@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fd::{AsRawFd, RawFd};
 use rustix::io::FdFlags;
 
-use crate::control::heirs;
+use crate::control::{heirs, listener};
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::log::ErrnoGuard;
@@ -165,7 +165,11 @@ impl Departure {
             Ok(mut legacy) => {
                 legacy.list();
                 self.legacy = Some(legacy);
-                for &fd in held {
+                let side_ports = items.iter().filter_map(|item| match &item.what {
+                    What::Listener(side) => side.map(|side| side.fd),
+                    _ => None,
+                });
+                for fd in held.iter().copied().chain(side_ports) {
                     let open = rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::empty());
                     self.opened.extend(open.is_ok().then_some(fd));
                 }
@@ -232,7 +236,11 @@ impl Socket {
         let what = match &self.lock().role {
             Role::Orphan(orphan) => What::Orphan(*orphan),
             Role::Leftover(left) if !left.is_empty() => What::Leftover(left.copy().take_all()),
-            Role::Listening(_) => What::Listener,
+            Role::Listening(listening) => {
+                // From now on it is for the program to take in who knocks.
+                listener::forked();
+                What::Listener(listening.side.as_ref().map(|side| side.bequest()))
+            }
             _ => return None,
         };
         self.item(fd, what)
@@ -257,7 +265,7 @@ impl Socket {
                     What::Orphan(Orphan::of(&runtime.identity, inner.serial, will))
                 }
                 (Role::Leftover(left), None) => What::Leftover(left.copy().take_all()),
-                (Role::Listening(_), _) => What::Listener,
+                (Role::Listening(_), _) => What::Listener(None),
                 _ => return None,
             }
         };

@@ -60,7 +60,7 @@ fn seen(socket: &'static Socket, fd: RawFd) -> Option<Item> {
             What::Orphan(Orphan::of(&runtime.identity, inner.serial, -1))
         }
         (Role::Leftover(left), None) => What::Leftover(left.copy().take_all()),
-        (Role::Listening(_), _) => What::Listener,
+        (Role::Listening(_), _) => What::Listener(None),
         _ => return None,
     };
     Some(Item {
@@ -127,11 +127,11 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
                     tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 }
             }
-            What::Listener if !item.nonblocking => {
+            What::Listener(_) if !item.nonblocking => {
                 let fd = crate::real::sys::borrow(item.fd);
                 let _ = rustix::io::ioctl_fionbio(fd, false);
             }
-            What::Listener | What::Leftover(_) => {}
+            What::Listener(_) | What::Leftover(_) => {}
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::orig;
 use crate::real::sys::Errno;
-use crate::socket::hand_back::Share;
 use crate::socket::{Role, lifecycle};
 use crate::verbs;
 
@@ -107,7 +106,7 @@ fn note(from: c_int, to: c_int) -> c_int {
         if to <= libc::STDERR_FILENO
             && let Found::Socket(socket, inner) = find(to)
         {
-            socket.hand_back(inner, Share::All);
+            socket.hand_back(inner);
         }
     } else if to >= 0 && fork::is_stranger() {
         crate::exec::stranger::duplicated(from, to);

@@ -5,7 +5,6 @@ use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, sock
 use super::{Found, fail, find};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
-use crate::socket::hand_back::Share;
 use crate::socket::recv::Outcome;
 
 #[inline]
@@ -89,7 +88,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
             && let Found::Socket(socket, inner) = find(fd)
         {
             // What goes beside the bytes is between the application and the kernel.
-            socket.hand_back(inner, Share::Rest);
+            socket.hand_back(inner);
         }
         super::passing::let_out(msg);
         transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen, flags)

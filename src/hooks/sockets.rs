@@ -8,7 +8,6 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::hand_back::Share;
 use crate::socket::{Inner, Role, lifecycle, options};
 use crate::{fork, stats, verbs};
 
@@ -229,12 +228,7 @@ pub unsafe fn setsockopt(
     if options::is_kernels(level, name)
         && let Found::Socket(socket, inner) = find(fd)
     {
-        // Encryption begins at what the kernel has not given out yet.
-        let share = match (level, name) {
-            (libc::IPPROTO_TCP, libc::TCP_ULP) => Share::All,
-            _ => Share::Rest,
-        };
-        socket.hand_back(inner, share);
+        socket.hand_back(inner);
     }
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::setsockopt(fd, level, name, value, len) };

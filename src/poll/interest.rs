@@ -258,6 +258,7 @@ fn show_to_kernel(watch: &Watch) {
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {
     let mut left = Vec::new();
     for mut watch in inner.watches.drain(..).filter(Watch::is_live) {
+        twin::hide(&mut watch);
         if let Some(socket) = watch.looks.take() {
             watch.set.looks_no_more(socket);
             watch.in_kernel = false;

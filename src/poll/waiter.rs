@@ -266,10 +266,10 @@ impl Waiter {
             Ok(got) => got,
         };
         for event in &events[..got] {
-            let data = event.u64;
-            match data {
+            let mark = event.u64;
+            match mark {
                 DOOR => {}
-                mark if mark == network::mark() => network::hear(Some(self)),
+                _ if mark == network::mark() => network::hear(Some(self)),
                 _ => self.hush(),
             }
         }

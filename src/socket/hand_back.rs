@@ -1,16 +1,15 @@
 //! Hand-back: a live connection leaves its link for the kernel's connection that stands behind it, at an exact
 //! byte in each direction.
 //!
-//! Either end begins, for a call that only the kernel can serve. It sends `HandBack` as its last record; what it
-//! writes from then on goes over the kernel's connection. The peer answers with a `HandBack` of its own (both may
-//! begin at once). An end that has sent and received one has left: it reads what had come by the link and was not
-//! read yet ([`Leftover`]), then what the kernel has. So nothing is lost, doubled or out of order, and nobody waits
-//! but the call that began it, the process's end, and a child's claim.
+//! Either end begins, for a call that only the kernel can serve. It sends `Recall` as its last record; what it
+//! writes from then on goes over the kernel's connection. The peer answers in kind (both may begin at once), or by
+//! `HandBack` if it has read all that has come. An end that has sent `Recall` and heard the peer's word gives all that
+//! nobody has read back (`Returned`), and the peer sends that again over the kernel's connection, before anything else,
+//! and says so (`Resent`). Then the kernel's connection alone is complete, whoever has it: this process or another, with
+//! this library or without. Nobody writes to the kernel before he knows what the other wants back. So nothing is lost,
+//! doubled or out of order, and nobody waits but the call that began it, the process's end, and a child's claim.
 //!
-//! An end whose connection goes where this library is not begins with a `Recall` instead: it gives all that nobody has
-//! read back (`Returned`), and the peer sends that again over the kernel's connection, before anything else, and says so
-//! (`Resent`). Then the kernel's connection alone is complete. Nobody writes to the kernel before he knows what the
-//! other wants back.
+//! What a peer that is gone cannot send again is read here first ([`Leftover`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,15 +38,6 @@ use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 /// How long a call waits for a peer to send again what it is given back: longer than any peer that runs takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the kernel's connection is to have once a connection was handed back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// What is written from then on: what has come by the link is read here.
-    Rest,
-    /// All that nobody has read, too.
-    All,
-}
-
 /// A peer has recalled something once: the end of this process looks whether all is sent again.
 static RECALLED: AtomicBool = AtomicBool::new(false);
 
@@ -59,7 +49,7 @@ pub fn may_owe_peers() -> bool {
 impl Inner {
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
-    pub fn begin_hand_back(&mut self, share: Share) -> bool {
+    pub fn begin_hand_back(&mut self) -> bool {
         let Role::Connected(conn) = &mut self.role else {
             return false;
         };
@@ -69,8 +59,9 @@ impl Inner {
         if !conn.tx_left {
             conn.tx_left = true;
             if !conn.peer_closed {
-                // Whoever began says what comes back.
-                conn.recalls = share == Share::All && !conn.rx_left && conn.link.resends();
+                // An end that answers knows what it has.
+                let may_have_unread = !conn.rx_left || !conn.rx.is_empty();
+                conn.recalls = may_have_unread && conn.link.resends();
                 let kind = match conn.recalls {
                     true => Kind::Recall,
                     false => Kind::HandBack,
@@ -145,8 +136,8 @@ impl Socket {
     /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread,
     /// and by [`PATIENCE`] if the kernel's connection is to have all. Does nothing to a socket that is on no link, and to
     /// one that was reset.
-    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>, share: Share) {
-        if !inner.begin_hand_back(share) {
+    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        if !inner.begin_hand_back() {
             return;
         }
         let Some(link) = inner.link() else { return };
@@ -156,8 +147,7 @@ impl Socket {
         loop {
             let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
             let wait = Wait {
-                timeout: (share == Share::All)
-                    .then(|| Duration::from_nanos(deadline.saturating_sub(now_ns()))),
+                timeout: Some(Duration::from_nanos(deadline.saturating_sub(now_ns()))),
                 ..Wait::default()
             };
             match self.wait_until(inner, wait, left) {
@@ -177,7 +167,7 @@ impl Socket {
     pub fn begin_and_leave(&'static self, serial: u64) {
         let mut inner = self.lock();
         if inner.serial == serial
-            && inner.begin_hand_back(Share::All)
+            && inner.begin_hand_back()
             && let Some(link) = inner.link()
         {
             let id = inner.conn().map_or(0, |conn| conn.id);
@@ -205,7 +195,7 @@ impl Socket {
             RECALLED.store(true, Ordering::Relaxed);
         }
         // One that is not established yet answers when it is.
-        inner.begin_hand_back(Share::Rest);
+        inner.begin_hand_back();
         inner.give_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
         inner.wake_sleepers(wakes);

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::addr::Address;
-use super::hand_back::{Share, has_bytes};
+use super::hand_back::has_bytes;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
@@ -91,7 +91,7 @@ fn ends_soon(fd: RawFd) -> bool {
 impl Socket {
     /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
     pub fn begin_to_let_out(&'static self) {
-        self.lock().begin_hand_back(Share::All);
+        self.lock().begin_hand_back();
     }
 
     /// Sees to it that whoever gets the socket needs nothing but the kernel.
@@ -100,7 +100,7 @@ impl Socket {
             let inner = self.lock();
             match &inner.role {
                 Role::Connected(conn) if conn.is_reset() => return,
-                Role::Connected(_) => self.hand_back(inner, Share::All),
+                Role::Connected(_) => self.hand_back(inner),
                 Role::Connecting(_) => {
                     self.wait_while(inner, |role| matches!(role, Role::Connecting(_)));
                 }

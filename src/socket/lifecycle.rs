@@ -148,6 +148,14 @@ impl Farewell {
 impl Socket {
     fn lose_number(&'static self, fd: RawFd, is_open: bool) {
         let mut inner = self.lock();
+        if is_open && inner.fds == [fd] {
+            // Bytes that nobody has looked for are unread too; and the peer may have asked for something that takes the
+            // number to answer.
+            inner = match self.refreshed(inner) {
+                Some(inner) => inner,
+                None => return,
+            };
+        }
         // Once: dup2 onto a number that stood for this very socket lists it anew before it goes.
         if let Some(at) = inner.fds.iter().position(|&f| f == fd) {
             inner.fds.remove(at);
@@ -155,7 +163,11 @@ impl Socket {
         if !inner.fds.is_empty() {
             return;
         }
-        if is_open && (inner.owes_peer() || inner.has_heirs()) {
+        let stays = match &inner.role {
+            Role::Connected(_) => inner.held > 0 || inner.linger.is_some_and(|seconds| seconds > 0),
+            _ => false,
+        };
+        if is_open && (stays || inner.owes_peer() || inner.has_heirs()) {
             inner.keep_number(fd);
         }
         // A listener at which nobody waits in accept ends at once: no number is left by which the kernel's queue could be
@@ -171,7 +183,11 @@ impl Socket {
             }
             _ => inner = self.linger(inner),
         }
-        self.see_off(inner);
+        match is_open {
+            // What has come since finds it gone.
+            true => self.part(inner),
+            false => self.see_off(inner),
+        }
         wakes.ring();
     }
 
@@ -212,9 +228,12 @@ impl Socket {
     /// Its last number is gone.
     fn see_off(&'static self, inner: MutexGuard<'static, Inner>) {
         // Bytes that nobody has looked for are unread too.
-        let Some(mut inner) = self.refreshed(inner) else {
-            return;
-        };
+        if let Some(inner) = self.refreshed(inner) {
+            self.part(inner);
+        }
+    }
+
+    fn part(&'static self, mut inner: MutexGuard<'static, Inner>) {
         let farewell = match inner.keep_for_others(self) {
             true => inner.unwatched(),
             false => inner.end(),
@@ -234,7 +253,7 @@ impl Socket {
         {
             let mut inner = self.lock();
             inner.linger = Some(0);
-            inner.forks = 0;
+            inner.forks = heirs::forks();
         }
         self.lose_number(-1, false);
     }
@@ -380,8 +399,9 @@ impl Inner {
                 }
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
-                // As the kernel: unread data, or a linger time of zero, breaks the connection off.
-                if (unread || self.linger == Some(0)) && !conn.peer_closed && !conn.tx_left {
+                // As the kernel: unread data, or a linger time of zero, breaks the connection off, if it is not over.
+                let breaks_off = unread || self.linger == Some(0);
+                if breaks_off && !conn.peer_closed && !conn.tx_left && !conn.is_over() {
                     conn.link.send_control(conn.id, Kind::Reset, &[]);
                 }
                 farewell.link = Some((conn.link.clone(), conn.id, false));

@@ -9,7 +9,6 @@ use rustix::process::Uid;
 
 use parking_lot::MutexGuard;
 
-use super::hand_back::Share;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::control::heirs;
@@ -254,7 +253,7 @@ impl Inner {
         if !self.has_heirs() && !self.owes_peer() {
             return false;
         }
-        self.begin_hand_back(Share::All);
+        self.begin_hand_back();
         self.users += 1;
         heirs::keep(socket);
         runtime::get().command(Command::Claims);

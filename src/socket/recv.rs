@@ -43,6 +43,10 @@ impl Call<'_> {
             Role::Leftover(left) => return Some(Ok(self.leftover(left))),
             _ => return Some(Ok(self.by_kernel())),
         };
+        if conn.is_being_resent() {
+            // What was there a moment ago is there again at once, even for a call that does not wait.
+            return None;
+        }
         if conn.rx_left && conn.rx.is_empty() && !conn.rx_fin {
             return Some(Ok(self.by_kernel()));
         }

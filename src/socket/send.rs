@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use parking_lot::MutexGuard;
 
-use super::hand_back::Share;
 use super::recv::Outcome;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
@@ -159,7 +158,7 @@ impl Socket {
             && !conn.is_reset()
         {
             // Urgent data, MSG_ZEROCOPY and its notifications: the kernel's.
-            self.hand_back(inner, Share::Rest);
+            self.hand_back(inner);
             return Ok(Outcome::Kernel);
         }
         if matches!(&inner.role, Role::Leftover(left) if !left.resends) {

@@ -1,8 +1,8 @@
-"""A server whose workers share its listener: workers_server.py PORT HOW WORKERS
+"""A server whose workers share its listener: workers_server.py PORT HOW WORKERS [FD]
 
 HOW a worker waits: accept, epoll, exclusive (EPOLLEXCLUSIVE), edge (EPOLLET), once (EPOLLONESHOT), poll, select; or
 reuseport: each worker has a listener of its own. Says "worker PID" for each worker and then "listening". A worker tells
-each client its number and sends back what comes."""
+each client its number and sends back what comes. At SIGUSR2 it starts itself anew, with the listener as descriptor FD."""
 
 import ctypes
 import os
@@ -64,16 +64,23 @@ def work(listening, how, number):
         threading.Thread(target=serve, args=(connection, number), daemon=True).start()
 
 
+def end_with_parent():
+    """Nobody outlives a server that is killed (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main():
     port, how, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    shared = None if how == "reuseport" else listener(port, False)
+    if len(sys.argv) > 4:
+        shared = socket.socket(fileno=int(sys.argv[4]))
+    else:
+        shared = None if how == "reuseport" else listener(port, False)
     ready, tell = os.pipe()
     workers = []
     for number in range(count):
         pid = os.fork()
         if pid == 0:
-            # PR_SET_PDEATHSIG: no worker outlives a server that is killed.
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+            end_with_parent()
             own = shared or listener(port, True)
             os.write(tell, b".")
             work(own, how, number)
@@ -82,7 +89,16 @@ def main():
         os.read(ready, 1)
         print(f"worker {pid}", flush=True)
     print("listening", flush=True)
-    signal.pause()
+
+    def start_anew(*_):
+        if os.fork() == 0:
+            end_with_parent()
+            shared.set_inheritable(True)
+            os.execv(sys.executable, [sys.executable, *sys.argv[:4], str(shared.fileno())])
+
+    signal.signal(signal.SIGUSR2, start_anew)
+    while True:
+        signal.pause()
 
 
 main()

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -83,5 +83,5 @@ pub fn find(command: &OsStr) -> Result<PathBuf, Failure> {
 /// Why the loader will ignore `LD_PRELOAD` for the program at `path`; continues a sentence about it.
 pub fn cannot_be_preloaded(path: &Path) -> Option<&'static str> {
     let file = File::open(path).ok()?;
-    netacc::exec::program::obstacle(file.as_fd())
+    netacc::exec::program::obstacle(netacc::real::sys::borrow(file.as_raw_fd()))
 }

@@ -314,9 +314,10 @@ impl Model {
         if !last || end.reset {
             return;
         }
+        let over = end.wrote_last && self.ends[i ^ 1].wrote_last;
         if end.unsure {
             self.noticed(i);
-        } else if end.unread > 0 {
+        } else if end.unread > 0 && !over {
             self.ends[i ^ 1].reset = true;
             self.reached(i, "POLLERR|POLLHUP");
         } else if !end.wrote_last {
