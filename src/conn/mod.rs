@@ -298,8 +298,8 @@ impl Conn {
     /// The application took `n` bytes. Returns a new grant when it is time to send one.
     pub fn took(&mut self, n: usize) -> Option<u64> {
         let grant = self.windows.took(n);
-        let over = self.rx_fin || self.peer_closed || self.rx_left;
-        grant.filter(|_| !over)
+        // After the end of the stream, too: a peer whose process ends must know that all was read.
+        grant.filter(|_| !self.peer_closed && !self.rx_left)
     }
 
     /// The peer's sender waits for a window: a grant of a larger one, if there can be one.

@@ -255,7 +255,7 @@ impl Socket {
         let settle = match &self.lock().role {
             Role::Connecting(_) => true,
             // Its side port would lead here, where nobody may ever accept.
-            Role::Listening(listening) => !listening.claimed,
+            Role::Listening(listening) => listening.is_for_others(),
             _ => false,
         };
         if settle {

@@ -137,7 +137,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
 fn unclaimed(socket: &'static Socket) -> Option<Orphan> {
     let inner = socket.lock();
     match (&inner.role, runtime::started()) {
-        (Role::Listening(listening), Some(runtime)) if !listening.claimed => {
+        (Role::Listening(listening), Some(runtime)) if listening.is_for_others() => {
             Some(Orphan::of(&runtime.identity, inner.serial, -1))
         }
         _ => None,

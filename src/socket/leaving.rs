@@ -73,6 +73,21 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     }
 }
 
+/// Whether the kernel has nothing but the end of a stream, or will have that in a moment: what the peer says by the link
+/// is here before.
+fn ends_soon(fd: RawFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    const MOMENT: Timespec = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    if fd < 0 {
+        return false;
+    }
+    let mut fds = [PollFd::from_borrowed_fd(sys::borrow(fd), PollFlags::RDHUP)];
+    poll(&mut fds, Some(&MOMENT)) == Ok(1) && !has_bytes(fd)
+}
+
 impl Socket {
     /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
     pub fn begin_to_let_out(&'static self) {
@@ -111,15 +126,17 @@ impl Socket {
     /// connection of this process with itself, which takes its place.
     fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>) {
         let fd = inner.fd();
-        let gone = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-        let is_gone = sys::poll_mask(fd, libc::POLLRDHUP) & gone != 0 && !has_bytes(fd);
+        let Role::Leftover(left) = &inner.role else {
+            return;
+        };
+        let is_last = left.is_last || ends_soon(fd);
         let (nonblocking, serial) = (inner.nonblocking, inner.serial);
         let numbers = inner.fds.clone();
         let Role::Leftover(left) = &mut inner.role else {
             return;
         };
         let bytes = left.take_all();
-        let made = match left.is_last || is_gone {
+        let made = match is_last {
             true => stand_in(&bytes),
             // There may be more to come behind it.
             false => Err(Errno::BUSY),

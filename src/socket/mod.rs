@@ -106,6 +106,13 @@ impl Listening {
         self.door.clone()
     }
 
+    /// Whether its side port leads to this process alone, which has not asked for a connection yet: whoever accepts from it
+    /// may be another one.
+    pub fn is_for_others(&self) -> bool {
+        let alone = |side: &Arc<SideListener>| !side.is_shared();
+        !self.claimed && self.side.as_ref().is_some_and(alone)
+    }
+
     /// Whether somebody who came in by the side port waits.
     pub fn has_ready(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.has_ready())

@@ -188,7 +188,7 @@ impl Socket {
             // What is to be sent before anything that the claimer sends.
             Role::Leftover(left) if left.resends => return None,
             Role::Leftover(left) => left.take_all(),
-            Role::Listening(listening) if !listening.claimed => {
+            Role::Listening(listening) if listening.is_for_others() => {
                 self.share_listener(inner);
                 return Some(Vec::new());
             }
