@@ -162,9 +162,15 @@ impl World {
         Ok(())
     }
 
-    /// All that was sent has been taken in, and is there to be read.
+    /// All that was sent has been taken in, and is there to be read, or was given back to the peer at a hand-back.
     fn check_all_delivered(&mut self) -> Result<(), TestCaseError> {
         for conn in 0..CONNS {
+            let given_back = (self.sockets[conn].lock().conn())
+                .map(|conn| core::mem::take(&mut conn.given_back))
+                .unwrap_or_default();
+            let unread = &mut self.streams[conn].unread;
+            prop_assert!(given_back.len() <= unread.len(), "more than was sent");
+            prop_assert!(unread.drain(..given_back.len()).eq(given_back));
             let unread = self.streams[conn].unread.len();
             prop_assert_eq!(
                 self.sockets[conn].lock().conn().map(|c| c.rx.len()),
