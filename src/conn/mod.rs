@@ -302,6 +302,13 @@ impl Conn {
         grant.filter(|_| !self.peer_closed && !self.rx_left)
     }
 
+    /// The peer is to know exactly what was read: if this process dies, a child of it may go on. Returns a grant if it does
+    /// not know yet.
+    pub fn tell_exactly(&mut self) -> Option<u64> {
+        let over = self.peer_closed || self.rx_left;
+        if over { None } else { self.windows.exact() }
+    }
+
     /// The peer's sender waits for a window: a grant of a larger one, if there can be one.
     pub fn on_want(&mut self) -> Option<u64> {
         let over = self.rx_fin || self.rx_shut || self.peer_closed || self.rx_left;

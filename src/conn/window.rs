@@ -92,6 +92,15 @@ impl Windows {
         Some(grant)
     }
 
+    /// A grant that tells exactly how much the application has taken, if the last one does not.
+    pub fn exact(&mut self) -> Option<u64> {
+        let grant = self.taken + self.receive;
+        (grant > self.granted).then(|| {
+            self.granted = grant;
+            grant
+        })
+    }
+
     /// Doubles the receive window. Returns the new grant, if there may be one.
     pub fn widen(&mut self) -> Option<u64> {
         let more = self.receive.min(MOST.saturating_sub(self.receive));

@@ -193,6 +193,8 @@ impl Departure {
 
     fn let_out(&mut self, fd: RawFd, socket: &'static Socket) {
         match socket.waits_here() {
+            // The description is its parent's, too, which must not be made to wait in the kernel.
+            true if fork::generation() > 0 => {}
             // For this process, it goes on if the program cannot be run.
             true => {
                 let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), false);

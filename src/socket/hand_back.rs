@@ -253,6 +253,11 @@ impl Socket {
         if sys::poll_mask(fd, libc::POLLRDHUP) & ended != 0 {
             return false;
         }
+        if conn.windows.unacknowledged() > 0 {
+            // What it had not read died with it: rather an error for whoever goes on than a hole.
+            let _ = rustix::net::sockopt::set_socket_linger(sys::borrow(fd), Some(Duration::ZERO));
+            return false;
+        }
         if conn.rx_fin {
             let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Read);
         }

@@ -31,6 +31,7 @@ use crate::control::identity::Identity;
 use crate::control::listener::SideListener;
 use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
+use crate::link::record::Kind;
 use crate::poll::ready::Watch;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::{self, Errno, InternalFd};
@@ -76,12 +77,15 @@ pub struct Listening {
 }
 
 impl Socket {
-    /// Before a fork: whether it may be a connection that is not the kernel's alone, which children inherit.
+    /// Before a fork: whether it may be a connection that is not the kernel's alone, which children inherit. Its peer is
+    /// told what was read.
     pub fn is_for_heirs(&self) -> bool {
         // Whoever has the lock is busy with it.
-        self.inner
-            .try_lock()
-            .is_none_or(|inner| matches!(inner.role, Role::Connected(_) | Role::Leftover(_)))
+        let Some(mut inner) = self.inner.try_lock() else {
+            return true;
+        };
+        inner.tell_exactly();
+        matches!(inner.role, Role::Connected(_) | Role::Leftover(_))
     }
 
     /// For a forked child: the descriptor of the side port, if it is a listener.
@@ -363,6 +367,16 @@ impl Inner {
                 .begin_receiving(Windows::fitting(bytes, link.window()));
         }
         Box::new(conn)
+    }
+
+    /// Tells the peer exactly what was read of it, if it does not know.
+    pub fn tell_exactly(&mut self) {
+        if let Role::Connected(conn) = &mut self.role
+            && let Some(grant) = conn.tell_exactly()
+        {
+            conn.link
+                .send_control(conn.id, Kind::Window, &grant.to_le_bytes());
+        }
     }
 
     /// The connection on a link, established or about to be.

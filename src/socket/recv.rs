@@ -8,6 +8,7 @@ use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::conn::user_buf::UserBuf;
+use crate::control::heirs;
 use crate::link::record::Kind;
 use crate::real::sys::Errno;
 use crate::stats;
@@ -35,6 +36,7 @@ struct Call<'a> {
 impl Call<'_> {
     fn attempt(&mut self, inner: &mut Inner, nonblocking: bool) -> Option<Result<Outcome, Errno>> {
         let low_water = inner.low_water;
+        let exactly = heirs::may_hold(inner.forks);
         let stats = inner.stats;
         let conn = match &mut inner.role {
             Role::Connected(conn) => &mut **conn,
@@ -71,7 +73,8 @@ impl Call<'_> {
             let out = (self.flags & libc::MSG_TRUNC == 0).then_some(&mut *self.buf);
             let n = conn.rx.take(out, self.want - self.copied, &conn.link.slots);
             self.copied += n;
-            if let Some(grant) = conn.took(n) {
+            let told = conn.took(n);
+            if let Some(grant) = told.or_else(|| exactly.then(|| conn.tell_exactly()).flatten()) {
                 conn.link
                     .send_control(conn.id, Kind::Window, &grant.to_le_bytes());
             }
