@@ -96,7 +96,7 @@ extern "C" fn prepare() {
     let mut connections = false;
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
         if let Entry::Socket(socket) = entry {
-            connections |= socket.is_for_heirs();
+            connections |= socket.prepare_for_heirs();
         }
     });
     listener::forked();
@@ -147,9 +147,7 @@ pub fn hold_fd(fd: RawFd) {
 fn hold() -> (Vec<RawFd>, RawFd) {
     // SAFETY: fork leaves the child with this thread only; nobody has the lock but in the parent.
     let held = unsafe {
-        while HELD.is_locked() {
-            HELD.force_unlock();
-        }
+        crate::sync::unlock(&HELD);
         &mut *HELD.data_ptr()
     };
     let [_, writing, will] = PREPARED.take().unwrap_or([-1; 3]);

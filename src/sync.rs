@@ -16,8 +16,17 @@ pub unsafe fn renew<T>(of: &Mutex<T>, value: T) {
     // SAFETY: by the contract nobody else is here.
     unsafe {
         of.data_ptr().write(value);
-        while of.is_locked() {
-            of.force_unlock();
-        }
+        unlock(of);
+    }
+}
+
+/// For a forked child: `of` is nobody's, whoever had it in the parent. What is in it stays as it is.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn unlock<T>(of: &Mutex<T>) {
+    while of.is_locked() {
+        // SAFETY: it is locked, by nobody who is here.
+        unsafe { of.force_unlock() };
     }
 }

@@ -77,9 +77,9 @@ pub struct Listening {
 }
 
 impl Socket {
-    /// Before a fork: whether it may be a connection that is not the kernel's alone, which children inherit. Its peer is
-    /// told what was read.
-    pub fn is_for_heirs(&self) -> bool {
+    /// Before a fork: tells its peer what was read. Returns whether it may be a connection that is not the kernel's alone,
+    /// which children inherit.
+    pub fn prepare_for_heirs(&self) -> bool {
         // Whoever has the lock is busy with it.
         let Some(mut inner) = self.inner.try_lock() else {
             return true;

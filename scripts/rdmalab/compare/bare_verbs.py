@@ -6,7 +6,6 @@ import time
 from rdmalab.compare.carriers import PORTS
 from rdmalab.compare.machines import Failed
 
-NAME = "bare"
 # {row: the program and its options}, where perftest has one that does the same. (It cannot sleep while it writes.)
 PROGRAMS = {
     "pong": ["ib_send_lat", "--events", "-s", "64"],

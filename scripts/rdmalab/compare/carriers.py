@@ -7,8 +7,10 @@ from rdmalab.compare import smc
 from rdmalab.compare.machines import Failed, Guest
 
 TITLES = {"tcp": "kernel TCP", "rsocket": "librspreload", "smc": "SMC-R", "netacc": "NetACC"}
-# For people: carriers, and what is measured beside them (`bare_verbs`).
-NAMES = {**TITLES, "bare": "bare verbs"}
+# What is measured beside them (`bare_verbs`).
+BARE = "bare"
+# For people.
+NAMES = {**TITLES, BARE: "bare verbs"}
 RSOCKET_PLACES = sorted(Path("/usr/lib").glob("*/rsocket/librspreload.so"))
 # Side ports are 20000 higher and stay below the kernel's own choice of client ports.
 PORTS = iter(range(9000, 12700))

@@ -2,7 +2,7 @@
 
 import statistics
 
-from rdmalab.compare.carriers import NAMES, TITLES
+from rdmalab.compare.carriers import BARE, NAMES, TITLES
 
 DEVICES = {"rxe": "rxe (soft RoCE)", "siw": "siw (soft iWARP)"}
 OTHERS = [carrier for carrier in TITLES if carrier != "netacc"]
@@ -71,13 +71,13 @@ def by_unit(rows):
 
 def device_itself(rows):
     """What the device does for a program of bare verbs, beside what it does for the carriers that use it."""
-    with_it = [row for row in rows if figure(row, "bare") is not None]
+    with_it = [row for row in rows if figure(row, BARE) is not None]
     if with_it:
         yield "\nthe device itself, by perftest's bare verbs:"
     for row in with_it:
-        p50 = figure(row, "bare", "p50_ms")
-        yield (f"  {row['title']:26}{number(figure(row, 'bare'), 11)} {row['unit']}{f', p50 {p50:.2f} ms' if p50 else ''}; NetACC's to it"
-               f"{times(ratio(row, 'bare'), 7)}, its to librspreload's{times(ratio(row, 'rsocket', 'bare'), 7)}")
+        p50 = figure(row, BARE, "p50_ms")
+        yield (f"  {row['title']:26}{number(figure(row, BARE), 11)} {row['unit']}{f', p50 {p50:.2f} ms' if p50 else ''}; NetACC's to it"
+               f"{times(ratio(row, BARE), 7)}, its to librspreload's{times(ratio(row, 'rsocket', BARE), 7)}")
 
 
 def packets(rows):
@@ -212,10 +212,10 @@ def verdicts(report):
 
 def reaches(row, carrier, found, limit):
     """Whether NetACC is so much faster than a carrier, or nearly as fast as the device where that is not."""
-    ceiling = ratio(row, carrier, "bare")
+    ceiling = ratio(row, carrier, BARE)
     if found >= limit or carrier != "rsocket" or ceiling is None or ceiling >= limit:
         return f"{row['title']}: {found:.2f}x {TITLES[carrier]} (at least {limit:g}x)", found >= limit
-    part = ratio(row, "bare")
+    part = ratio(row, BARE)
     return (f"{row['title']}: {found:.2f}x {TITLES[carrier]}, of which the device's bare verbs do {ceiling:.2f}x; {part:.2f}x of those "
             f"(at least {LEAST_OF_DEVICE:g}x)"), part >= LEAST_OF_DEVICE
 

@@ -4,7 +4,7 @@ import json
 import re
 
 from rdmalab.compare import bare_verbs, turns
-from rdmalab.compare.carriers import PORTS
+from rdmalab.compare.carriers import BARE, PORTS
 from rdmalab.compare.machines import Failed, last_words
 
 ROWS = {
@@ -81,11 +81,11 @@ def measure(lab, report, rounds, seconds):
     report["speed"] = []
     for row, (title, unit, options) in ROWS.items():
         def run(carrier, row=row, options=options):
-            if carrier == bare_verbs.NAME:
+            if carrier == BARE:
                 return bare_verbs.run(lab, row, round(MESSAGES[row] * seconds))
             return peer_run(lab, carrier, options, seconds)
 
-        carriers = [*lab.usable(), *([bare_verbs.NAME] if row in bare_verbs.PROGRAMS else [])]
+        carriers = [*lab.usable(), *([BARE] if row in bare_verbs.PROGRAMS else [])]
         found, failed = turns.take_turns(title, carriers, rounds, run)
         report["speed"] += turns.rows(title, unit, found, failed)
     found, failed = turns.take_turns(
