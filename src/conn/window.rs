@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_can_be_told_exactly() {
+        let mut windows = Windows::new(1000, 1000);
+        assert!(windows.arrived(1000));
+        assert_eq!(windows.took(100), None);
+        assert_eq!(windows.exact(), Some(1100));
+        assert_eq!(windows.exact(), None);
+        let mut peer = Windows::new(1000, 1000);
+        peer.sent(100);
+        assert_eq!(peer.unacknowledged(), 100);
+        peer.on_grant(1100);
+        assert_eq!(peer.unacknowledged(), 0);
+    }
+
+    #[test]
     fn a_smaller_buffer_takes_nothing_back() {
         let mut windows = Windows::new(100_000, 1);
         windows.set_receiving(4000);
