@@ -23,7 +23,7 @@ use super::server::{Guest, Stranger};
 use super::session::Session;
 use super::wire::Name;
 use crate::conn::stalls;
-use crate::fabric::network::{self, Watch};
+use crate::fabric::network::{self, Engine as _, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
 use crate::link::{Link, Token};
@@ -593,7 +593,8 @@ impl Source {
                 Some(Source::RdmaEvents(channel))
             }
             Source::Engine(engine) => {
-                engine.take_events(u32::MAX);
+                // Watched by edges: what is left after one stays quiet until it is made sure of.
+                engine.take_event();
                 network::serve();
                 Some(Source::Engine(engine))
             }

@@ -3,7 +3,7 @@
 //!
 //! **Flushing.** A batch that is not full stays with its link until a thread of the application comes back to wait
 //! ([`flush`]). If none does, an I/O thread sends it: while batches are being collected, one of them keeps
-//! *watch* and looks every [`WATCH_NS`].
+//! *watch* and looks from time to time ([`FIRST_NS`] to [`QUICK_NS`]).
 //!
 //! **Turns.** A thread that was told of several events at once comes back with answers to most of them: until then
 //! it holds even what it could send at once ([`holds`]), but for [`MOST_HELD`] records at a time, so that the peer has
@@ -28,12 +28,17 @@ use crate::link::stamp::Stamp;
 use crate::poll::waiter::Waiter;
 use crate::real::sys::now_ns;
 
-/// How often an I/O thread looks while it keeps watch, in nanoseconds: the first figure when it found something
-/// that the application had left lying for long, doubling up to the second while the application comes back, and up
-/// to the third while it makes turns that are not slow.
-const WATCH_NS: (u64, u64, u64) = (200_000, 2_000_000, 8_000_000);
+/// How often an I/O thread looks while it keeps watch, in nanoseconds: when it found something that the application had
+/// left lying for long; doubling up to [`COMING_NS`] while the application comes back, to [`TURNING_NS`] if it made
+/// turns not long ago that were not slow, and to [`QUICK_NS`] while it makes one in [`QUICK_LOOKS`] looks.
+const FIRST_NS: u64 = 200_000;
+const COMING_NS: u64 = 2_000_000;
+const TURNING_NS: u64 = 8_000_000;
+const QUICK_NS: u64 = 32_000_000;
 /// Looks that find nothing to watch before a watch ends, and that find no turn before it takes there to be none.
 const IDLE_LOOKS: u32 = 8;
+/// Looks in which a loop that is quick makes a turn.
+const QUICK_LOOKS: u32 = 3;
 /// After so many sleeps that ended without a watch it is tried whether one pays.
 const MANY_WAKES: u64 = 64;
 /// A watch goes on while so much is taken in between two looks.
@@ -445,7 +450,7 @@ impl Watch {
             network.poll(None);
             network.arm();
             network.poll(None);
-            self.pause = WATCH_NS.0;
+            self.pause = FIRST_NS;
             return None;
         }
         let visits = network.visits.load(Ordering::Relaxed);
@@ -466,13 +471,14 @@ impl Watch {
             before if before != quick_turns => 0,
             _ => self.without_turn.saturating_add(1),
         };
-        let most = match self.without_turn < IDLE_LOOKS {
-            true => WATCH_NS.2,
-            false => WATCH_NS.1,
+        let most = match self.without_turn {
+            0..QUICK_LOOKS => QUICK_NS,
+            QUICK_LOOKS..IDLE_LOOKS => TURNING_NS,
+            _ => COMING_NS,
         };
         self.pause = match away && (left_lying || neglected) {
-            true => WATCH_NS.0,
-            false => (2 * self.pause).clamp(WATCH_NS.0, most),
+            true => FIRST_NS,
+            false => (2 * self.pause).clamp(FIRST_NS, most),
         };
         self.polls = network.polls.load(Ordering::Relaxed);
         self.idle = match deferred || flushed || taken_in >= BUSY_POLLS {
@@ -489,7 +495,7 @@ impl Watch {
         if network.has_deferred.load(Ordering::SeqCst) {
             // Whoever deferred it may have relied on the watch.
             network.watched.store(true, Ordering::SeqCst);
-            return Some(WATCH_NS.0);
+            return Some(FIRST_NS);
         }
         None
     }

@@ -212,7 +212,7 @@ impl network::Engine for Engine {
 
     fn take_event(&self) {
         if self.armed.load(Ordering::Relaxed) != IDLE {
-            // There is one, as a rule; the I/O thread takes what is left.
+            // There is one, as a rule; what is left is taken once in a while ([`Network::make_sure`](network::Network::make_sure)).
             self.take_events(1);
         }
     }
