@@ -153,7 +153,7 @@ const MOST_QUEUED: usize = 4096;
 /// when the kernel said that somebody is, for it may not say so again.
 const KNOCKS: usize = MOST_QUEUED + 1;
 /// How long, in nanoseconds, a new side port waits for the one before it at the same place to be closed, and between looks.
-const CLOSING_NS: (u64, i64) = (50_000_000, 500_000);
+const CLOSING_NS: (u64, i64) = (1_000_000_000, 500_000);
 /// Once the side port is shared, the kernel wakes those who wait at it when a peer has said what it wants, not before;
 /// but no later than after the time in which it repeats its answer so many times.
 const DEFER: i32 = 1;

@@ -39,14 +39,22 @@ def echo(connection):
             connection.sendall(data)
 
 
+def await_line():
+    """Whether one has come before the end of the input."""
+    while character := os.read(0, 1):
+        if character == b"\n":
+            return True
+    return False
+
+
 def work(listening):
     while True:
         ready, _, _ = select.select([listening, 0], [], [])
         if 0 in ready:
-            if not os.read(0, 100):
+            if not await_line():
                 return
             print("stopped", flush=True)
-            if not os.read(0, 100):
+            if not await_line():
                 return
             print("goes on", flush=True)
             continue

@@ -61,7 +61,8 @@ def serve(how, backlog):
     else:
         listener.setblocking(False)
     print("listening", flush=True)
-    os.read(0, 100)
+    while os.read(0, 1) != b"\n":
+        pass
     if how == "command":
         os.system("true")
         work(listener)
