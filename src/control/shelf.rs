@@ -21,6 +21,7 @@ use super::listener::{Arrival, SideListener, Standing};
 use super::{passing, server};
 use crate::exec::legacy::contents;
 use crate::exit;
+use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::socket::Socket;
@@ -207,6 +208,7 @@ impl SideListener {
                 socket.begin_to_let_out();
             }
         }
+        network::flush();
         self.leaving.lock().extend(arrivals);
     }
 
