@@ -62,6 +62,16 @@ pub struct Stranger {
     deadline: u64,
 }
 
+/// What somebody wants who knocks at a side port that is shared.
+pub enum Wish {
+    /// To be a connection of the application, on a link that this process has.
+    Connection(Arrival),
+    /// Something that is for the control thread.
+    Other(Stranger),
+    /// It is gone.
+    Nothing,
+}
+
 /// How long a stranger has to say what it is, in [`now_ns`] time.
 fn patience(runtime: &Runtime) -> u64 {
     now_ns() + runtime.connect_timeout().as_nanos() as u64
@@ -359,11 +369,10 @@ impl Stranger {
         core::ptr::eq(self.listener.as_ptr(), Arc::as_ptr(listener))
     }
 
-    /// It knocked at a side port that is shared: what it wants of the application, if it has said so already and this
-    /// process has the link. Gives itself back if it wants something else; `None`: it is nobody.
-    pub fn asks(mut self, runtime: &Runtime) -> Result<Arrival, Option<Stranger>> {
+    /// It knocked at a side port that is shared: what it wants, as far as it has said so already.
+    pub fn asks(mut self, runtime: &Runtime) -> Wish {
         if self.listen().is_err() {
-            return Err(None);
+            return Wish::Nothing;
         }
         match Frame::parse(&self.buf) {
             Ok(Parsed::Frame(
@@ -380,13 +389,13 @@ impl Stranger {
                     let arrival = self.into_arrival(asked);
                     // The kernel keeps what a peer has said that has given up since.
                     match arrival.is_gone() {
-                        true => Err(None),
-                        false => Ok(arrival),
+                        true => Wish::Nothing,
+                        false => Wish::Connection(arrival),
                     }
                 }
-                None => Err(Some(self)),
+                None => Wish::Other(self),
             },
-            _ => Err(Some(self)),
+            _ => Wish::Other(self),
         }
     }
 
