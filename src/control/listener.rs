@@ -91,7 +91,8 @@ pub struct SideListener {
     forks: u32,
 }
 
-/// In place of that number: it came from another program, whose other processes may have it.
+/// In place of that number: it came from another program, whose other processes may have it; or the listener did, and they
+/// may have side ports of their own.
 const OTHERS: u32 = u32::MAX;
 
 /// A side port that a process leaves to the program that replaces it.
@@ -164,6 +165,14 @@ impl SideListener {
             closed: AtomicBool::new(false),
             forks: FORKS.load(Ordering::Acquire),
         })
+    }
+
+    /// Other processes may have side ports beside it.
+    pub fn of_others(self) -> SideListener {
+        SideListener {
+            forks: OTHERS,
+            ..self
+        }
     }
 
     /// The same side port, as a forked child has it for its listener `owner`.

@@ -183,8 +183,19 @@ impl Socket {
         let Role::Listening(listening) = &mut inner.role else {
             return;
         };
-        if nonblocking && listening.claimed {
+        if listening.claimed && (nonblocking || listening.foreign) {
             return;
+        }
+        if listening.foreign {
+            // Nobody accepts here. If that changes, there will be another side port.
+            listening.untried = true;
+            let listener = listening.side.take();
+            drop(inner);
+            return Farewell {
+                listener,
+                ..Farewell::default()
+            }
+            .say();
         }
         let side = listening.side.take();
         let _ = rustix::io::ioctl_fionbio(sys::borrow(inner.fd()), nonblocking);
@@ -207,6 +218,6 @@ impl Socket {
     /// Whether it is a listener that the kernel never waits for, though the application would have it wait.
     pub fn waits_here(&self) -> bool {
         let inner = self.lock();
-        matches!(inner.role, Role::Listening(_)) && !inner.nonblocking
+        inner.never_waits() && !inner.nonblocking
     }
 }
