@@ -21,17 +21,18 @@ import time
 from pathlib import Path
 
 from chaos import ends, talk
+from chaos.held import Held
 from lab import Failure, Session, binaries, counters, free_port, interruptible, progress
 
 OVER = 3 * talk.PATIENCE
-# What a client may have more at its end than after ten conversations: links to processes that live then.
-MOST_FDS = 40
+CARRIED = ("accepted_shm", "connected_shm", "accepted_rdma", "connected_rdma", "handed_back")
 
 
 def arguments():
     options = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     options.add_argument("--bin", default="target/release", help="where `make build` put library and tools")
     options.add_argument("--seconds", type=float, default=60)
+    options.add_argument("--host", default="127.0.0.1", help="the server's address: that of an RDMA device, for RDMA")
     options.add_argument("--clients", type=int, default=6, help="processes that make conversations")
     options.add_argument("--workers", type=int, default=3, help="processes that share the server's listener")
     options.add_argument("--seed", type=int, default=1, help="of the dice; what the machine does is not repeated")
@@ -47,17 +48,18 @@ def arguments():
 
 
 def run(args, work):
-    """All of it: the log's lines, and what NetACC counted."""
+    """All of it: the log's lines, what NetACC counted, and what processes held."""
     bin_dir = binaries(args.bin)
     prefix = [] if args.bare else [bin_dir / "netacc_run"]
     me = [sys.executable, "-B", Path(__file__).resolve()]
-    settings = {"port": free_port(), "workers": args.workers, "ways": args.ways, "log": str(work / "log"), "seed": args.seed, "moves": args.moves,
+    settings = {"host": args.host, "port": free_port(), "workers": args.workers, "ways": args.ways, "log": str(work / "log"), "seed": args.seed, "moves": args.moves,
                 "until": time.time() + args.seconds}
     text = json.dumps(settings)
-    seen = collections.Counter()
+    seen, held = collections.Counter(), Held()
     with open(work / "err", "wb") as errors, Session([*prefix, *me, "--serve", text], stderr=errors) as server:
-        wait_for_port(settings["port"])
+        wait_for_port(settings)
         clients = [Session([*prefix, *me, "--talk", text, number], stderr=errors) for number in range(args.clients)]
+        lasting = [session.process.pid for session in (server, *clients)]
         try:
             dice = random.Random(args.seed)
             pause = time.monotonic()
@@ -69,7 +71,9 @@ def run(args, work):
                     server.process.send_signal(signal.SIGHUP)
                     pause = time.monotonic() + args.reload * (0.5 + dice.random())
                 if not args.bare:
-                    look(bin_dir, seen)
+                    counted = counters(bin_dir)
+                    note(counted, seen)
+                    held.look(lasting, counted)
         finally:
             for client in clients:
                 client.stop()
@@ -84,25 +88,25 @@ def run(args, work):
     codes = [client.process.returncode for client in clients]
     if any(codes):
         raise Failure(f"clients ended with {codes}: {(work / 'err').read_text()[-2000:]}")
-    return (work / "log").read_text().splitlines(), seen
+    return (work / "log").read_text().splitlines(), seen, held
 
 
-def look(bin_dir, seen):
+def note(counted, seen):
     """What processes that live count; of each counter the most that was seen of a process is kept."""
-    for pid, values in counters(bin_dir).items():
-        for name in ("accepted_shm", "connected_shm", "handed_back"):
+    for pid, values in counted.items():
+        for name in CARRIED:
             seen[pid, name] = max(seen[pid, name], values.get(name, 0))
 
 
-def wait_for_port(port):
+def wait_for_port(settings):
     """Until somebody listens there."""
     deadline = time.monotonic() + 20
     while True:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((settings["host"], settings["port"])) == 0:
                 return
         if time.monotonic() > deadline:
-            raise Failure(f"the server does not listen on port {port}")
+            raise Failure(f"the server does not listen on port {settings['port']}")
         time.sleep(0.05)
 
 
@@ -126,15 +130,6 @@ def judge(lines):
     return outcomes, wrong
 
 
-def leaks(work):
-    """Descriptors that pile up in clients."""
-    file = Path(f"{work / 'log'}.fds")
-    for line in file.read_text().splitlines() if file.exists() else ():
-        count, early, late = map(int, line.split())
-        if late > early + MOST_FDS:
-            yield f"a client had {early} descriptors after 10 conversations and {late} after {count}"
-
-
 def main():
     args = arguments()
     interruptible()
@@ -142,20 +137,20 @@ def main():
         work = Path(args.keep or place)
         work.mkdir(parents=True, exist_ok=True)
         (work / "log").unlink(missing_ok=True)
-        Path(f"{work / 'log'}.fds").unlink(missing_ok=True)
         begun = time.monotonic()
-        lines, seen = run(args, work)
+        lines, seen, held = run(args, work)
         outcomes, wrong = judge(lines)
-        wrong += leaks(work)
+        wrong += held.piled_up()
         totals = collections.Counter()
         for (_, name), value in seen.items():
             totals[name] += value
         print(f"{time.monotonic() - begun:.0f} s, {sum(outcomes.values()):,} conversations: {outcomes['whole']:,} whole, "
               f"{outcomes['killed']:,} with a process that was killed, {outcomes['wrong']:,} wrong; seen of NetACC: "
-              + (", ".join(f"{name} {totals[name]:,}" for name in ("accepted_shm", "connected_shm", "handed_back")) or "nothing"))
+              + (", ".join(f"{name} {totals[name]:,}" for name in CARRIED if totals[name]) or "nothing"))
+        print("held by a process at most: " + ", ".join(f"{name} {value:,}" for name, value in held.most().items()))
         for line in wrong[:20]:
             print(f"  {line}")
-        if not args.bare and not totals["connected_shm"]:
+        if not args.bare and not totals["connected_shm"] + totals["connected_rdma"]:
             wrong.append("nothing was accelerated")
             print(f"  {wrong[-1]}")
         return 1 if wrong or not outcomes["whole"] else 0
@@ -173,7 +168,7 @@ def part():
     if len(words) > 2:
         listener = socket.socket(fileno=int(words[2]))
     else:
-        listener = socket.create_server(("127.0.0.1", settings["port"]), backlog=128)
+        listener = socket.create_server((settings["host"], settings["port"]), backlog=128)
     ends.serve(settings, listener, [int(pid) for pid in words[3:]])
     return 0
 

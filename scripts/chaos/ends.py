@@ -104,7 +104,6 @@ def talk_to(settings, number):
     """A client: conversations one after the other until the time is over; every other one in a child of its own."""
     dice = random.Random(f"client {settings['seed']} {number}")
     keeper = Keeper()
-    fds = None
     count = 0
     while time.time() < settings["until"]:
         count += 1
@@ -122,16 +121,11 @@ def talk_to(settings, number):
             begin(settings, end.immortal(), keeper)
         while reaped() > 0:
             pass
-        if count == 10:
-            fds = len(os.listdir("/proc/self/fd"))
     keeper.close()
-    if fds is not None:
-        with open(settings["log"] + ".fds", "a", encoding="ascii") as file:
-            file.write(f"{count} {fds} {len(os.listdir('/proc/self/fd'))}\n")
 
 
 def begin(settings, end, keeper):
     """The client's end of a conversation."""
-    with socket.create_connection(("127.0.0.1", settings["port"])) as connection:
+    with socket.create_connection((settings["host"], settings["port"])) as connection:
         connection.sendall(HEADER.pack(end.seed, end.to_send, end.to_come))
         hold(end, connection, keeper)

@@ -12,6 +12,8 @@ pub struct Leftover {
     pub resends: bool,
     /// The stream ends after these.
     pub then_ends: bool,
+    /// What nobody had read comes again by the kernel's connection: it is all there when that has received so many bytes.
+    pub known_to: Option<u64>,
     /// The peer has closed the connection: nothing comes after the bytes that are here.
     pub is_last: bool,
 }

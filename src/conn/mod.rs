@@ -57,6 +57,8 @@ pub struct Conn {
     pub recalls: bool,
     /// What it gave back, until the peer has sent it again.
     pub given_back: Vec<u8>,
+    /// How many bytes that was, since the peer has.
+    pub again: u64,
     /// The peer has sent it again, over the kernel's connection.
     pub resent: bool,
     /// The peer gives back what it had received of our stream, and has not given all of it yet.
@@ -92,6 +94,7 @@ impl Conn {
             rx_left: false,
             recalls: false,
             given_back: Vec::new(),
+            again: 0,
             resent: false,
             awaits_return: false,
             returned: Vec::new(),
@@ -237,7 +240,7 @@ impl Conn {
     /// A `Resent` record has arrived.
     pub fn on_resent(&mut self) {
         self.resent = true;
-        self.given_back = Vec::new();
+        self.again = core::mem::take(&mut self.given_back).len() as u64;
     }
 
     /// The peer is gone, or its end of the link: nothing more comes back, and what was to be sent again is or never

@@ -4,7 +4,7 @@ use libc::epoll_event;
 use rustix::fd::RawFd;
 
 use super::epoll::EpollSet;
-use super::ready::Watch;
+use super::ready::{ROOM, Watch};
 use super::twin;
 use super::waiter::Wakes;
 use crate::fdtable::{self, Entry};
@@ -107,8 +107,6 @@ fn find(set: &'static EpollSet, fd: RawFd, inner: &mut Inner) -> Option<usize> {
         .iter()
         .position(|w| core::ptr::eq(w.set, set) && w.fd == fd)
 }
-
-const ROOM: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
 
 /// Queues the watch if its socket is ready now.
 fn check(at: usize, socket: &'static Socket, inner: &mut Inner) {
@@ -227,19 +225,18 @@ pub fn leave_kernel(inner: &mut Inner) {
 /// The kernel has a say in the socket's readiness from now on, beside us: its epolls watch it too, and tell the set to
 /// look at it. What the application hears comes from us.
 ///
-/// Those that hear of edges know that there is `room` to write, if so.
+/// Those that hear of it by edges know that there is `room` to write, if so.
 pub fn share_with_kernel(socket: &'static Socket, inner: &mut Inner, room: bool) {
     inner.watches.retain(Watch::is_live);
-    let known = match room {
+    let room = match room {
         true => inner.kernel_mask() & ROOM,
         false => 0,
     };
     for watch in inner.watches.iter_mut().filter(|w| !w.in_kernel) {
         watch.in_kernel = true;
-        watch.known = match watch.hears_of_room_once() {
-            true => known,
-            false => 0,
-        };
+        if watch.hears_of_room_once() {
+            watch.known |= room;
+        }
         watch.looks = Some(socket);
         watch.set.looks_at(socket);
         show_to_kernel(watch);

@@ -75,7 +75,7 @@ fn handlers() -> (bool, bool) {
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| !OWN.contains(signal)) {
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: only asks; room for the answer.
-        let asked = unsafe { libc::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
+        let asked = unsafe { orig::sigaction(signal, core::ptr::null(), action.as_mut_ptr()) };
         // SAFETY: zeroed, or written by the kernel.
         let action = unsafe { action.assume_init() };
         if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
@@ -95,18 +95,30 @@ pub fn interrupted_calls_go_on() -> bool {
     !handlers().1
 }
 
-/// Handlers are looked at anew after so long, in nanoseconds.
-const HANDLERS_LAST_NS: u64 = 500_000;
+/// Handlers are looked at anew after so long, in nanoseconds: some programs change them without the C library.
+const HANDLERS_LAST_NS: u64 = 250_000_000;
+
+/// Counts changes of handlers.
+static CHANGES: AtomicU64 = AtomicU64::new(1);
+
+/// A handler may have changed.
+pub fn handlers_change() {
+    CHANGES.fetch_add(1, Ordering::Release);
+}
 
 /// Whether some of the process's handlers want calls to go on and others do not. Only the kernel can tell which of them
 /// ran, and it does so by beginning a read(2) anew, never a wait in poll or epoll.
 pub fn handlers_differ() -> bool {
+    static SEEN: AtomicU64 = AtomicU64::new(0);
     static LOOKED: AtomicU64 = AtomicU64::new(0);
     static DIFFER: AtomicBool = AtomicBool::new(false);
+    let changes = CHANGES.load(Ordering::Acquire);
     let now = sys::now_ns();
-    if now.saturating_sub(LOOKED.load(Ordering::Relaxed)) > HANDLERS_LAST_NS {
+    let long_ago = now.saturating_sub(LOOKED.load(Ordering::Relaxed)) > HANDLERS_LAST_NS;
+    if long_ago || SEEN.load(Ordering::Relaxed) != changes {
         LOOKED.store(now, Ordering::Relaxed);
         DIFFER.store(handlers() == (true, true), Ordering::Relaxed);
+        SEEN.store(changes, Ordering::Relaxed);
     }
     DIFFER.load(Ordering::Relaxed)
 }

@@ -12,6 +12,11 @@ use super::epoll::EpollSet;
 use super::waiter::{Waiter, Wakes};
 use crate::socket::{Inner, Socket};
 
+/// Something to read, and room to write.
+pub const INPUT: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
+/// See [`INPUT`].
+pub const ROOM: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 
 /// The data of what nobody is to hear of: an address of ours, which the application has no reason to use.
@@ -83,10 +88,26 @@ impl Watch {
         self.known = 0;
     }
 
-    /// Whether it hears of room to write by edges, of which the kernel would tell one too many.
+    fn hears_edges(&self) -> bool {
+        self.interest & libc::EPOLLET as u32 != 0 && !self.spent && self.is_live()
+    }
+
+    /// Whether it hears of room to write by edges.
     pub fn hears_of_room_once(&self) -> bool {
-        const ROOM_ONCE: u32 = (libc::EPOLLOUT | libc::EPOLLET) as u32;
-        self.interest & ROOM_ONCE == ROOM_ONCE && !self.spent && self.is_live()
+        self.interest & libc::EPOLLOUT as u32 != 0 && self.hears_edges()
+    }
+
+    /// What nobody has read goes away for a while and comes again: no news to a watch that hears by edges and has been
+    /// told.
+    pub fn knows_input(&mut self) {
+        if self.hears_edges() && !self.queued {
+            self.known |= INPUT;
+        }
+    }
+
+    /// Whether it knows something of which a kernel that begins to watch would tell by one edge too many.
+    pub fn knows_more_than_kernel(&self) -> bool {
+        self.hears_of_room_once() || self.known & INPUT != 0 && self.hears_edges()
     }
 
     /// Whether the set it was made for still exists.
@@ -325,9 +346,15 @@ impl Inner {
     fn look(&mut self, socket: &'static Socket, set: &EpollSet, wakes: &mut Wakes) {
         let mask = self.poll_mask();
         let kernels = self.kernel_mask();
+        let more = self.has_more_than_known(kernels);
         for watch in &mut self.watches {
             if core::ptr::eq(watch.set, set) {
-                let known = core::mem::take(&mut watch.known);
+                let known = match more {
+                    true => watch.known & !INPUT,
+                    false => watch.known,
+                };
+                // That there is room is told once; what comes again may come in pieces.
+                watch.known = known & INPUT;
                 if known == 0 || kernels & !known & (watch.interest | ALWAYS) != 0 {
                     watch.signal(socket, mask, wakes);
                 }

@@ -79,6 +79,12 @@ macro_rules! for_each_symbol {
             fn daemon(keep_directory: c_int, keep_streams: c_int) -> c_int;
             fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
 
+            fn sigaction(signal: c_int, new: *const sigaction, old: *mut sigaction) -> c_int;
+            fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t;
+            fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t;
+            fn sigset(signal: c_int, handler: sighandler_t) -> sighandler_t;
+            fn siginterrupt(signal: c_int, interrupts: c_int) -> c_int;
+
             fn epoll_create(size: c_int) -> c_int;
             fn epoll_create1(flags: c_int) -> c_int;
             fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
@@ -186,6 +192,13 @@ impl<T> Missing for *mut T {
 
 impl Missing for () {
     fn missing() {}
+}
+
+impl Missing for libc::sighandler_t {
+    fn missing() -> Self {
+        sys::set_errno(libc::ENOSYS);
+        libc::SIG_ERR
+    }
 }
 
 for_each_symbol!(originals);

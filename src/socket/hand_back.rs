@@ -30,8 +30,9 @@ use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
-use crate::poll::ready::Watch;
+use crate::poll::ready::{INPUT, Watch};
 use crate::poll::waiter::Wakes;
+use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
@@ -88,6 +89,9 @@ impl Inner {
         }
         conn.given_back = conn.rx.take_all(&conn.link.slots);
         conn.link.send_returned(conn.id, &conn.given_back);
+        if !conn.given_back.is_empty() {
+            self.watches.iter_mut().for_each(Watch::knows_input);
+        }
     }
 
     /// Whether the peer has still something to give back, or there is no room for it with the kernel yet.
@@ -98,9 +102,38 @@ impl Inner {
             _ => false,
         }
     }
-    /// Whether a set watches it of which only we know what it knows: see [`Watch::hears_of_room_once`].
-    fn hears_of_room_once(&self) -> bool {
-        self.watches.iter().any(Watch::hears_of_room_once)
+    /// Whether a set watches it of which only we know what it knows.
+    fn is_known(&self) -> bool {
+        self.watches.iter().any(Watch::knows_more_than_kernel)
+    }
+
+    /// Somebody reads from the kernel.
+    pub fn reads(&mut self) {
+        let fd = self.fd();
+        let Role::Leftover(left) = &mut self.role else {
+            return;
+        };
+        // What is still to come again is news from now on; and when all is read, anything is.
+        if left
+            .known_to
+            .is_some_and(|all| received(fd) < all || !has_bytes(fd))
+        {
+            left.known_to = None;
+            self.watches
+                .iter_mut()
+                .for_each(|watch| watch.known &= !INPUT);
+        }
+    }
+
+    /// Whether the kernel, which says that it has `events`, has received more than what came before.
+    pub fn has_more_than_known(&self, events: u32) -> bool {
+        const END: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+        match &self.role {
+            Role::Leftover(left) => {
+                events & END != 0 || left.known_to.is_none_or(|all| received(self.fd()) > all)
+            }
+            _ => true,
+        }
     }
 
     /// Its connection on `link` under `id`, once it is established.
@@ -129,7 +162,28 @@ fn end_stream(fd: RawFd, has_ended: bool) {
 
 /// Whether the kernel has something to read.
 pub(super) fn has_bytes(fd: RawFd) -> bool {
-    fd >= 0 && rustix::io::ioctl_fionread(sys::borrow(fd)).is_ok_and(|bytes| bytes > 0)
+    unread_of(fd) > 0
+}
+
+/// How many bytes the kernel has for `fd` that nobody has read.
+fn unread_of(fd: RawFd) -> u64 {
+    match fd >= 0 {
+        true => rustix::io::ioctl_fionread(sys::borrow(fd)).unwrap_or(0),
+        false => 0,
+    }
+}
+
+/// How many bytes the kernel's connection `fd` has ever received.
+fn received(fd: RawFd) -> u64 {
+    let _errno = crate::log::ErrnoGuard::new();
+    let mut info = core::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: room for the answer, of which all zeros is a valid one, and its length.
+    unsafe {
+        orig::getsockopt(fd, level, name, info.as_mut_ptr().cast(), &raw mut len);
+        info.assume_init().tcpi_bytes_received
+    }
 }
 
 impl Socket {
@@ -319,11 +373,14 @@ impl Socket {
         end_stream(fd, conn.tx_shut && !resends);
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
         let room = !conn.tx_blocked;
-        let kept = !unread.is_empty() || resends || inner.hears_of_room_once();
+        let again = conn.again.max(conn.given_back.len() as u64);
+        let known_to = (again > 0).then(|| received(fd).saturating_sub(unread_of(fd)) + again);
+        let kept = !unread.is_empty() || resends || inner.is_known();
         if kept {
             let mut left = Leftover::new(unread);
             (left.resends, left.then_ends) = (resends, conn.tx_shut);
             left.is_last = conn.peer_closed;
+            left.known_to = known_to;
             inner.role = Role::Leftover(left);
             inner.share_low_water();
             interest::share_with_kernel(self, &mut inner, room && !resends);
@@ -383,9 +440,7 @@ impl Socket {
 
     /// What was left over is read: the next call finds the kernel's socket.
     pub fn leave_if_read(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        if matches!(&inner.role, Role::Leftover(left) if left.is_over())
-            && !inner.hears_of_room_once()
-        {
+        if matches!(&inner.role, Role::Leftover(left) if left.is_over()) && !inner.is_known() {
             let sets = self.be_plain(&mut inner);
             drop(inner);
             Farewell {

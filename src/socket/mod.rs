@@ -33,7 +33,7 @@ use crate::control::listener::SideListener;
 use crate::fabric::{SLOT_IO, SLOT_NONE};
 use crate::link::Link;
 use crate::link::record::Kind;
-use crate::poll::ready::Watch;
+use crate::poll::ready::{ROOM, Watch};
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::slab::Slab;
@@ -468,7 +468,9 @@ impl Inner {
 
     /// Something is written to it: that there is room is news from now on.
     pub fn writes(&mut self) {
-        self.watches.iter_mut().for_each(|watch| watch.known = 0);
+        self.watches
+            .iter_mut()
+            .for_each(|watch| watch.known &= !ROOM);
     }
 
     /// Whether its readiness comes from us alone and not from the kernel's socket.

@@ -170,6 +170,7 @@ impl Socket {
             return unusual(&inner, flags);
         }
         if matches!(inner.role, Role::Leftover(_)) {
+            inner.reads();
             let result = call.attempt(&mut inner, nonblocking);
             inner.share_low_water();
             self.leave_if_read(inner);
