@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::control::heirs;
+use crate::control::{heirs, shelf};
 use crate::link::overdrafts;
 use crate::real::sys::now_ns;
 use crate::socket::hand_back;
@@ -49,7 +49,8 @@ pub fn finish() {
     let at_stake = runtime.network.was_used()
         || overdrafts::any()
         || heirs::may_hold(0)
-        || hand_back::may_owe_peers();
+        || hand_back::may_owe_peers()
+        || shelf::is_in_use();
     if !at_stake || AWAITED.swap(true, Ordering::AcqRel) {
         return;
     }

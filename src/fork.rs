@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::fd::RawFd;
 
 use crate::control::io_thread::Command;
-use crate::control::{heirs, listener};
+use crate::control::{heirs, listener, shelf};
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
 use crate::socket::orphan::Preparation;
@@ -97,12 +97,15 @@ extern "C" fn prepare() {
     };
     let _errno = crate::log::ErrnoGuard::new();
     let mut connections = false;
+    let mut side_ports = Vec::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
         if let Entry::Socket(socket) = entry {
             connections |= socket.prepare_for_heirs();
+            side_ports.extend(socket.heirs_side_port());
         }
     });
     listener::forked();
+    shelf::before_fork(&side_ports);
     runtime.command(Command::Fork);
     // Without one the child is taken for gone: what the parent closes ends for both.
     if connections && let Ok(made) = Preparation::make() {
@@ -166,6 +169,8 @@ extern "C" fn child() {
     let (held, will) = hold();
     let identity = runtime::started().map(|runtime| (&runtime.identity, will));
     heirs::reset_after_fork();
+    listener::reset_after_fork();
+    shelf::reset_after_fork();
     stats::after_fork_in_child();
     crate::exit::reset_after_fork();
     crate::exec::reset_after_fork();
@@ -207,7 +212,7 @@ fn side_ports() -> Vec<RawFd> {
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
         if let Entry::Socket(socket) = entry {
             // SAFETY: fork leaves the child with this thread only.
-            found.extend(unsafe { socket.side_port() });
+            found.extend(unsafe { socket.side_port() }.into_iter().flatten());
         }
     });
     found

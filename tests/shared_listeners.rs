@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::counters::Counters;
 use common::proc::Proc;
-use common::{PATIENCE, With, command, ports};
+use common::{ANSWER_LIMIT, PATIENCE, With, command, ports};
 
 const WORKERS: usize = 4;
 
@@ -264,5 +264,179 @@ fn a_worker_is_killed() {
         assert_eq!(total(&after), 40);
         assert!(!after.contains_key(&1), "{after:?}");
         drop(server.proc);
+    }
+}
+
+/// A server that forks after its clients have come: in what it says, which of them were served, and how often each was read
+/// to its end; the number of whole streams.
+fn forks_late(how: &str, backlog: &str, count: usize, client_does: &str, with: With) {
+    let case = format!("{how} {backlog} {client_does} {with:?}");
+    let port = ports::pair();
+    let program = script("shared_queue.py");
+    let mut server = command("python3", with);
+    server.args([&program, "serve", &port.to_string(), how, backlog]);
+    let mut server = Proc::start(server);
+    server.wait_listening();
+    let mut client = command("python3", with);
+    client.args([&program, "connect", &port.to_string(), &count.to_string()]);
+    client.arg(client_does);
+    let mut client = Proc::start(client);
+    assert_eq!(client.line().as_deref(), Some("sent"), "{case}");
+    if with == With::Library
+        && let Some(counters) = Counters::of(client.pid())
+    {
+        // Or nothing is shown by this.
+        assert!(counters.accelerated() > 0, "{case}: {counters:#?}");
+    }
+    server.tell("now");
+    let closes = client_does == "closes";
+    if !closes {
+        client.tell("read");
+        let whole = format!("{count} whole");
+        assert_eq!(client.line(), Some(whole), "{case}");
+    }
+    for _ in 0..count {
+        assert_eq!(server.line().as_deref(), Some("read 40000"), "{case}");
+    }
+    if closes {
+        client.tell("read");
+    }
+    client.tell("end");
+    assert!(client.finish().success(), "{case}");
+    server.release();
+    assert_eq!(server.rest(), "", "{case}");
+}
+
+/// Who has been told that he is connected is served by a process that accepts, as from the kernel's queue.
+#[test]
+fn clients_come_before_the_fork() {
+    for how in ["keeps", "closes", "asked", "ends"] {
+        for with in [With::Kernel, With::Library] {
+            forks_late(how, "64", 6, "stays", with);
+            forks_late(how, "64", 6, "closes", with);
+        }
+    }
+}
+
+/// Those for whom there is no room yet find the workers by the kernel's port.
+#[test]
+fn more_clients_than_a_queue_takes_come_before_the_fork() {
+    // (The kernel itself breaks some off that have come into such a crowd.)
+    forks_late("keeps", "1", 4, "crowded", With::Library);
+}
+
+/// A server that runs a command before it accepts goes on to serve those who have come.
+#[test]
+fn clients_come_before_a_command() {
+    for with in [With::Kernel, With::Library] {
+        forks_late("command", "64", 6, "stays", with);
+        forks_late("command", "64", 6, "closes", with);
+    }
+}
+
+fn busy(role: &str, port: u16, with: With, rest: &[&str]) -> std::process::Command {
+    let mut program = command("python3", with);
+    program.args([&script("busy_workers.py"), role, &port.to_string()]);
+    program.args(rest);
+    program
+}
+
+/// The process id of one worker.
+fn told_worker(server: &Proc) -> u32 {
+    let line = server.line().expect("a worker");
+    let pid = line.strip_prefix("worker ").expect("its process id");
+    pid.parse().expect("a number")
+}
+
+/// A side port at which nobody accepts, for its processes are busy: connects do not wait for that for long, nor for ever anew,
+/// and find the side port again once somebody accepts.
+#[test]
+fn all_workers_are_busy() {
+    // A client that waits as long as the library would wait for an answer at most, and not longer.
+    const LIMIT: (&str, &str) = ("3000", "3");
+    const CONNECTS: u64 = 20;
+    for with in [With::Kernel, With::Library] {
+        let port = ports::pair();
+        let mut server = Proc::start(busy("stalls", port, with, &[]));
+        told_worker(&server);
+        let mut client = busy("client", port, with, &[LIMIT.1]);
+        if with == With::Library {
+            client.env(ANSWER_LIMIT, LIMIT.0);
+        }
+        let mut client = Proc::start(client);
+        let counters = |client: &Proc| match with {
+            With::Library => Counters::of(client.pid()),
+            With::Kernel => None,
+        };
+        let talk = |client: &mut Proc| {
+            client.tell("talk");
+            assert_eq!(client.line().as_deref(), Some("connected"));
+            assert_eq!(client.line().as_deref(), Some("answered"));
+        };
+        for _ in 0..4 {
+            talk(&mut client);
+        }
+        server.tell("stop");
+        assert_eq!(server.line().as_deref(), Some("stopped"));
+        let before = counters(&client);
+        for _ in 0..CONNECTS {
+            client.tell("connect");
+            assert_eq!(client.line().as_deref(), Some("connected"), "{with:?}");
+        }
+        if let (Some(before), Some(now)) = (before, counters(&client)) {
+            assert!(before.accelerated() > 0, "{before:#?}");
+            assert_eq!(now.accelerated(), before.accelerated());
+            let more = |name| now.fallbacks(&[name]) - before.fallbacks(&[name]);
+            let (waited, known) = (more("handshake_timeout"), more("not_netacc"));
+            assert!(waited > 0 && waited < CONNECTS / 2, "{now:#?}");
+            assert_eq!(waited + known, CONNECTS, "{now:#?}");
+        }
+        server.tell("go");
+        assert_eq!(server.line().as_deref(), Some("goes on"));
+        let before = counters(&client).map_or(0, |now| now.accelerated());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            talk(&mut client);
+            if counters(&client).is_none_or(|now| now.accelerated() > before) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it does not come back");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A worker that has no descriptor for a connection leaves it to one that has.
+#[test]
+fn a_worker_has_no_descriptors() {
+    for with in [With::Kernel, With::Library] {
+        let port = ports::pair();
+        let server = Proc::start(busy("full", port, with, &[]));
+        let workers = [told_worker(&server), told_worker(&server)];
+        let mut client = busy("client", port, with, &["100"]);
+        if with == With::Library {
+            client.env(ANSWER_LIMIT, "1000");
+        }
+        let mut client = Proc::start(client);
+        for turn in 0..40 {
+            if turn == 20 {
+                // SAFETY: a process that this test has started.
+                unsafe { libc::kill(workers[0].cast_signed(), libc::SIGUSR1) };
+                assert_eq!(server.line().as_deref(), Some("full"));
+            }
+            client.tell("talk");
+            assert_eq!(client.line().as_deref(), Some("connected"), "{with:?}");
+            assert_eq!(client.line().as_deref(), Some("answered"), "{with:?}");
+        }
+    }
+}
+
+/// The side port is free again when a listener is closed, though it was others', too.
+#[test]
+fn a_listener_is_closed_and_another_opened() {
+    let server = Proc::start(busy("again", ports::pair(), With::Library, &["100"]));
+    assert_eq!(server.line().as_deref(), Some("done"));
+    if let Some(counters) = Counters::of(server.pid()) {
+        assert_eq!(counters.fallbacks(&["side_port_taken"]), 0, "{counters:#?}");
     }
 }

@@ -213,10 +213,11 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "NACC_CONNECT_TIMEOUT_MS",
-        doc: "Longest time that the whole first contact with a peer may take, and then that each \
-              connection waits for the acceptor's verdict. What is not answered by then is served \
-              over TCP. Connecting RDMA devices, where these are chosen, may then hold a first \
-              contact up for this time and 1 second once more, but for no more than 3 seconds.",
+        doc: "Longest time that the whole first contact with a peer may take, and then each \
+              connect; for one answer of the acceptor half of it is waited, and a tenth where \
+              several processes accept. What is not answered by then is served over TCP. \
+              Connecting RDMA devices, where these are chosen, may then hold a first contact up \
+              for this time and 1 second once more, but for no more than 3 seconds.",
         flag: None,
         kind: Kind::Number {
             unit: Unit::Milliseconds,

@@ -34,6 +34,7 @@ enum Known {
         enough_ns: u64,
         ttl_ns: u64,
         refusals: Vec<Refusal>,
+        accepting: Accepting,
     },
     NotUs {
         until_ns: u64,
@@ -50,12 +51,33 @@ struct Refusal {
     reason: Reason,
 }
 
+/// Openings in a row that nobody answered before that counts: one may have met a busy moment.
+const MOST_UNANSWERED: u32 = 2;
+
+/// Whether anybody accepts at a destination to which there are links.
+#[derive(Clone, Copy, Default)]
+struct Accepting {
+    /// Several processes share it: a connection waits there until one of them accepts it.
+    shared: bool,
+    /// Openings that nobody has answered since the last one that somebody has.
+    unanswered: u32,
+    /// Until then connects go to the kernel's port.
+    absent_until_ns: u64,
+    ttl_ns: u64,
+}
+
 /// Answer of [`Cache::look`].
 pub enum Look {
-    /// Links to the process that listens there, and whether there will be no more of them: they are to carry
-    /// what comes, however much they carry already.
-    Linked(Vec<Arc<Link>>, bool),
-    /// It was found not to be NetACC, for this reason.
+    /// There are links to the processes that listen there.
+    Linked {
+        /// They.
+        links: Vec<Arc<Link>>,
+        /// There will be no more of them: they are to carry what comes, however much they carry already.
+        enough: bool,
+        /// Several processes share it, and answer when they accept.
+        shared: bool,
+    },
+    /// It was found not to be NetACC, or nobody there answers, for this reason.
     NotUs(Reason),
     /// Not known, or no longer.
     Unknown,
@@ -79,18 +101,27 @@ impl Cache {
     pub fn look(&mut self, key: &Key) -> Look {
         match self.known.get_mut(key) {
             Some(Known::Linked {
-                links, enough_ns, ..
+                links,
+                enough_ns,
+                accepting,
+                ..
             }) => {
                 let before = links.len();
                 links.retain(|l| !l.is_dead());
                 if links.len() != before {
                     *enough_ns = 0;
                 }
+                let now = now_ns();
                 if links.is_empty() {
                     Look::Unknown
+                } else if now < accepting.absent_until_ns {
+                    Look::NotUs(Reason::NotNetacc)
                 } else {
-                    let enough = now_ns() < *enough_ns;
-                    Look::Linked(links.clone(), enough)
+                    Look::Linked {
+                        links: links.clone(),
+                        enough: now < *enough_ns,
+                        shared: accepting.shared,
+                    }
                 }
             }
             Some(Known::NotUs {
@@ -102,11 +133,14 @@ impl Cache {
 
     /// A link to `key` was made.
     pub fn linked(&mut self, key: Key, link: Arc<Link>) {
-        let (mut links, mut refusals) = match self.known.remove(&key) {
+        let (mut links, mut refusals, accepting) = match self.known.remove(&key) {
             Some(Known::Linked {
-                links, refusals, ..
-            }) => (links, refusals),
-            _ => (Vec::new(), Vec::new()),
+                links,
+                refusals,
+                accepting,
+                ..
+            }) => (links, refusals, accepting),
+            _ => (Vec::new(), Vec::new(), Accepting::default()),
         };
         refusals.retain(|refusal| refusal.process != *link.acceptor());
         links.push(link);
@@ -115,8 +149,44 @@ impl Cache {
             enough_ns: 0,
             ttl_ns: 0,
             refusals,
+            accepting,
         };
         self.known.insert(key, known);
+    }
+
+    fn accepting(&mut self, key: &Key) -> Option<&mut Accepting> {
+        match self.known.get_mut(key) {
+            Some(Known::Linked { accepting, .. }) => Some(accepting),
+            _ => None,
+        }
+    }
+
+    /// Somebody at `key` has answered an opening; one of several processes, if they are known to be `shared`.
+    pub fn answered(&mut self, key: &Key, shared: bool) {
+        if let Some(accepting) = self.accepting(key) {
+            let shared = shared || accepting.shared;
+            *accepting = Accepting {
+                shared,
+                ..Accepting::default()
+            };
+        }
+    }
+
+    /// Nobody at `key` has answered an opening. If that goes on, it is not asked for a while, of at most `max_ttl_ns`.
+    pub fn unanswered(&mut self, key: &Key, max_ttl_ns: u64) {
+        let Some(accepting) = self.accepting(key) else {
+            return;
+        };
+        let now = now_ns();
+        // Of those that were begun together each counts once.
+        if now < accepting.absent_until_ns {
+            return;
+        }
+        accepting.unanswered = accepting.unanswered.saturating_add(1);
+        if accepting.unanswered >= MOST_UNANSWERED {
+            accepting.ttl_ns = longer(accepting.ttl_ns, max_ttl_ns);
+            accepting.absent_until_ns = now + accepting.ttl_ns;
+        }
     }
 
     /// The links to `process`, which is one of those that listen at `key`; and why there will be no more of them for now.

@@ -230,6 +230,9 @@ impl Contact {
                 return Err(Reason::SidePortForeign);
             }
             stats::add(&stats::global().hellos_sent, 1);
+            // Somebody listens: who does not answer now may never. There is to be time left for the kernel's port.
+            let half = control.runtime.connect_timeout() / 2;
+            self.deadline = self.deadline.min(now_ns() + half.as_nanos() as u64);
             self.stage = Stage::AwaitAnswer { buf: Vec::new() };
         }
         if let Stage::AwaitAnswer { buf } = &mut self.stage {

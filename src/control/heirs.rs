@@ -274,7 +274,11 @@ pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
     }
 }
 
-fn memory_of(bytes: &[u8]) -> Result<InternalFd, Errno> {
+/// A file in memory with these bytes.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn memory_of(bytes: &[u8]) -> Result<InternalFd, Errno> {
     let memory = rustix::fs::memfd_create(c"netacc-unread", MemfdFlags::CLOEXEC)?;
     let memory = InternalFd::adopt(memory);
     write_all(&memory, bytes)?;

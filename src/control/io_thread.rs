@@ -15,12 +15,13 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::cache::Key;
 use super::contact::{Contact, Goal, Waiting};
 use super::heirs::{Estate, Heirs};
-use super::listener::SideListener;
+use super::listener::{Closing, SideListener};
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
 use super::resending::Resending;
 use super::server::{Guest, Stranger};
 use super::session::Session;
+use super::shelf;
 use super::wire::Name;
 use crate::conn::stalls;
 use crate::fabric::network::{self, Engine as _, Watch};
@@ -39,7 +40,7 @@ pub enum Command {
     /// Take connections of a side port in.
     Listen(Arc<SideListener>),
     /// The application closed the listener.
-    Unlisten(Arc<SideListener>),
+    Unlisten(Closing),
     /// Somebody knocked at a side port that is shared.
     Stranger(Stranger),
     /// This process is forking: its side ports will be shared.
@@ -269,9 +270,9 @@ impl Control {
                 self.insert(Source::Listener(listener));
             }
             // A side port that other processes have as well is not closed by this one, so it has to be taken out.
-            Command::Unlisten(listener) => self.forget(|source| match source {
-                Source::Listener(l) => Arc::ptr_eq(l, &listener),
-                Source::Stranger(s) => s.is_for(&listener),
+            Command::Unlisten(closing) => self.forget(|source| match source {
+                Source::Listener(listener) => closing.is(listener),
+                Source::Stranger(stranger) => closing.is_of(stranger),
                 _ => false,
             }),
             Command::Stranger(stranger) => self.meet(stranger),
@@ -283,6 +284,7 @@ impl Control {
             Command::Leave(socket, link, id) => {
                 socket.leave_link(&link, id);
                 self.settle_claims();
+                shelf::go_on();
             }
             Command::Knocks(listener, life, fd) => {
                 self.sources.retain(|_, source| !source.is_over());

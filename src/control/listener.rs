@@ -9,20 +9,21 @@
 //! finds the kernel's door.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::io_thread::Command;
 use super::server;
+use super::shelf::Shelf;
 use crate::fdtable;
 use crate::link::Link;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::{self, Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime;
 use crate::socket::accept::Heritage;
 use crate::socket::addr::Address;
@@ -45,32 +46,59 @@ pub enum Standing {
     /// That it is connected, with this socket, which has no number of the application's yet.
     Taken(&'static Socket),
     /// Nothing yet.
-    Asks {
-        /// The link on which it wants to be connection `conn`.
-        link: Arc<Link>,
-        /// See `link`.
-        conn: u32,
-        /// The peer's receive window, in bytes.
-        window: u64,
-    },
+    Asks(Asked),
+}
+
+/// What a peer asks for: to be a certain connection of a link. If nothing comes of it (it is dropped), the number is free
+/// again once both ends have closed it.
+pub struct Asked {
+    link: Arc<Link>,
+    conn: u32,
+    window: u64,
+    remote: Address,
+    granted: bool,
+}
+
+impl Asked {
+    /// To be connection `conn` of `link`, by `remote`, whose receive window is `window` bytes.
+    pub fn new(link: Arc<Link>, conn: u32, window: u64, remote: Address) -> Asked {
+        Asked {
+            link,
+            conn,
+            window,
+            remote,
+            granted: false,
+        }
+    }
+
+    /// It is that connection, at our address `local`.
+    pub fn grant(mut self, heritage: Heritage, local: Address) -> &'static Socket {
+        self.granted = true;
+        Socket::arrived(heritage, local, Some((&self.link, self.conn)), self.window)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.granted {
+            let on = Some((&self.link, self.conn));
+            Socket::arrived(Heritage::default(), self.remote, on, self.window).give_up();
+        }
+    }
 }
 
 impl Arrival {
     /// Nobody will accept it. A peer that was told otherwise is reset; any other goes to the kernel's door.
     pub fn discard(self) {
-        match self.standing {
-            Standing::Taken(socket) => socket.discard(),
-            Standing::Asks { link, conn, window } => {
-                drop(self.fd);
-                give_up(&link, conn, window, self.remote);
-            }
+        if let Standing::Taken(socket) = self.standing {
+            socket.discard();
         }
     }
-}
 
-/// Connection `conn` of `link` was asked for and is not to be: its number is free again once both ends have closed it.
-fn give_up(link: &Arc<Link>, conn: u32, window: u64, remote: Address) {
-    Socket::arrived(Heritage::default(), remote, Some((link, conn)), window).give_up();
+    /// Whether its peer has given up waiting for a verdict.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.standing, Standing::Asks(_)) && server::is_gone(&self.fd)
+    }
 }
 
 /// A listening side port.
@@ -80,6 +108,12 @@ pub struct SideListener {
     pub local: Address,
     owner: &'static Socket,
     queue: Mutex<VecDeque<Arrival>>,
+    /// Held while a peer is told that it is connected, and until it is in the queue.
+    answering: Mutex<()>,
+    /// For those who were told so and not accepted before a fork.
+    pub(super) shelf: OnceLock<Shelf>,
+    /// Those that are on their way there.
+    pub(super) leaving: Mutex<Vec<Arrival>>,
     ready: AtomicUsize,
     backlog: AtomicUsize,
     /// Connections that wait for room in the queue.
@@ -114,11 +148,56 @@ pub fn forked() {
     FORKS.fetch_add(1, Ordering::AcqRel);
 }
 
-/// Who knock in a row and are not for the application, at most, before it is looked for something else.
-const KNOCKS: usize = 64;
+/// Connections that a queue takes, at most.
+const MOST_QUEUED: usize = 4096;
+/// Who knock in a row and are not for the application, at most, before it is looked for something else: all that were there
+/// when the kernel said that somebody is, for it may not say so again.
+const KNOCKS: usize = MOST_QUEUED + 1;
+/// How long, in nanoseconds, a new side port waits for the one before it at the same place to be closed, and between looks.
+const CLOSING_NS: (u64, i64) = (1_000_000_000, 500_000);
 /// Once the side port is shared, the kernel wakes those who wait at it when a peer has said what it wants, not before;
 /// but no later than after the time in which it repeats its answer so many times.
 const DEFER: i32 = 1;
+
+/// Side ports that the application has closed and the control thread has not heard of.
+static CLOSING: AtomicUsize = AtomicUsize::new(0);
+
+fn is_any_closing() -> bool {
+    CLOSING.load(Ordering::Acquire) > 0
+}
+
+/// A side port that the application has closed.
+pub struct Closing(Option<Arc<SideListener>>);
+
+impl Closing {
+    /// It was closed just now.
+    pub fn new(side: Arc<SideListener>) -> Closing {
+        CLOSING.fetch_add(1, Ordering::AcqRel);
+        Closing(Some(side))
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, other: &Arc<SideListener>) -> bool {
+        self.0.as_ref().is_some_and(|side| Arc::ptr_eq(side, other))
+    }
+
+    /// Whether this stranger has knocked there.
+    pub fn is_of(&self, stranger: &server::Stranger) -> bool {
+        self.0.as_ref().is_some_and(|side| stranger.is_for(side))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0 = None;
+        CLOSING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A forked child closes none for its parent.
+pub fn reset_after_fork() {
+    CLOSING.store(0, Ordering::Relaxed);
+}
 
 /// Where and how the application's own listener listens.
 pub struct Place<'a> {
@@ -149,22 +228,43 @@ impl SideListener {
             .checked_add(offset)
             .ok_or(Reason::SidePortOutOfRange)?;
         let side = local.with_port(port);
-        let fd = open(&side, at, backlog).map_err(|error| match error {
+        let deadline = now_ns() + CLOSING_NS.0;
+        let mut made = open(&side, at, backlog);
+        // One that this process has just closed, and others have, is closed when the control thread gets to it.
+        while matches!(made, Err(Errno::ADDRINUSE)) && is_any_closing() && now_ns() < deadline {
+            sys::nap(CLOSING_NS.1);
+            made = open(&side, at, backlog);
+        }
+        let fd = made.map_err(|error| match error {
             Errno::ADDRINUSE | Errno::ACCESS | Errno::PERM => Reason::SidePortTaken,
             _ => Reason::ResourceLimit,
         })?;
-        Ok(SideListener {
+        let forks = FORKS.load(Ordering::Acquire);
+        Ok(Self::with(fd, local, owner, room_of(backlog), forks))
+    }
+
+    fn with(
+        fd: InternalFd,
+        local: Address,
+        owner: &'static Socket,
+        backlog: usize,
+        forks: u32,
+    ) -> SideListener {
+        SideListener {
             fd,
             local,
             owner,
             queue: Mutex::new(VecDeque::new()),
+            answering: Mutex::new(()),
+            shelf: OnceLock::new(),
+            leaving: Mutex::new(Vec::new()),
             ready: AtomicUsize::new(0),
-            backlog: AtomicUsize::new(room_of(backlog)),
+            backlog: AtomicUsize::new(backlog),
             held: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            forks: FORKS.load(Ordering::Acquire),
-        })
+            forks,
+        }
     }
 
     /// Other processes may have side ports beside it.
@@ -177,18 +277,21 @@ impl SideListener {
 
     /// The same side port, as a forked child has it for its listener `owner`.
     pub fn inherit(&self, owner: &'static Socket) -> SideListener {
-        SideListener {
-            fd: InternalFd::take_back(self.fd.as_raw_fd()),
-            local: self.local,
-            owner,
-            queue: Mutex::new(VecDeque::new()),
-            ready: AtomicUsize::new(0),
-            backlog: AtomicUsize::new(self.backlog.load(Ordering::Relaxed)),
-            held: AtomicUsize::new(0),
-            stopped: AtomicBool::new(self.stopped.load(Ordering::Relaxed)),
-            closed: AtomicBool::new(false),
-            forks: self.forks,
+        let fd = InternalFd::take_back(self.fd.as_raw_fd());
+        let backlog = self.backlog.load(Ordering::Relaxed);
+        let mut child = Self::with(fd, self.local, owner, backlog, self.forks);
+        *child.stopped.get_mut() = self.stopped.load(Ordering::Relaxed);
+        if let Some(shelf) = self.shelf.get() {
+            let _ = child.shelf.set(shelf.inherit());
         }
+        child
+    }
+
+    /// Its descriptors, which a forked child has, too.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let shelf = self.shelf.get().map(Shelf::descriptors);
+        let shelf = shelf.into_iter().flatten();
+        core::iter::once(self.fd.as_raw_fd()).chain(shelf).collect()
     }
 
     /// What a program is told that replaces this one and gets it.
@@ -210,23 +313,19 @@ impl SideListener {
         }
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).ok()?;
         fdtable::set_internal(left.fd);
-        Some(SideListener {
-            fd: InternalFd::take_back(left.fd),
-            local: left.local,
-            owner,
-            queue: Mutex::new(VecDeque::new()),
-            ready: AtomicUsize::new(0),
-            backlog: AtomicUsize::new(left.backlog as usize),
-            held: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            forks: OTHERS,
-        })
+        let fd = InternalFd::take_back(left.fd);
+        let backlog = left.backlog as usize;
+        Some(Self::with(fd, left.local, owner, backlog, OTHERS))
     }
 
     /// Whether other processes may have it.
     pub fn is_shared(&self) -> bool {
         self.forks != FORKS.load(Ordering::Acquire)
+    }
+
+    /// While this is held, nobody else tells a peer of this listener that it is connected: one who was told is in the queue.
+    pub fn answering(&self) -> MutexGuard<'_, ()> {
+        self.answering.lock()
     }
 
     /// This process takes in who knocks at a side port that is shared.
@@ -296,67 +395,77 @@ impl SideListener {
 
     /// Takes in who knocks at a side port that is shared, until there is a connection for the application. Who wants
     /// something else is the control thread's.
-    pub fn take_in(self: &Arc<Self>) -> Option<Arrival> {
-        let runtime = runtime::started()?;
+    ///
+    /// # Errors
+    /// There are no descriptors or no memory for it.
+    pub fn take_in(self: &Arc<Self>) -> Result<Option<Arrival>, Errno> {
+        let Some(runtime) = runtime::started() else {
+            return Ok(None);
+        };
         for _ in 0..KNOCKS {
             if !self.is_shared() || self.closed.load(Ordering::Acquire) {
-                return None;
+                return Ok(None);
+            }
+            if let Some(arrival) = self.take_from_shelf() {
+                return Ok(Some(arrival));
             }
             let stranger = match server::knocking(self, runtime) {
                 Ok(stranger) => stranger,
+                Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 // Another process that shares it has stopped it.
                 Err(Errno::INVAL) => {
                     self.stopped.store(true, Ordering::Relaxed);
-                    return None;
+                    return Ok(None);
+                }
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    return Err(error);
                 }
                 Err(error) => {
                     server::pause_unless_done(error);
-                    return None;
+                    return Ok(None);
                 }
             };
             match stranger.asks(runtime) {
-                Ok(arrival) => return Some(arrival),
+                Ok(arrival) => return Ok(Some(arrival)),
                 Err(Some(stranger)) => runtime.command(Command::Stranger(stranger)),
                 Err(None) => {}
             }
         }
-        None
+        Ok(None)
     }
 
     /// Tells the peer of `arrival` that it is connected, unless it was told. `None`: it has gone another way. `heritage` is
     /// what the application's listener leaves it.
     pub fn settle(&self, arrival: Arrival, heritage: Heritage) -> Option<Arrival> {
-        if let Standing::Asks { .. } = &arrival.standing
-            && server::is_gone(&arrival.fd)
-        {
-            arrival.discard();
-            return None;
-        }
-        let Standing::Asks { link, conn, window } = &arrival.standing else {
-            return Some(arrival);
+        let Arrival {
+            fd,
+            remote,
+            standing,
+        } = arrival;
+        let socket = match standing {
+            Standing::Taken(socket) => socket,
+            Standing::Asks(asked) => {
+                let socket = asked.grant(heritage, server::local_of(&fd, self));
+                if server::welcome(&fd, socket).is_err() {
+                    socket.discard();
+                    return None;
+                }
+                socket
+            }
         };
-        let local = server::local_of(&arrival.fd, self);
-        let socket = Socket::arrived(heritage, local, Some((link, *conn)), *window);
-        if server::welcome(&arrival.fd, socket).is_err() {
-            socket.discard();
-            return None;
-        }
         Some(Arrival {
+            fd,
+            remote,
             standing: Standing::Taken(socket),
-            ..arrival
         })
     }
 
-    /// Takes those out whose peers were told that they are connected, although nobody here will accept them.
-    pub fn take_told(&self) -> Vec<Arrival> {
+    /// Takes all out, whether they were told that they are connected or not.
+    pub fn take_all(&self) -> VecDeque<Arrival> {
         let mut queue = self.queue.lock();
-        let all = core::mem::take(&mut *queue).into_iter();
-        let told = |arrival: &Arrival| matches!(arrival.standing, Standing::Taken(_));
-        let (told, rest): (Vec<_>, Vec<_>) = all.partition(told);
-        *queue = rest.into();
-        self.ready.store(queue.len(), Ordering::Release);
-        told
+        self.ready.store(0, Ordering::Release);
+        core::mem::take(&mut *queue)
     }
 
     /// Takes the oldest connection.
@@ -422,7 +531,7 @@ impl AsFd for SideListener {
 
 /// As the kernel: a backlog of n holds n + 1, and a negative one is a very large one.
 fn room_of(backlog: i32) -> usize {
-    backlog.cast_unsigned().min(4096) as usize + 1
+    backlog.cast_unsigned().min(MOST_QUEUED as u32) as usize + 1
 }
 
 fn open(side: &Address, at: &Place<'_>, backlog: i32) -> Result<InternalFd, Errno> {

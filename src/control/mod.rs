@@ -15,4 +15,5 @@ pub mod rdma;
 pub mod resending;
 pub mod server;
 pub mod session;
+pub mod shelf;
 pub mod wire;

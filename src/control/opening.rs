@@ -4,6 +4,7 @@
 //! Which of several processes that share the side port takes the connection is decided by their kernel. One that does not
 //! know the link says which process it is, and the connection is opened anew, on a link with that one.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
@@ -41,12 +42,38 @@ pub struct Opening {
     stage: Stage,
     announced: bool,
     window: u64,
+    patience: Patience,
     deadline: u64,
+    /// When the time for all of it is over.
+    end: u64,
     peer_window: Option<u64>,
     /// How often it was taken by a process that did not know the link.
     turns: u32,
     /// That process, once contact was made with it.
     met: Option<Name>,
+}
+
+/// How long an opening waits. An answer takes as long as a process needs to come round to it; where several share a side
+/// port, until one of them accepts.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// For one answer.
+    answer: Duration,
+    /// In all, but for contacts that are made on the way.
+    all: Duration,
+}
+
+impl Patience {
+    /// Where a peer is waited for during `timeout` at most. At a side port that is known to be `shared` it may well be that
+    /// nobody accepts, and the kernel's port is the way.
+    pub fn new(timeout: Duration, shared: bool) -> Patience {
+        const PARTS: (u32, u32) = (2, 10);
+        let part = if shared { PARTS.1 } else { PARTS.0 };
+        Patience {
+            answer: timeout / part,
+            all: timeout,
+        }
+    }
 }
 
 /// Links that one opening tries: each may be taken for another process's.
@@ -81,9 +108,9 @@ impl Opening {
         id: u32,
         dest: Address,
         window: u64,
-        timeout: core::time::Duration,
+        patience: Patience,
     ) -> Self {
-        let deadline = now_ns() + timeout.as_nanos() as u64;
+        let now = now_ns();
         Opening {
             socket,
             life,
@@ -93,24 +120,24 @@ impl Opening {
             stage: Stage::Connecting,
             announced: false,
             window,
-            deadline,
+            patience,
+            deadline: now + patience.answer.as_nanos() as u64,
+            end: now + patience.all.as_nanos() as u64,
             peer_window: None,
             turns: 0,
             met: None,
         }
     }
 
-    /// It is to be connection `id` of `link` now; `window` is our own, in bytes.
-    pub fn turn_to(
-        &mut self,
-        link: Arc<Link>,
-        id: u32,
-        window: u64,
-        timeout: core::time::Duration,
-    ) {
+    /// It is to be connection `id` of `link` now, at a side port that several share; `window` is our own, in bytes.
+    pub fn turn_to(&mut self, link: Arc<Link>, id: u32, window: u64) {
         self.place = Some((link, id));
         self.window = window;
-        self.deadline = now_ns() + timeout.as_nanos() as u64;
+        let answer = Patience::new(self.patience.all, true).answer.as_nanos() as u64;
+        let next = self.patience.answer.as_nanos() as u64;
+        let now = now_ns();
+        // A contact may have taken all the time that there was.
+        self.deadline = (now + next).min(self.end).max(now + answer);
         self.stage = Stage::Connecting;
         self.announced = false;
         self.turns += 1;

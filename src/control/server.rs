@@ -11,7 +11,7 @@ use super::contact::{terms, window_is_sane};
 use super::dialing::FIRST_NS;
 use super::identity::random;
 use super::io_thread::{Control, Source};
-use super::listener::{Arrival, SideListener, Standing};
+use super::listener::{Arrival, Asked, SideListener, Standing};
 use super::passing;
 use super::session::{Peer, Session};
 use super::wire::{
@@ -48,13 +48,8 @@ enum Stage {
     Answered,
     /// It named a link that this process does not have, and was told which process this is.
     Directed,
-    /// Wants to be connection `conn` of `link`, as soon as the listener has room.
-    Held {
-        conn: u32,
-        link: Option<Arc<Link>>,
-        /// The peer's receive window.
-        window: u64,
-    },
+    /// Wants to be that, as soon as the listener has room; if it is nothing that this process can give, plain TCP.
+    Held(Option<Asked>),
 }
 
 /// A connection to a side port.
@@ -146,20 +141,28 @@ impl Control {
         }
     }
 
+    /// The answer to a hello that can have no other.
+    fn excuse(&self, hello: &Hello) -> Answer {
+        Answer {
+            version: hello.newest.min(VERSION),
+            verdict: Verdict::Resources,
+            fabric: 0,
+            capabilities: hello.capabilities & CAPABILITIES,
+            window: self.runtime.config.window_size as u64,
+            pid: std::process::id(),
+            token: random(),
+            rendezvous: self.runtime.identity.rendezvous,
+            doors: Vec::new(),
+        }
+    }
+
     /// The answer to a hello that came to our address `local`.
     fn answer(&mut self, hello: &Hello, local: Option<Address>) -> Answer {
         stats::add(&stats::global().hellos_received, 1);
         let runtime = self.runtime;
         let mut answer = Answer {
-            version: hello.newest.min(VERSION),
             verdict: Verdict::Yes,
-            fabric: 0,
-            capabilities: hello.capabilities & CAPABILITIES,
-            window: runtime.config.window_size as u64,
-            pid: std::process::id(),
-            token: random(),
-            rendezvous: runtime.identity.rendezvous,
-            doors: Vec::new(),
+            ..self.excuse(hello)
         };
         if hello.oldest > VERSION || hello.newest < OLDEST {
             answer.verdict = Verdict::Version;
@@ -345,12 +348,9 @@ fn is_dead(peer: BorrowedFd<'_>) -> bool {
 
 /// An accept without descriptors or memory would be tried again at once, for ever.
 pub fn pause_unless_done(error: Errno) {
+    const NAP_NS: i64 = 2_000_000;
     if error != Errno::AGAIN {
-        let nap = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 2_000_000,
-        };
-        let _ = rustix::event::poll(&mut [], Some(&nap));
+        sys::nap(NAP_NS);
     }
 }
 
@@ -376,18 +376,26 @@ impl Stranger {
                 },
                 n,
             )) if n == self.buf.len() => match runtime.accepted(&token) {
-                Some(link) => Ok(self.into_arrival(link, conn, window)),
+                Some(link) => {
+                    let asked = Asked::new(link, conn, window, self.remote);
+                    let arrival = self.into_arrival(asked);
+                    // The kernel keeps what a peer has said that has given up since.
+                    match arrival.is_gone() {
+                        true => Err(None),
+                        false => Ok(arrival),
+                    }
+                }
                 None => Err(Some(self)),
             },
             _ => Err(Some(self)),
         }
     }
 
-    fn into_arrival(self, link: Arc<Link>, conn: u32, window: u64) -> Arrival {
+    fn into_arrival(self, asked: Asked) -> Arrival {
         Arrival {
             fd: self.fd,
             remote: self.remote,
-            standing: Standing::Asks { link, conn, window },
+            standing: Standing::Asks(asked),
         }
     }
 
@@ -404,20 +412,20 @@ impl Stranger {
 
     /// Whether it waits for room in the queue of `listener`.
     pub fn is_held_for(&self, listener: &Arc<SideListener>) -> bool {
-        matches!(self.stage, Stage::Held { .. }) && self.is_for(listener)
+        matches!(self.stage, Stage::Held(_)) && self.is_for(listener)
     }
 
     /// See [`Source`].
     pub fn interest(&self) -> EventFlags {
         match self.stage {
-            Stage::Held { .. } => EventFlags::empty(),
+            Stage::Held(_) => EventFlags::empty(),
             _ => EventFlags::IN | EventFlags::RDHUP,
         }
     }
 
     /// See [`Source`]. One that is held waits as long as its peer does, as in a kernel backlog.
     pub fn deadline(&self) -> Option<u64> {
-        (!matches!(self.stage, Stage::Held { .. })).then_some(self.deadline)
+        (!matches!(self.stage, Stage::Held(_))).then_some(self.deadline)
     }
 
     /// Does what can be done now; gives itself back while there is more to come.
@@ -425,7 +433,7 @@ impl Stranger {
         if expired {
             return None;
         }
-        if !matches!(self.stage, Stage::Held { .. }) {
+        if !matches!(self.stage, Stage::Held(_)) {
             self.listen().ok()?;
             let frame = match Frame::parse(&self.buf) {
                 Ok(Parsed::Incomplete) => return Some(self),
@@ -443,7 +451,8 @@ impl Stranger {
                         // Once: whoever passed it to us was to pass it to us.
                         let first = self.listener.strong_count() > 0;
                         if first && let Err(error) = passing::pass_on(&self.fd, &said, &wanted) {
-                            tracing::info!(target: "netacc::control", "a process that shares a side port is gone: {error}");
+                            tracing::info!(target: "netacc::control", "a process that shares a side port cannot be reached: {error}");
+                            let _ = reply(&self.fd, &Frame::Answer(control.excuse(&hello)));
                         }
                         return None;
                     }
@@ -484,7 +493,8 @@ impl Stranger {
                     }
                     // Who cannot do that goes on as plain TCP.
                     let listener = self.listener.upgrade()?;
-                    self.stage = Stage::Held { conn, link, window };
+                    let asked = link.map(|link| Asked::new(link, conn, window, self.remote));
+                    self.stage = Stage::Held(asked);
                     listener.held.fetch_add(1, Ordering::AcqRel);
                 }
                 _ => {
@@ -542,19 +552,31 @@ impl Stranger {
             }
             return Some(self);
         }
-        let Stage::Held { conn, link, window } = std::mem::replace(&mut self.stage, Stage::Silent)
-        else {
+        let Stage::Held(asked) = std::mem::replace(&mut self.stage, Stage::Silent) else {
             return None;
         };
         listener.held.fetch_sub(1, Ordering::AcqRel);
-        let arrival = match link {
-            Some(link) if listener.is_shared() => self.into_arrival(link, conn, window),
-            // By the application's own port it comes to whichever process accepts next.
+        let _answering = listener.answering();
+        if listener.is_stopped() {
+            return None;
+        }
+        let arrival = match asked {
+            Some(asked) if listener.is_shared() => {
+                if !listener.owner().lock().is_claimed() {
+                    // Others accept here. By the application's own port it comes to them.
+                    return None;
+                }
+                self.into_arrival(asked)
+            }
+            // The same.
             None if listener.is_shared() => return None,
-            link => {
+            asked => {
                 let heritage = listener.owner().lock().heritage();
-                let on = link.as_ref().map(|link| (link, conn));
-                let socket = Socket::arrived(heritage, local_of(&self.fd, &listener), on, window);
+                let local = local_of(&self.fd, &listener);
+                let socket = match asked {
+                    Some(asked) => asked.grant(heritage, local),
+                    None => Socket::arrived(heritage, local, None, 0),
+                };
                 if welcome(&self.fd, socket).is_err() {
                     socket.discard();
                     return None;

@@ -16,6 +16,7 @@ use rustix::net::sockopt;
 use super::contact::terms;
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
+use super::shelf;
 use super::wire::Name;
 use crate::config::Config;
 use crate::fabric::FabricKind;
@@ -422,7 +423,7 @@ impl Control {
 
     /// Whether the peers of all links have taken in what was written. Asks them if not.
     pub fn is_settled(&mut self) -> bool {
-        let mut settled = !overdrafts::any() && self.is_bequeathed();
+        let mut settled = !overdrafts::any() && self.is_bequeathed() && shelf::is_left_to_others();
         for session in self.sessions_mut() {
             if session.link.owes() || !session.remote.is_settled() {
                 session.remote.ping();

@@ -292,7 +292,8 @@ pub fn read() {
     }
 }
 
-fn contents(file: BorrowedFd<'_>) -> Vec<u8> {
+/// All that is in a file in memory.
+pub fn contents(file: BorrowedFd<'_>) -> Vec<u8> {
     let size = rustix::fs::fstat(file).map_or(0, |file| file.st_size as usize);
     let mut bytes = vec![0; size];
     let read = rustix::io::pread(file, &mut bytes, 0).unwrap_or(0);

@@ -121,6 +121,15 @@ pub fn last_number() -> RawFd {
     limit.unwrap_or(HIGH_ENOUGH).clamp(1, HIGH_ENOUGH) as RawFd - 1
 }
 
+/// Sleeps for so many nanoseconds, less than a second; no point at which a thread can be cancelled.
+pub fn nap(nanoseconds: i64) {
+    let time = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: nanoseconds,
+    };
+    let _ = rustix::event::poll(&mut [], Some(&time));
+}
+
 /// Monotonic time in nanoseconds.
 pub fn now_ns() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

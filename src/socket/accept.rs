@@ -1,5 +1,6 @@
 //! Listening and accepting: one queue from the kernel's listener, one from the side port, served in turn.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,9 +14,11 @@ use super::lifecycle::Farewell;
 use super::options::{self, Kept};
 use super::wait::Wait;
 use super::{Inner, Listening, NOT_ACCEPTED, Role, Socket};
-use crate::control::heirs;
+use crate::conn::leftover::Leftover;
 use crate::control::io_thread::Command;
 use crate::control::listener::{Arrival, Place, SideListener, Standing};
+use crate::control::shelf::Progress;
+use crate::control::{heirs, server};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::poll::twin;
@@ -132,7 +135,7 @@ impl Socket {
     /// accept4(2). `inner` is the socket's lock, taken by the caller.
     ///
     /// # Errors
-    /// As accept4(2).
+    /// As accept4(2). `EINVAL` also of a listener that has just become the kernel's.
     ///
     /// # Safety
     /// The contract of accept4(2) for `addr` and `len`.
@@ -154,6 +157,10 @@ impl Socket {
             return unsafe { tell(accepted, addr, len) };
         }
         let (accepted, remote) = match accept_one(&mut inner, fd, flags, &mut None) {
+            Err(Errno::AGAIN) if inner.is_leaving_listener() => {
+                self.stop_serving(inner);
+                return Err(Errno::INVAL);
+            }
             Err(Errno::AGAIN) if !inner.nonblocking => self.await_connection(inner, fd, flags)?,
             other => {
                 drop(inner);
@@ -239,11 +246,16 @@ impl Socket {
         let Some(side) = self.lock().shared_side_port() else {
             return;
         };
-        if !side.has_ready()
-            && let Some(arrival) = side.take_in()
-            && let Err(arrival) = side.push(arrival)
-        {
-            arrival.discard();
+        if !side.has_ready() {
+            match side.take_in() {
+                Ok(Some(arrival)) => {
+                    if let Err(arrival) = side.push(arrival) {
+                        arrival.discard();
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => server::pause_unless_done(error),
+            }
         }
         if side.is_stopped() {
             // It would be ready for ever.
@@ -254,7 +266,7 @@ impl Socket {
     /// This process has forked: threads that wait for the listener wait at its side port, too.
     pub fn share_side_port(&'static self, side: &Arc<SideListener>) {
         let mut wakes = Wakes::new(None);
-        let mut told = Vec::new();
+        let mut left = VecDeque::new();
         {
             let mut inner = self.lock();
             let Role::Listening(listening) = &inner.role else {
@@ -269,14 +281,47 @@ impl Socket {
             }
             match listening.claimed {
                 true => side.join_in(),
-                // This process may never accept: its children do.
-                false => told = side.take_told(),
+                // This process may never accept: its children do. (The others are on the shelf.)
+                false => left = side.take_all(),
             }
             twin::show(self, &mut inner);
             inner.sleepers.iter().for_each(|waiter| wakes.add(waiter));
         }
         wakes.ring();
-        told.into_iter().for_each(Arrival::discard);
+        left.into_iter().for_each(Arrival::discard);
+    }
+
+    /// It was told that it is connected, nobody has accepted it, and it is being handed back for other processes: how far that
+    /// has come.
+    pub fn progress_to_shelf(&'static self) -> Progress {
+        let on = match &self.lock().role {
+            Role::Connected(conn) if !conn.is_reset() => Some((conn.link.clone(), conn.id)),
+            _ => None,
+        };
+        if let Some((link, id)) = on {
+            link.source().poll(None);
+            self.leave_link(&link, id);
+        }
+        match &self.lock().role {
+            Role::Connected(conn) if !conn.is_reset() => Progress::OnLink,
+            Role::Leftover(left) if left.resends => Progress::OnLink,
+            Role::Leftover(left) => Progress::Kernels(left.copy().take_all()),
+            Role::Plain => Progress::Kernels(Vec::new()),
+            _ => Progress::Gone,
+        }
+    }
+
+    /// A connection of the kernel's that another process has taken in for this one: `unread` is to be read first.
+    pub fn was_on_shelf(&'static self, unread: Vec<u8>) {
+        let mut inner = self.lock();
+        if !unread.is_empty() {
+            let mut left = Leftover::new(unread);
+            // Its peer has closed it, or the kernel would have these bytes.
+            left.is_last = true;
+            inner.role = Role::Leftover(left);
+        }
+        let page = inner.stats.get_or_insert_with(|| ConnStats::claim(-1));
+        page.set_mode(Mode::Tcp, Reason::HandedBack);
     }
 
     /// Its receive window in bytes, if it is on a link.
@@ -302,6 +347,16 @@ impl Inner {
             receive_buffer: self.receive_buffer,
             send_buffer_is_set: self.send_buffer_is_set,
         }
+    }
+
+    /// Whether it is a listener that is the kernel's once its queue is empty.
+    fn is_leaving_listener(&self) -> bool {
+        matches!(&self.role, Role::Listening(listening) if listening.leaves)
+    }
+
+    /// Whether it is a listener from which this process has asked for a connection.
+    pub fn is_claimed(&self) -> bool {
+        matches!(&self.role, Role::Listening(listening) if listening.claimed)
     }
 
     /// The application means to accept here, if this is a listener. One that was inherited comes to life by that.
@@ -428,10 +483,10 @@ pub(super) fn accept_one(
     let Role::Listening(listening) = &inner.role else {
         return Err(Errno::INVAL);
     };
-    let kernel_first = listening.kernel_next;
+    let (kernel_first, leaves) = (listening.kernel_next, listening.leaves);
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
-            if inner.is_foreign() && !inner.nonblocking {
+            if leaves || inner.is_foreign() && !inner.nonblocking {
                 continue;
             }
             match accept_kernel(fd, flags, reserved) {
@@ -443,23 +498,13 @@ pub(super) fn accept_one(
                     return other;
                 }
             }
-        } else if let Some((arrival, socket)) = by_side_port(inner) {
+        } else if let Some((arrival, socket, number)) = by_side_port(inner, flags, reserved)? {
             let Role::Listening(listening) = &mut inner.role else {
                 return Err(Errno::INVAL);
             };
             listening.kernel_next = true;
             let Some(side) = &listening.side else {
                 return Err(Errno::INVAL);
-            };
-            let number = match new_number(&arrival, flags, reserved) {
-                Ok(number) => number,
-                Err(error) => {
-                    // As in the kernel: it stays in the queue until there is a number for it.
-                    if let Err(arrival) = side.put_back(arrival) {
-                        arrival.discard();
-                    }
-                    return Err(error);
-                }
             };
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
@@ -483,18 +528,49 @@ pub(super) fn accept_one(
     Err(Errno::AGAIN)
 }
 
-/// The next connection that came in by the side port, and its socket: the peer knows that it is connected.
-fn by_side_port(inner: &Inner) -> Option<(Arrival, &'static Socket)> {
+/// The next connection that came in by the side port, its socket, and its number: the peer knows that it is connected.
+fn by_side_port(
+    inner: &Inner,
+    flags: i32,
+    reserved: &mut Option<Number>,
+) -> Result<Option<(Arrival, &'static Socket, RawFd)>, Errno> {
     let Role::Listening(listening) = &inner.role else {
-        return None;
+        return Ok(None);
     };
-    let side = listening.side.as_ref()?;
+    let Some(side) = &listening.side else {
+        return Ok(None);
+    };
     loop {
-        let arrival = side.pop().or_else(|| side.take_in())?;
-        if let Some(arrival) = side.settle(arrival, inner.heritage())
-            && let Standing::Taken(socket) = arrival.standing
-        {
-            return Some((arrival, socket));
+        let next = match side.pop() {
+            Some(arrival) => Ok(Some(arrival)),
+            None => side.take_in(),
+        };
+        let arrival = match next {
+            Ok(Some(arrival)) if arrival.is_gone() => continue,
+            Ok(Some(arrival)) => arrival,
+            // The last number is the one that was kept for it.
+            Err(Errno::MFILE) if reserved.take().is_some() => continue,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Before the peer is told: without a number another process may have it.
+        let number = match new_number(&arrival, flags, reserved) {
+            Ok(number) => number,
+            Err(error) => {
+                // As in the kernel: it stays in the queue until there is a number for it.
+                if let Err(arrival) = side.put_back(arrival) {
+                    arrival.discard();
+                }
+                return Err(error);
+            }
+        };
+        match side.settle(arrival, inner.heritage()) {
+            Some(arrival) => {
+                if let Standing::Taken(socket) = arrival.standing {
+                    return Ok(Some((arrival, socket, number)));
+                }
+            }
+            None => sys::close(number),
         }
     }
 }

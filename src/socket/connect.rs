@@ -16,7 +16,7 @@ use super::{Inner, Role, Socket};
 use crate::control::cache::{self, Look};
 use crate::control::contact::{Goal, Waiting};
 use crate::control::io_thread::Command;
-use crate::control::opening::{Opening, Step};
+use crate::control::opening::{Opening, Patience, Step};
 use crate::link::Link;
 use crate::link::record::Kind;
 use crate::poll::epoll::EpollSet;
@@ -39,7 +39,8 @@ pub enum Outcome {
 }
 
 enum Road {
-    Link(Arc<Link>, u32),
+    /// By this link, under this number; whether several processes may take it there.
+    Link(Arc<Link>, u32, bool),
     Contact,
     Kernel(Reason),
 }
@@ -152,8 +153,9 @@ impl Socket {
         for _ in 0..TRIES {
             match self.road(runtime, &dest) {
                 Road::Kernel(reason) => return self.leave_to_kernel(inner, dest, reason),
-                Road::Link(link, id) => {
-                    return self.connect_over(runtime, fd, inner, dest, link, id);
+                Road::Link(link, id, shared) => {
+                    let patience = Patience::new(runtime.connect_timeout(), shared);
+                    return self.connect_over(runtime, fd, inner, dest, (link, id), patience);
                 }
                 Road::Contact if inner.nonblocking => {
                     inner.role = Role::Connecting(None);
@@ -166,7 +168,7 @@ impl Socket {
                 }
                 Road::Contact => {
                     drop(inner);
-                    await_contact(runtime, whoever_listens_at(dest));
+                    await_contact(runtime, whoever_listens_at(dest), u64::MAX);
                     inner = self.lock();
                     if !matches!(inner.role, Role::Fresh) {
                         return Outcome::Kernel;
@@ -190,13 +192,17 @@ impl Socket {
         match look {
             Look::NotUs(reason) => Road::Kernel(reason),
             Look::Unknown => Road::Contact,
-            Look::Linked(links, enough) => {
+            Look::Linked {
+                links,
+                enough,
+                shared,
+            } => {
                 let open = |beyond| {
                     let open = |link: &Arc<Link>| Some((link.clone(), link.open(self, beyond)?));
                     links.iter().find_map(open)
                 };
                 match open(false).or_else(|| enough.then(|| open(true)).flatten()) {
-                    Some((link, id)) => Road::Link(link, id),
+                    Some((link, id)) => Road::Link(link, id, shared),
                     None if enough => Road::Kernel(Reason::LinkLimit),
                     None => Road::Contact,
                 }
@@ -210,24 +216,15 @@ impl Socket {
         fd: RawFd,
         mut inner: MutexGuard<'static, Inner>,
         dest: Address,
-        link: Arc<Link>,
-        id: u32,
+        (link, id): (Arc<Link>, u32),
+        patience: Patience,
     ) -> Outcome {
         let nonblocking = inner.nonblocking;
         let conn = inner.new_conn(&link, id);
         let window = conn.windows.receiving();
         inner.role = Role::Connecting(Some(conn));
         interest::leave_kernel(&mut inner);
-        let opening = Opening::new(
-            self,
-            inner.life,
-            fd,
-            link,
-            id,
-            dest,
-            window,
-            runtime.connect_timeout(),
-        );
+        let opening = Opening::new(self, inner.life, fd, link, id, dest, window, patience);
         let side = dest.with_port(dest.port() + runtime.config.side_port_offset);
         let result = if nonblocking {
             kernel_connect(fd, &side)
@@ -303,9 +300,13 @@ impl Socket {
                             address: opening.dest,
                             process: Some(process),
                         };
-                        await_contact(runtime, goal);
+                        await_contact(runtime, goal, patience);
                         inner = self.lock();
                         inner.users -= 1;
+                        if now_ns() >= patience {
+                            opening = opening.resume(step);
+                            return self.finish_later(runtime, opening, inner, Errno::INPROGRESS);
+                        }
                     }
                     continue;
                 }
@@ -428,8 +429,8 @@ impl Socket {
         {
             return None;
         }
-        let (link, id) = match self.road(runtime, dest) {
-            Road::Link(link, id) => (link, id),
+        let (link, id, shared) = match self.road(runtime, dest) {
+            Road::Link(link, id, shared) => (link, id, shared),
             Road::Contact => return Some(Err(Waiting::Socket(self, life))),
             Road::Kernel(reason) => {
                 connect_in_background(&mut inner, dest);
@@ -445,8 +446,8 @@ impl Socket {
         inner.role = Role::Connecting(Some(conn));
         inner.update_slot();
         let fd = inner.fd();
-        let timeout = runtime.connect_timeout();
-        let mut opening = Opening::new(self, life, fd, link, id, *dest, window, timeout);
+        let patience = Patience::new(runtime.connect_timeout(), shared);
+        let mut opening = Opening::new(self, life, fd, link, id, *dest, window, patience);
         match without_waiting(&inner, || sys::connect(sys::borrow(fd), &side)) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(_) => opening = opening.resume(Step::Failed(Reason::SidePortRefused)),
@@ -472,9 +473,12 @@ impl Socket {
             conn.windows.begin_sending(window);
         }
         let link = conn.link.clone();
-        if opening.has_turned() {
-            let mut cache = runtime::get().cache.lock();
-            cache.prefer(&cache::key(&opening.dest), &link);
+        {
+            let (mut cache, key) = (runtime::get().cache.lock(), cache::key(&opening.dest));
+            cache.answered(&key, opening.has_turned());
+            if opening.has_turned() {
+                cache.prefer(&key, &link);
+            }
         }
         inner.role = Role::Connected(conn);
         inner.kept = Vec::new();
@@ -517,6 +521,12 @@ impl Socket {
         opening: &Opening,
         reason: Reason,
     ) -> Farewell {
+        if reason == Reason::HandshakeTimeout {
+            let runtime = runtime::get();
+            let ttl = runtime.config.peer_ttl.as_nanos() as u64;
+            let key = cache::key(&opening.dest);
+            runtime.cache.lock().unanswered(&key, ttl);
+        }
         let farewell = self.become_plain(inner, reason, Side::Connecting(opening.dest));
         Farewell {
             link: opening
@@ -642,8 +652,9 @@ fn connect_in_background(inner: &mut Inner, dest: &Address) {
     }
 }
 
-/// Waits until the control thread knows who `goal` is. Bounded by the contact's own deadline.
-fn await_contact(runtime: &Runtime, goal: Goal) {
+/// Waits until the control thread knows who `goal` is. Bounded by the contact's own deadline, and by `until`, in
+/// [`now_ns`] time.
+fn await_contact(runtime: &Runtime, goal: Goal, until: u64) {
     let Ok(waiter) = Waiter::take() else { return };
     let borrowed = Borrowed(waiter);
     let done = Arc::new(AtomicBool::new(false));
@@ -651,12 +662,21 @@ fn await_contact(runtime: &Runtime, goal: Goal) {
         goal,
         Waiting::Thread(done.clone(), waiter),
     ));
-    while !done.load(Ordering::Acquire) {
+    // (Whoever has the waiter next may be woken for nothing.)
+    while !done.load(Ordering::Acquire) && now_ns() < until {
         waiter.begin_sleep();
         if !done.load(Ordering::Acquire) {
-            let mut count = [0; 8];
+            let left = until.saturating_sub(now_ns()).min(i64::MAX as u64);
+            let time = Timespec {
+                tv_sec: (left / 1_000_000_000) as i64,
+                tv_nsec: (left % 1_000_000_000) as i64,
+            };
+            let mut poll = [PollFd::from_borrowed_fd(waiter.bell(), PollFlags::IN)];
             // Not a cancellation point: the control thread still holds the waiter.
-            let _ = rustix::io::read(waiter.bell(), &mut count);
+            if rustix::event::poll(&mut poll, Some(&time)) == Ok(1) {
+                let mut count = [0; 8];
+                let _ = rustix::io::read(waiter.bell(), &mut count);
+            }
         }
         waiter.end_sleep(|| (), || ());
     }

@@ -12,12 +12,15 @@ use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
+use crate::control::io_thread::Command;
+use crate::control::listener::Closing;
 use crate::control::resending::{self, Resending};
 use crate::exec;
 use crate::log::ErrnoGuard;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
+use crate::runtime;
 use crate::stats::{Mode, Reason};
 
 /// How long a connect that is under way is waited for, and a peer that has something to send again.
@@ -177,13 +180,14 @@ impl Socket {
     }
 
     /// Another process is to accept from the listener, too. It goes on here as it is if it can: one that the application
-    /// itself has made non-blocking, and accepts from. Else it is the kernel's, for both.
+    /// itself has made non-blocking, and accepts from. Else it is the kernel's, for both; here, once those are accepted who
+    /// know that they are connected.
     pub(super) fn share_listener(&'static self, mut inner: MutexGuard<'static, Inner>) {
-        let nonblocking = inner.nonblocking;
+        let (nonblocking, fd) = (inner.nonblocking, inner.fd());
         let Role::Listening(listening) = &mut inner.role else {
             return;
         };
-        if listening.claimed && (nonblocking || listening.foreign) {
+        if listening.leaves || listening.claimed && (nonblocking || listening.foreign) {
             return;
         }
         if listening.foreign {
@@ -197,11 +201,28 @@ impl Socket {
             }
             .say();
         }
-        let side = listening.side.take();
-        let _ = rustix::io::ioctl_fionbio(sys::borrow(inner.fd()), nonblocking);
+        let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), nonblocking);
+        let waited_for = listening.is_for_others() && listening.has_ready();
+        listening.leaves = waited_for;
+        let closing = listening.side.clone().filter(|_| waited_for);
         inner
             .stats
             .inspect(|page| page.set_mode(Mode::Tcp, Reason::Forked));
+        match closing {
+            Some(side) => {
+                side.stop();
+                runtime::get().command(Command::Unlisten(Closing::new(side)));
+            }
+            None => self.stop_serving(inner),
+        }
+    }
+
+    /// A listener is the kernel's alone from now on.
+    pub(super) fn stop_serving(&'static self, mut inner: MutexGuard<'static, Inner>) {
+        let Role::Listening(listening) = &mut inner.role else {
+            return;
+        };
+        let side = listening.side.take();
         let sets = self.be_plain(&mut inner);
         let mut wakes = Wakes::new(None);
         inner.wake_sleepers(&mut wakes);

@@ -11,7 +11,8 @@ use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::control::heirs;
 use crate::control::io_thread::Command;
-use crate::control::listener::Arrival;
+use crate::control::listener::Closing;
+use crate::control::shelf;
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::link::Link;
@@ -136,10 +137,10 @@ impl Farewell {
             link.forget(id, unknown, self.arrived);
         }
         if let Some(side) = self.listener {
-            side.close().into_iter().for_each(Arrival::discard);
+            shelf::leave_to_others(&side, side.close());
             // A forked child that did not accept has none.
             if let Some(runtime) = runtime::started() {
-                runtime.command(Command::Unlisten(side));
+                runtime.command(Command::Unlisten(Closing::new(side)));
             }
         }
     }

@@ -79,6 +79,8 @@ pub struct Listening {
     pub foreign: bool,
     /// It is to be tried whether it can have a side port.
     pub untried: bool,
+    /// It is the kernel's once its queue is empty, and until then nobody accepts from the kernel here.
+    pub leaves: bool,
 }
 
 impl Socket {
@@ -93,14 +95,24 @@ impl Socket {
         matches!(inner.role, Role::Connected(_) | Role::Leftover(_))
     }
 
-    /// For a forked child: the descriptor of the side port, if it is a listener.
+    /// Before a fork, and at the end: the side port that others have, too, if it is a listener, and whether this process has
+    /// asked for a connection there.
+    pub fn heirs_side_port(&self) -> Option<(Arc<SideListener>, bool)> {
+        // Whoever has the lock is busy with it.
+        match &self.inner.try_lock()?.role {
+            Role::Listening(listening) => Some((listening.side.clone()?, listening.claimed)),
+            _ => None,
+        }
+    }
+
+    /// For a forked child: the descriptors of the side port, if it is a listener.
     ///
     /// # Safety
     /// No other thread may run.
-    pub unsafe fn side_port(&self) -> Option<RawFd> {
+    pub unsafe fn side_port(&self) -> Option<Vec<RawFd>> {
         // SAFETY: by the contract nobody changes it; only read.
         match unsafe { &(*self.inner.data_ptr()).role } {
-            Role::Listening(listening) => listening.side.as_ref().map(|side| side.as_raw_fd()),
+            Role::Listening(listening) => listening.side.as_ref().map(|side| side.descriptors()),
             _ => None,
         }
     }
@@ -117,6 +129,7 @@ impl Listening {
             watched: false,
             foreign: false,
             untried: false,
+            leaves: false,
         }
     }
 
@@ -132,7 +145,7 @@ impl Listening {
     /// may be another one.
     pub fn is_for_others(&self) -> bool {
         let alone = |side: &Arc<SideListener>| !side.is_shared();
-        !self.claimed && self.side.as_ref().is_some_and(alone)
+        !self.claimed && !self.leaves && self.side.as_ref().is_some_and(alone)
     }
 
     /// Whether somebody who came in by the side port waits.

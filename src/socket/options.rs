@@ -9,6 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::{Inner, Role};
 use crate::conn::Windows;
 use crate::control::io_thread::Command;
+use crate::control::listener::Closing;
 use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::runtime;
@@ -190,7 +191,7 @@ impl Inner {
             && let Some(side) = &listening.side
         {
             side.stop();
-            runtime::get().command(Command::Unlisten(side.clone()));
+            runtime::get().command(Command::Unlisten(Closing::new(side.clone())));
             self.stats
                 .inspect(|page| page.set_mode(Mode::Tcp, Reason::OptionNotCarried));
         }

@@ -32,10 +32,12 @@ impl Socket {
             // The process that has taken it never knew.
             link.forget(id, true, None);
         }
-        let (links, refused) = runtime
-            .cache
-            .lock()
-            .links_to(&cache::key(&opening.dest), process);
+        let key = cache::key(&opening.dest);
+        let (links, refused) = {
+            let mut cache = runtime.cache.lock();
+            cache.answered(&key, true);
+            cache.links_to(&key, process)
+        };
         let open = |beyond| {
             let open = |link: &Arc<Link>| Some((link.clone(), link.open(self, beyond)?));
             links.iter().find_map(open)
@@ -52,7 +54,7 @@ impl Socket {
                 let window = conn.windows.receiving();
                 inner.role = Role::Connecting(Some(conn));
                 inner.update_slot();
-                opening.turn_to(link, id, window, runtime.connect_timeout());
+                opening.turn_to(link, id, window);
                 opening.step()
             }
             Some((link, id)) => {

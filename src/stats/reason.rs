@@ -53,7 +53,7 @@ reasons! {
     LinkFailed = 11 "link_failed"
         "The link could not be made, or broke: the log of either side (netacc_run -d) says at which step.",
     NotNetacc = 12 "not_netacc"
-        "The peer was found a short while ago not to run NetACC and is not asked again yet: start it with netacc_run, then wait a little.",
+        "The peer was found a short while ago not to run NetACC, or nobody there accepted, and it is not asked again yet: start it with netacc_run, or wait a little.",
     HandshakeTimeout = 13 "handshake_timeout"
         "The peer runs NetACC but did not finish the hello in time: it may be stopped or overloaded.",
     BoundSpecially = 14 "bound_specially"

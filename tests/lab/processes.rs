@@ -1,7 +1,7 @@
 //! Programs that fork while they have queue pairs.
 
 use crate::carried::{assert_carried, redis_client, redis_server};
-use crate::common::{With, command};
+use crate::common::{With, command, library};
 use crate::guest::{Guest, port};
 use crate::steps::{Server, Way, counted};
 
@@ -120,4 +120,22 @@ fn workers_that_are_forked_before_they_accept() {
     );
     assert_eq!(server.accepted().len(), 8);
     client.finish();
+}
+
+/// Conversations whose ends go from process to process, and processes that are killed, over queue pairs of one device; it
+/// is looked at every byte, and at what the processes hold.
+#[test]
+fn connections_go_from_process_to_process_in_chaos() {
+    let here = Guest::local();
+    let mut chaos = command("python3", With::Kernel);
+    chaos.env("NACC_FABRICS", "verbs").arg("-B");
+    chaos.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/chaos.py"));
+    chaos.arg("--bin").arg(library().with_file_name(""));
+    chaos.arg("--host").arg(here.address(0).to_string());
+    chaos.args("--seconds 12 --clients 2 --workers 2".split_whitespace());
+    let said = here.spawn(&chaos).success();
+    assert!(
+        said.contains("connected_rdma") && said.contains(" 0 wrong"),
+        "{said}"
+    );
 }
