@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup bench-redis bench-processes bench-callgrind chaos cargo
+.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,11 @@ build: cargo ## build the release library and tools
 	cargo build --release --workspace
 	@ln -f $(RELEASE)/libnetacc_preload.so $(RELEASE)/libnetacc-preload.so
 
+# What programs run that were started before an upgrade. In a directory of its own; the tests look for it there.
+build-older: cargo ## the library with the older protocol version alone, for the tests of upgrades
+	cargo build --profile older --package netacc-preload --features protocol-1
+	@ln -f $(TARGET)/older/libnetacc_preload.so $(TARGET)/older/libnetacc-preload.so
+
 demo: ## redis over TCP and over NetACC side by side, in under two minutes
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory build
@@ -34,6 +39,7 @@ demo: ## redis over TCP and over NetACC side by side, in under two minutes
 test: ## build, then run every test
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build-older
 	cargo build --workspace
 	NACC_TEST_LIB="$(abspath $(RELEASE))/libnetacc-preload.so" cargo test --workspace
 	@$(MAKE) --no-print-directory test-loom

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab import Failure, Session, binaries, interruptible, need, progress
 from processes.rows import ROWS
-from programs import nginx, postgres
+from programs import apache, nginx, postgres
 from programs.side import UNFORESEEN, CaseFailed, Side
 
 SIDES = {"bare": "kernel TCP", "on": "NetACC"}
@@ -62,13 +62,17 @@ def line(row, found):
     carried = sum(n for name, n in counted.items() if name.startswith("accepted_") and name != "accepted_tcp")
     text = (f"{title:42}{rates['bare']:12,.0f}{rates['on']:12,.0f}  {unit:15}{ratio:6.2f}x  ({min(ratios):.2f} to {max(ratios):.2f})"
             f"{carried:10,} accelerated, {counted.get('handed_back', 0):,} handed back")
-    return text, ratio >= least
+    slow = {name: [rate.p99 for rate in (pair[name] for pair in found["pairs"]) if getattr(rate, "p99", None)] for name in SIDES}
+    if all(slow.values()):
+        medians = ", ".join(f"{SIDES[name]} {statistics.median(times):.2f} ms" for name, times in slow.items())
+        text += f"; p99: {medians}"
+    return text, least is None or ratio >= least
 
 
 def main():
     args = arguments()
     interruptible()
-    need(*nginx.NEEDS, *postgres.NEEDS, "gunicorn", "socat", "redis-server", "redis-benchmark")
+    need(*nginx.NEEDS, *postgres.NEEDS, *apache.NEEDS, "gunicorn", "socat", "prlimit", "redis-server", "redis-benchmark")
     bin_dir = binaries(args.bin)
     passes, all_found = True, {}
     with tempfile.TemporaryDirectory(prefix="netacc-processes-") as work:

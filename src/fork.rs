@@ -89,6 +89,9 @@ extern "C" fn at_exit() {
 
 /// Runs in the parent, before a fork.
 extern "C" fn prepare() {
+    if !is_stranger() {
+        crate::socket::foreign::before_fork();
+    }
     let Some(runtime) = runtime::started().filter(|_| !is_stranger()) else {
         return;
     };

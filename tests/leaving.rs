@@ -3,37 +3,10 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
-
 use common::counters::Counters;
+use common::echo::programs;
 use common::proc::Proc;
-use common::{With, command, ports};
-
-fn script(name: &str) -> String {
-    format!("{}/tests/programs/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// tests/programs/echo.c, built statically and not.
-fn programs() -> &'static [PathBuf; 2] {
-    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        [("static", &["-static"][..]), ("dynamic", &[])].map(|(name, options)| {
-            let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-            let program = directory.join(format!("echo-{name}-{}", std::process::id()));
-            let done = Command::new("cc")
-                .args(["-O1", "-Wall", "-o"])
-                .arg(&program)
-                .arg(script("echo.c"))
-                .args(options)
-                .status()
-                .expect("cc runs");
-            assert!(done.success());
-            program
-        })
-    })
-}
+use common::{With, command, ports, script};
 
 /// A server that gives its connection to `who`, and its client; what they say, and what was handed back at the client.
 fn leaves(case: &str, who: &str, with: With) -> (String, Option<u64>) {

@@ -71,7 +71,11 @@ fn all_of_one_process() {
     let title = text.lines().next().unwrap();
     assert!(title.contains(&format!("(pid {},", process.pid)), "{title}");
     assert!(
-        title.ends_with(concat!("NetACC ", env!("CARGO_PKG_VERSION"))),
+        title.ends_with(concat!(
+            "NetACC ",
+            env!("CARGO_PKG_VERSION"),
+            ", protocol 1-2"
+        )),
         "{title}"
     );
     assert_eq!(
@@ -121,6 +125,14 @@ fn each_view_shows_its_part_alone() {
 }
 
 #[test]
+fn a_line_for_each_process() {
+    let process = PageProcess::after(&[serve]);
+    let text = output(&["-s", "proc", "-p", &process.pid.to_string()]);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains(&format!("(pid {},", process.pid)), "{text}");
+}
+
+#[test]
 fn every_process_without_a_number() {
     let processes = [
         PageProcess::after(&[serve]),
@@ -146,6 +158,9 @@ fn counters_for_scripts() {
         .collect();
     let expected = [
         ("pid", u64::from(process.pid)),
+        ("protocol_oldest", 1),
+        ("protocol_newest", 2),
+        ("library_replaced", 0),
         ("links_now", 1),
         ("conns_now_shm", 1),
         ("conns_now_tcp", 1),
@@ -219,7 +234,7 @@ fn views_that_do_not_exist_are_not_offered() {
     for view in ["qp", "cfg", "nonsense"] {
         let said = complaint(&mut netacc_ss(&["-s", view]), 2);
         assert!(
-            said.contains("[possible values: all, cnt, sock, link]"),
+            said.contains("[possible values: all, cnt, sock, link, proc]"),
             "{said}"
         );
     }

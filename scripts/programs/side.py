@@ -48,7 +48,7 @@ class Side:
     def __init__(self, name, suite, bin_dir, work, short, only=None):
         self.name, self.suite, self.bin_dir, self.short, self.only = name, suite, bin_dir, short, only
         self.work = Path(tempfile.mkdtemp(prefix=f"{suite.replace('/', '-')}-{name}-", dir=work))
-        self.results, self.sids = {}, []
+        self.results, self.sids, self.user = {}, [], []
         self.begun = time.monotonic()
         self.sampler = Sampler(bin_dir, self.pids)
         if name != "bare":
@@ -64,10 +64,18 @@ class Side:
         self.seconds = time.monotonic() - self.begun
         return self
 
+    def as_user(self, name):
+        """Everything that is started from now on is that user's, and so is the directory: for servers that give root up,
+        as both ends of a link belong to one user."""
+        if os.geteuid() == 0:
+            shutil.chown(self.work, name, name)
+            self.user = ["setpriv", f"--reuid={name}", f"--regid={name}", "--clear-groups"]
+
     def environment(self, extra=None):
         """What its programs find in their environment."""
         off = OFF if self.name == "off" else {}
-        return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {}), **off}
+        home = {"HOME": str(self.work)} if self.user else {}
+        return {**os.environ, **home, "LC_ALL": "C.UTF-8", **(extra or {}), **off}
 
     def port(self):
         """A port for a server of this side; no other suite gets it soon."""
@@ -88,7 +96,7 @@ class Side:
         """A program of this side, in the background."""
         runner = [] if self.name == "bare" else [self.bin_dir / "netacc_run", "--"]
         popen.setdefault("cwd", self.work)
-        session = Session([*runner, *argv], env=self.environment(env), **popen)
+        session = Session([*runner, *self.user, *argv], env=self.environment(env), **popen)
         self.sids.append(session.process.pid)
         return session
 

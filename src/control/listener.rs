@@ -125,7 +125,8 @@ pub struct SideListener {
     forks: u32,
 }
 
-/// In place of that number: it came from another program, whose other processes may have it.
+/// In place of that number: it came from another program, whose other processes may have it; or the listener did, and they
+/// may have side ports of their own.
 const OTHERS: u32 = u32::MAX;
 
 /// A side port that a process leaves to the program that replaces it.
@@ -263,6 +264,14 @@ impl SideListener {
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             forks,
+        }
+    }
+
+    /// Other processes may have side ports beside it.
+    pub fn of_others(self) -> SideListener {
+        SideListener {
+            forks: OTHERS,
+            ..self
         }
     }
 

@@ -15,7 +15,8 @@ use super::listener::{Arrival, Asked, SideListener, Standing};
 use super::passing;
 use super::session::{Peer, Session};
 use super::wire::{
-    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, SHARING, VERSION, Verdict,
+    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, VERSION, Verdict,
+    hears_elsewhere,
 };
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
@@ -488,7 +489,7 @@ impl Stranger {
                 ) => {
                     let link = control.runtime.accepted(&token);
                     if link.is_none()
-                        && version >= SHARING
+                        && hears_elsewhere(version)
                         && !matches!(self.stage, Stage::Directed)
                     {
                         // It belongs to another process that listens on the same port, but this one has the connection:

@@ -20,12 +20,15 @@
 //! Processes are named by their rendezvous. A hello for one of several processes that share a side port may come to
 //! another of them, which passes it on, with the connection, at the rendezvous of the one that is wanted.
 //!
+//! The cargo feature `protocol-1` makes a library that speaks version 1 and nothing else, as the first did, and knows no
+//! capability: what programs run that were started before an upgrade. Tests have it talk to this one.
+//!
 //! Every parser here is total: any bytes give a frame or an error.
 
 /// First bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"NACC";
 /// The newest protocol version that this library speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = if cfg!(feature = "protocol-1") { 1 } else { 2 };
 /// The oldest that it speaks.
 pub const OLDEST: u16 = 1;
 /// From this one on, what is opened on a link that the acceptor does not know can be opened anew on another.
@@ -38,7 +41,13 @@ pub const PREFIX: usize = 8;
 /// `Returned`, `Resent`).
 pub const RESENDS: u64 = 1;
 /// The capabilities of this library.
-pub const CAPABILITIES: u64 = RESENDS;
+pub const CAPABILITIES: u64 = if cfg!(feature = "protocol-1") {
+    0
+} else {
+    RESENDS
+};
+/// Whether this library knows `elsewhere`, and a hello that names a process.
+const SHARES: bool = VERSION >= SHARING;
 /// Bytes of a verdict frame.
 pub const VERDICT_LEN: usize = PREFIX + 9;
 /// Bytes of the longest frame that an open is answered with.
@@ -195,6 +204,11 @@ pub enum Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAFrame;
 
+/// Whether a peer that speaks `version` is told that another process has taken its connection, and which.
+pub fn hears_elsewhere(version: u16) -> bool {
+    SHARES && version >= SHARING
+}
+
 /// Result of looking at received bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -268,18 +282,23 @@ impl Frame {
     /// The frame's bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Frame::Hello(h) => Writer::new(1)
-                .put(&h.oldest.to_le_bytes())
-                .put(&h.newest.to_le_bytes())
-                .put(&h.capabilities.to_le_bytes())
-                .put(&h.host.boot_id)
-                .put(&h.host.net_ns.to_le_bytes())
-                .put(&h.process)
-                .put(&h.pid.to_le_bytes())
-                .put(&h.window.to_le_bytes())
-                .put(&[h.fabrics.len().min(MAX_FABRICS) as u8])
-                .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)])
-                .put(&h.wanted.unwrap_or_default()),
+            Frame::Hello(h) => {
+                let writer = Writer::new(1)
+                    .put(&h.oldest.to_le_bytes())
+                    .put(&h.newest.to_le_bytes())
+                    .put(&h.capabilities.to_le_bytes())
+                    .put(&h.host.boot_id)
+                    .put(&h.host.net_ns.to_le_bytes())
+                    .put(&h.process)
+                    .put(&h.pid.to_le_bytes())
+                    .put(&h.window.to_le_bytes())
+                    .put(&[h.fabrics.len().min(MAX_FABRICS) as u8])
+                    .put(&h.fabrics[..h.fabrics.len().min(MAX_FABRICS)]);
+                match SHARES {
+                    true => writer.put(&h.wanted.unwrap_or_default()),
+                    false => writer,
+                }
+            }
             Frame::Answer(a) => {
                 let doors = &a.doors[..a.doors.len().min(MAX_DOORS)];
                 let writer = Writer::new(2)
@@ -362,7 +381,7 @@ impl Frame {
                     hello.fabrics.push(r.u8()?);
                 }
                 // An older peer does not say this.
-                if !r.0.is_empty() {
+                if SHARES && !r.0.is_empty() {
                     hello.wanted = Some(r.bytes()?).filter(|wanted| *wanted != Name::default());
                 }
                 // A newer peer may say more: what we do not know does not concern us.
@@ -411,7 +430,7 @@ impl Frame {
             },
             9 => Frame::Estate { unread: r.u64()? },
             10 => Frame::Heir { key: r.bytes()? },
-            11 => Frame::Elsewhere {
+            11 if SHARES => Frame::Elsewhere {
                 process: r.bytes()?,
             },
             _ => return Err(NotAFrame),

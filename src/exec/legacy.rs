@@ -49,6 +49,8 @@ pub struct Item {
     pub domain: i32,
     /// As the application set it.
     pub nonblocking: bool,
+    /// A listener that waits in the kernel as others have set it: see [`crate::socket::foreign`].
+    pub foreign: bool,
     /// SO_RCVTIMEO and SO_SNDTIMEO.
     pub timeouts: [Option<Duration>; 2],
     /// The addresses that the application knows, if they are not the kernel's.
@@ -94,7 +96,7 @@ impl Writer {
         self.number(item.fd as u64);
         self.number(item.cookie);
         self.number(item.domain as u64);
-        self.number(u64::from(item.nonblocking));
+        self.number(u64::from(item.nonblocking) | u64::from(item.foreign) << 1);
         for time in item.timeouts {
             self.number(time.map_or(u64::MAX, |t| {
                 t.as_nanos().min(u128::from(u64::MAX - 1)) as u64
@@ -156,11 +158,14 @@ impl<'a> Reader<'a> {
 
     fn item(&mut self) -> Option<Item> {
         let time = |nanos: u64| (nanos != u64::MAX).then(|| Duration::from_nanos(nanos));
+        let (fd, cookie, domain) = (self.number()?, self.number()?, self.number()?);
+        let manner = self.number()?;
         Some(Item {
-            fd: self.number()? as RawFd,
-            cookie: self.number()?,
-            domain: self.number()? as i32,
-            nonblocking: self.number()? != 0,
+            fd: fd as RawFd,
+            cookie,
+            domain: domain as i32,
+            nonblocking: manner & 1 != 0,
+            foreign: manner & 2 != 0,
             timeouts: [time(self.number()?), time(self.number()?)],
             addresses: [self.address()?, self.address()?],
             what: match self.number()? {
@@ -333,16 +338,14 @@ impl Item {
         inner.role = match self.what {
             What::Orphan(orphan) => Role::Orphan(orphan),
             What::Leftover(bytes) => Role::Leftover(Leftover::new(bytes)),
-            What::Listener(side) => Role::Listening(Box::new(Listening {
-                claimed: false,
-                kernel_next: true,
-                side: side
-                    .and_then(|side| SideListener::taken_over(&side, socket))
-                    .map(Arc::new),
-                door: None,
-                watched: false,
-                leaves: false,
-            })),
+            What::Listener(side) => {
+                let side = side.and_then(|side| SideListener::taken_over(&side, socket));
+                Role::Listening(Box::new(Listening {
+                    foreign: self.foreign,
+                    untried: self.foreign && side.is_none(),
+                    ..Listening::new(side.map(Arc::new))
+                }))
+            }
         };
         drop(inner);
         socket

@@ -225,6 +225,7 @@ impl Socket {
             cookie: legacy::cookie(inner.fd())?,
             domain: inner.domain,
             nonblocking: inner.nonblocking,
+            foreign: inner.is_foreign(),
             timeouts: [inner.receive_timeout, inner.send_timeout],
             addresses: [inner.local, inner.remote],
             what,

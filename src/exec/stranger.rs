@@ -68,6 +68,7 @@ fn seen(socket: &'static Socket, fd: RawFd) -> Option<Item> {
         cookie: legacy::cookie(fd)?,
         domain: inner.domain,
         nonblocking: inner.nonblocking,
+        foreign: inner.is_foreign(),
         timeouts: [inner.receive_timeout, inner.send_timeout],
         addresses: [inner.local, inner.remote],
         what,

@@ -195,9 +195,9 @@ unsafe fn control(
                 return unsafe { original(fd, cmd, arg) };
             };
             // A listener with a side port is always non-blocking for the kernel.
-            let forced = match inner.role {
-                Role::Listening(_) => libc::O_NONBLOCK as usize,
-                _ => 0,
+            let forced = match inner.never_waits() {
+                true => libc::O_NONBLOCK as usize,
+                false => 0,
             };
             // SAFETY: an integer argument; F_SETFL never waits.
             let result = unsafe { original(fd, cmd, arg | forced) };
@@ -210,9 +210,7 @@ unsafe fn control(
             // SAFETY: no argument.
             let flags = unsafe { original(fd, cmd, arg) };
             match find(fd) {
-                Found::Socket(_, inner)
-                    if flags >= 0 && matches!(inner.role, Role::Listening(_)) =>
-                {
+                Found::Socket(_, inner) if flags >= 0 && inner.never_waits() => {
                     let wanted = if inner.nonblocking {
                         libc::O_NONBLOCK
                     } else {
@@ -245,7 +243,7 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
         libc::FIONBIO => {
             // SAFETY: FIONBIO's argument is an int.
             let on = unsafe { number.read_unaligned() } != 0;
-            if !matches!(inner.role, Role::Listening(_)) {
+            if !inner.never_waits() {
                 // SAFETY: as above; FIONBIO never waits.
                 let result = unsafe { orig::ioctl(fd, request, arg) };
                 if result != 0 {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::missing_safety_doc, missing_docs, non_snake_case)]
 
+pub mod activation;
 mod descriptors;
 mod exec;
 mod files;

@@ -8,7 +8,7 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, lifecycle, options};
+use crate::socket::{Inner, Role, foreign, lifecycle, options};
 use crate::{fork, stats, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
@@ -60,6 +60,7 @@ unsafe fn take(
     flags: c_int,
     original: impl FnOnce() -> c_int,
 ) -> c_int {
+    foreign::meet(fd);
     if let Found::Socket(socket, inner) = find(fd)
         && matches!(inner.role, Role::Listening(_))
     {

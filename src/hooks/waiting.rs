@@ -9,7 +9,7 @@ use crate::poll::interest;
 use crate::poll::select::{self, Sets};
 use crate::real::orig;
 use crate::real::sys::{Errno, now_ns};
-use crate::socket::lifecycle;
+use crate::socket::{foreign, lifecycle};
 use crate::{fork, verbs};
 
 fn created(epfd: c_int) -> c_int {
@@ -49,6 +49,9 @@ pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
         Ok(Some(set)) => {
             if matches!(fdtable::get(fd), Some(Entry::Internal)) && !verbs::is_inside() {
                 return fail::<c_int>(Errno::BADF);
+            }
+            if op == libc::EPOLL_CTL_ADD {
+                foreign::meet(fd);
             }
             // SAFETY: null or valid, by the caller's contract.
             let event = unsafe { event.as_ref() };

@@ -134,7 +134,7 @@ fn add(
         return Err(Errno::EXIST);
     }
     set.need_waiter(epfd)?;
-    inner.claim_listener();
+    inner.claim_listener(socket);
     let mut watch = Watch::new(set, epfd, fd, event, !inner.is_virtual());
     if matches!(inner.role, Role::Leftover(_)) {
         watch.looks = Some(socket);

@@ -97,7 +97,7 @@ impl<'a> Call<'a> {
                 continue;
             };
             let mut inner = socket.lock();
-            inner.claim_listener();
+            inner.claim_listener(socket);
             if inner.is_virtual() {
                 kernel[at].fd = -1;
             } else {

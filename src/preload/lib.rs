@@ -23,12 +23,13 @@ macro_rules! exports {
 
 netacc::for_each_symbol!(exports);
 
-/// When the library is loaded it looks whether its program was left anything, and does nothing else.
+/// When the library is loaded it looks whether its program was left anything, or named listeners, and does nothing else.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = {
     extern "C" fn loaded() {
         netacc::exec::legacy::read();
+        netacc::hooks::activation::begin();
     }
     loaded
 };

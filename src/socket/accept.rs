@@ -59,7 +59,7 @@ impl Socket {
         }
         let side = match inner.only_kernel {
             true => Err(Reason::OptionNotCarried),
-            false => self.open_side(fd, backlog, &core::mem::take(&mut inner.kept)),
+            false => self.open_side(fd, backlog, &core::mem::take(&mut inner.kept), false),
         };
         if chosen {
             kernel_listen(fd, backlog)?;
@@ -74,12 +74,8 @@ impl Socket {
                 page.set_addresses(side.local.to_std(), side.local.unspecified());
                 inner.stats = Some(page);
                 inner.role = Role::Listening(Box::new(Listening {
-                    claimed: false,
                     kernel_next: false,
-                    side: Some(side.clone()),
-                    door: None,
-                    watched: false,
-                    leaves: false,
+                    ..Listening::new(Some(side.clone()))
                 }));
                 drop(inner);
                 runtime::get().command(Command::Listen(side));
@@ -106,11 +102,14 @@ impl Socket {
         Ok(())
     }
 
-    fn open_side(
+    /// Opens a side port for the listener `fd`, with these options; one that `joins` is in a group with those that other
+    /// processes have for the same listener.
+    pub(super) fn open_side(
         &'static self,
         fd: RawFd,
         backlog: i32,
         options: &[Kept],
+        joins: bool,
     ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
@@ -121,7 +120,7 @@ impl Socket {
         let socket = sys::borrow(fd);
         let only_v6 =
             local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
-        let reuse_port = sockopt::socket_reuseport(socket).unwrap_or(false);
+        let reuse_port = joins || sockopt::socket_reuseport(socket).unwrap_or(false);
         let offset = runtime.config.side_port_offset;
         let at = Place {
             local,
@@ -129,7 +128,8 @@ impl Socket {
             reuse_port,
             options,
         };
-        SideListener::open(self, &at, backlog, offset).map(Arc::new)
+        let side = SideListener::open(self, &at, backlog, offset)?;
+        Ok(Arc::new(if joins { side.of_others() } else { side }))
     }
 
     /// accept4(2). `inner` is the socket's lock, taken by the caller.
@@ -150,7 +150,12 @@ impl Socket {
         if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
             return Err(Errno::INVAL);
         }
-        inner.claim_listener();
+        inner.claim_listener(self);
+        if inner.is_foreign() {
+            let accepted = self.accept_foreign(inner, fd, flags)?;
+            // SAFETY: by the contract.
+            return unsafe { tell(accepted, addr, len) };
+        }
         let (accepted, remote) = match accept_one(&mut inner, fd, flags, &mut None) {
             Err(Errno::AGAIN) if inner.is_leaving_listener() => {
                 self.stop_serving(inner);
@@ -162,14 +167,8 @@ impl Socket {
                 other?
             }
         };
-        if !addr.is_null() {
-            // SAFETY: by the contract.
-            if let Err(error) = unsafe { remote.write(addr, len) } {
-                super::lifecycle::close(accepted);
-                return Err(error);
-            }
-        }
-        Ok(accepted)
+        // SAFETY: by the contract.
+        unsafe { tell((accepted, remote), addr, len) }
     }
 
     /// Waits for a connection. As the kernel, it takes the number for it before, and goes on waiting if another thread
@@ -361,7 +360,8 @@ impl Inner {
     }
 
     /// The application means to accept here, if this is a listener. One that was inherited comes to life by that.
-    pub fn claim_listener(&mut self) {
+    pub fn claim_listener(&mut self, socket: &'static Socket) {
+        self.try_side_port(socket);
         let fd = self.fd();
         let Role::Listening(listening) = &mut self.role else {
             return;
@@ -407,6 +407,25 @@ impl Inner {
     }
 }
 
+/// Tells the application of whom it has accepted a connection, as `number`.
+///
+/// # Safety
+/// The contract of accept4(2) for `addr` and `len`.
+unsafe fn tell(
+    (number, remote): (RawFd, Address),
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+) -> Result<RawFd, Errno> {
+    if !addr.is_null() {
+        // SAFETY: by the contract.
+        if let Err(error) = unsafe { remote.write(addr, len) } {
+            super::lifecycle::close(number);
+            return Err(error);
+        }
+    }
+    Ok(number)
+}
+
 fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
     // SAFETY: no pointers.
     match unsafe { orig::listen(fd, backlog) } {
@@ -416,7 +435,7 @@ fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
 }
 
 /// The number of a connection that has not come yet.
-struct Number(RawFd);
+pub(super) struct Number(RawFd);
 
 impl Number {
     /// The lowest that is free.
@@ -453,8 +472,9 @@ impl Drop for Number {
     }
 }
 
-/// Takes one connection from either queue, without waiting. It gets the number that was `reserved`.
-fn accept_one(
+/// Takes one connection from either queue, without waiting: not from a kernel's listener that would. It gets the number
+/// that was `reserved`.
+pub(super) fn accept_one(
     inner: &mut Inner,
     fd: RawFd,
     flags: i32,
@@ -466,7 +486,7 @@ fn accept_one(
     let (kernel_first, leaves) = (listening.kernel_next, listening.leaves);
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
-            if leaves {
+            if leaves || inner.is_foreign() && !inner.nonblocking {
                 continue;
             }
             match accept_kernel(fd, flags, reserved) {
@@ -568,8 +588,8 @@ fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
     }
 }
 
-/// From the kernel's queue. The listener is non-blocking.
-fn accept_kernel(
+/// From the kernel's queue. Under a lock only if the listener is non-blocking.
+pub(super) fn accept_kernel(
     fd: RawFd,
     flags: i32,
     reserved: &mut Option<Number>,

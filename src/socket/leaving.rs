@@ -187,8 +187,19 @@ impl Socket {
         let Role::Listening(listening) = &mut inner.role else {
             return;
         };
-        if listening.leaves || nonblocking && listening.claimed {
+        if listening.leaves || listening.claimed && (nonblocking || listening.foreign) {
             return;
+        }
+        if listening.foreign {
+            // Nobody accepts here. If that changes, there will be another side port.
+            listening.untried = true;
+            let listener = listening.side.take();
+            drop(inner);
+            return Farewell {
+                listener,
+                ..Farewell::default()
+            }
+            .say();
         }
         let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), nonblocking);
         let waited_for = listening.is_for_others() && listening.has_ready();
@@ -228,6 +239,6 @@ impl Socket {
     /// Whether it is a listener that the kernel never waits for, though the application would have it wait.
     pub fn waits_here(&self) -> bool {
         let inner = self.lock();
-        matches!(inner.role, Role::Listening(_)) && !inner.nonblocking
+        inner.never_waits() && !inner.nonblocking
     }
 }

@@ -354,7 +354,9 @@ impl Socket {
         }
         inner.watches.iter_mut().for_each(twin::hide);
         // While it listened the kernel was never to wait.
-        let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
+        if !listening.foreign {
+            let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
+        }
         let mut wakes = Wakes::new(None);
         inner.wake_sleepers(&mut wakes);
         drop(inner);

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod addr;
 pub mod connect;
+pub mod foreign;
 pub mod hand_back;
 pub mod leaving;
 pub mod lifecycle;
@@ -74,6 +75,10 @@ pub struct Listening {
     pub door: Option<Arc<InternalFd>>,
     /// The control thread tells who waits of the kernel's connections.
     pub watched: bool,
+    /// Another program has made it: see [`foreign`].
+    pub foreign: bool,
+    /// It is to be tried whether it can have a side port.
+    pub untried: bool,
     /// It is the kernel's once its queue is empty, and until then nobody accepts from the kernel here.
     pub leaves: bool,
 }
@@ -114,6 +119,20 @@ impl Socket {
 }
 
 impl Listening {
+    /// A listener with this side port.
+    pub fn new(side: Option<Arc<SideListener>>) -> Listening {
+        Listening {
+            claimed: false,
+            kernel_next: true,
+            side,
+            door: None,
+            watched: false,
+            foreign: false,
+            untried: false,
+            leaves: false,
+        }
+    }
+
     /// The number for calls that wait, of the listener that the application knows as `fd`. None if there are none left.
     pub fn door(&mut self, fd: RawFd) -> Option<Arc<InternalFd>> {
         if self.door.is_none() {
@@ -510,6 +529,8 @@ impl Socket {
             Role::Fresh => Role::Fresh,
             Role::Listening(_) => Role::Fresh,
             Role::Plain if old.local.is_some() || old.remote.is_some() => Role::Plain,
+            // One that listens shall not be taken for a listener of another program's.
+            Role::Plain if old.only_kernel => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphan) => Role::Orphan(*orphan),
             Role::Connected(_) | Role::Leftover(_) => match parent {
@@ -525,17 +546,14 @@ impl Socket {
         let socket = Socket::new(old.domain, old.nonblocking);
         let mut inner = socket.lock();
         inner.role = match &old.role {
-            Role::Listening(listening) => Role::Listening(Box::new(Listening {
-                claimed: false,
-                kernel_next: true,
-                side: listening
-                    .side
-                    .as_ref()
-                    .map(|side| Arc::new(side.inherit(socket))),
-                door: None,
-                watched: false,
-                leaves: false,
-            })),
+            Role::Listening(listening) => {
+                let side = listening.side.as_ref();
+                Role::Listening(Box::new(Listening {
+                    foreign: listening.foreign,
+                    untried: listening.untried,
+                    ..Listening::new(side.map(|side| Arc::new(side.inherit(socket))))
+                }))
+            }
             _ => role,
         };
         inner.receive_buffer = old.receive_buffer;
@@ -571,5 +589,8 @@ pub enum Inherited {
 /// No other thread may run.
 pub unsafe fn reset_after_fork() {
     // SAFETY: by the contract.
-    unsafe { SOCKETS.reset_after_fork() };
+    unsafe {
+        SOCKETS.reset_after_fork();
+        foreign::reset_after_fork();
+    }
 }

@@ -77,6 +77,19 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// As `fd` has it.
+    pub fn read(fd: RawFd, level: c_int, name: c_int) -> Option<Kept> {
+        let mut value = [0_u8; LONGEST];
+        let mut len = LONGEST as socklen_t;
+        // SAFETY: so much room.
+        let got = unsafe { orig::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &mut len) };
+        (got == 0 && len > 0).then(|| Kept {
+            level,
+            name,
+            value: value[..len as usize].into(),
+        })
+    }
+
     /// Sets it on another socket; one that cannot have it goes without.
     pub fn apply(&self, socket: BorrowedFd<'_>) {
         let _errno = crate::log::ErrnoGuard::new();

@@ -67,6 +67,11 @@ pub struct Header {
     pub comm: [AtomicU64; 2],
     /// Version of the library, padded with zeros.
     pub version: [AtomicU64; 4],
+    /// The oldest version of the control protocol that it speaks, 0 if it does not say. (This and the next are where all
+    /// libraries of this layout have had zeros.)
+    pub oldest_protocol: AtomicU32,
+    /// The newest.
+    pub newest_protocol: AtomicU32,
 }
 
 /// Declares [`Global`] and the table of its counters' names and meanings.

@@ -18,6 +18,7 @@ use super::layout::{
 };
 use super::proc_stat;
 use super::reason::Reason;
+use crate::control::wire;
 
 /// Size of the page in memory and as a file, bytes.
 pub(super) const SIZE: usize = size_of::<Page>();
@@ -222,6 +223,8 @@ fn fill_header(page: &Page) {
     header.uid.store(uid(), Relaxed);
     header.created_ns.store(now_ns(), Relaxed);
     store_text(&header.version, env!("CARGO_PKG_VERSION").as_bytes());
+    set(&header.oldest_protocol, usize::from(wire::OLDEST));
+    set(&header.newest_protocol, usize::from(wire::VERSION));
 
     let mut line = [0; 1024];
     if let Some(stat) = read_own_stat(&mut line).and_then(proc_stat::parse) {

@@ -7,6 +7,8 @@
 #![allow(dead_code)]
 
 pub mod counters;
+pub mod echo;
+pub mod older;
 pub mod ports;
 pub mod proc;
 pub mod services;
@@ -64,6 +66,11 @@ pub fn netacc_ss() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_netacc_ss"))
 }
 
+/// A program of tests/programs.
+pub fn script(name: &str) -> String {
+    format!("{}/tests/programs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// Does a program run with the library?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum With {
@@ -82,10 +89,21 @@ pub const ANSWER_LIMIT: &str = "NACC_CONNECT_TIMEOUT_MS";
 /// would rightly be left to the kernel; so peers are waited for. A test of peers that do not answer has a shorter
 /// [`ANSWER_LIMIT`].
 pub fn command(program: impl AsRef<std::ffi::OsStr>, with: With) -> Command {
-    let mut command = Command::new(program);
-    command.env_remove("LD_PRELOAD");
-    if with == With::Library && !bare() {
-        command.env("LD_PRELOAD", library());
+    match with {
+        With::Library if !bare() => command_with(program, &library()),
+        _ => {
+            let mut command = Command::new(program);
+            command.env_remove("LD_PRELOAD");
+            command
+        }
+    }
+}
+
+/// The same with the library in this file, unless the whole test runs bare.
+pub fn command_with(program: impl AsRef<std::ffi::OsStr>, library: &Path) -> Command {
+    let mut command = command(program, With::Kernel);
+    if !bare() {
+        command.env("LD_PRELOAD", library);
         command.env(ANSWER_LIMIT, "60000");
     }
     command

@@ -1,8 +1,9 @@
-"""A server whose workers share its listener: workers_server.py PORT HOW WORKERS [FD]
+"""A server whose workers share its listener: workers_server.py PORT HOW WORKERS [FD [given]]
 
 HOW a worker waits: accept, epoll, exclusive (EPOLLEXCLUSIVE), edge (EPOLLET), once (EPOLLONESHOT), poll, select; or
 reuseport: each worker has a listener of its own. Says "worker PID" for each worker and then "listening". A worker tells
-each client its number and sends back what comes. At SIGUSR2 it starts itself anew, with the listener as descriptor FD."""
+each client its number and sends back what comes. At SIGUSR2 it starts itself anew, with the listener as descriptor FD.
+"given" is a listener that somebody else has made, and that is left as it is; "passed": it comes by the Unix socket FD."""
 
 import ctypes
 import os
@@ -11,6 +12,10 @@ import signal
 import socket
 import sys
 import threading
+
+
+# How the listener has come.
+GIVEN = sys.argv[5] if len(sys.argv) > 5 else None
 
 
 def listener(port, reuse_port):
@@ -35,7 +40,8 @@ def connections(listening, how):
     if how in ("accept", "reuseport"):
         while True:
             yield listening.accept()[0]
-    listening.setblocking(False)
+    if GIVEN is None:
+        listening.setblocking(False)
     waiting = select.poll() if how == "poll" else None
     if how in ("epoll", "exclusive", "edge", "once"):
         waiting = select.epoll()
@@ -72,7 +78,10 @@ def end_with_parent():
 def main():
     port, how, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if len(sys.argv) > 4:
-        shared = socket.socket(fileno=int(sys.argv[4]))
+        fd = int(sys.argv[4])
+        if GIVEN == "passed":
+            _, (fd,), _, _ = socket.recv_fds(socket.socket(fileno=fd), 1, 1)
+        shared = socket.socket(fileno=fd)
     else:
         shared = None if how == "reuseport" else listener(port, False)
     ready, tell = os.pipe()

@@ -34,6 +34,8 @@ enum View {
     Sock,
     /// Links
     Link,
+    /// Processes alone: a line for each, with the library that it runs
+    Proc,
 }
 
 fn main() -> ExitCode {
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
     if pages.is_empty() {
         eprintln!("netacc_ss: no process that you may see runs TCP with NetACC");
     }
-    match show(&args, pages) {
+    match show(&args, &store, pages) {
         Ok(code) => code,
         // The reader (head, grep -q) has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -58,7 +60,11 @@ fn main() -> ExitCode {
 }
 
 /// Prints what could be read, and what could not as a sentence each.
-fn show(args: &Args, pages: Vec<Result<Snapshot, PageError>>) -> io::Result<ExitCode> {
+fn show(
+    args: &Args,
+    store: &Store,
+    pages: Vec<Result<Snapshot, PageError>>,
+) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     let mut code = ExitCode::SUCCESS;
     let mut first = true;
@@ -71,16 +77,18 @@ fn show(args: &Args, pages: Vec<Result<Snapshot, PageError>>) -> io::Result<Exit
                 continue;
             }
         };
-        if !first {
+        if !first && args.show != View::Proc {
             writeln!(out)?;
         }
         first = false;
+        let library = store.library(snapshot.pid);
+        let library = library.as_ref();
         if args.counters {
-            out.write_all(view::plain_counters(&snapshot).as_bytes())?;
+            out.write_all(view::plain_counters(&snapshot, library).as_bytes())?;
             continue;
         }
         let wanted = |view| args.show == View::All || args.show == view;
-        out.write_all(view::header(&snapshot).as_bytes())?;
+        out.write_all(view::header(&snapshot, library).as_bytes())?;
         if wanted(View::Link) {
             out.write_all(view::links(&snapshot).as_bytes())?;
         }

@@ -3,13 +3,22 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use netacc::stats::reader::{Conn, Link, Snapshot};
+use netacc::stats::reader::{Conn, Library, Link, Snapshot};
 use netacc::stats::{Mode, Reason};
 
-/// One line that says which process this is.
-pub fn header(page: &Snapshot) -> String {
+/// One line that says which process this is, and which library it runs.
+pub fn header(page: &Snapshot, library: Option<&Library>) -> String {
+    let replaced = match library {
+        Some(library) if library.replaced => " (replaced on disk)",
+        _ => "",
+    };
+    let protocols = match page.protocols {
+        Some((oldest, newest)) if oldest == newest => format!(", protocol {newest}"),
+        Some((oldest, newest)) => format!(", protocol {oldest}-{newest}"),
+        None => String::new(),
+    };
     format!(
-        "{} (pid {}, uid {}), NetACC {}\n",
+        "{} (pid {}, uid {}), NetACC {}{replaced}{protocols}\n",
         page.comm, page.pid, page.uid, page.version
     )
 }
@@ -132,15 +141,22 @@ pub fn counters(page: &Snapshot) -> String {
 }
 
 /// `name value` lines. Names are never changed or reordered lightly: scripts read them.
-pub fn plain_counters(page: &Snapshot) -> String {
+pub fn plain_counters(page: &Snapshot, library: Option<&Library>) -> String {
     let now = |mode| {
         page.conns
             .iter()
             .filter(|conn| conn.mode == Some(mode))
             .count() as u64
     };
+    let (oldest, newest) = page.protocols.unwrap_or_default();
     let present = [
         ("pid", u64::from(page.pid)),
+        ("protocol_oldest", u64::from(oldest)),
+        ("protocol_newest", u64::from(newest)),
+        (
+            "library_replaced",
+            u64::from(library.is_some_and(|library| library.replaced)),
+        ),
         ("links_now", page.links.len() as u64),
         ("conns_now_loop", now(Mode::Loop)),
         ("conns_now_shm", now(Mode::Shm)),

@@ -3,8 +3,10 @@
 //! Nothing in a page is trusted: it is read into memory of our own (never mapped, so that a file cut
 //! short meanwhile does no harm), and any bytes give a [`Snapshot`] or a [`FormatError`].
 
+mod library;
 mod snapshot;
 
+pub use library::Library;
 pub use snapshot::{Conn, Counter, FormatError, Link, Snapshot};
 
 use std::io::{self, Read};
@@ -127,13 +129,16 @@ impl Store {
             let uid = process.uid();
             return Err(PageError::OtherUser { pid, uid });
         }
-        let maps = fs::read(path.join("maps")).unwrap_or_default();
-        let maps = String::from_utf8_lossy(&maps);
-        if maps.contains("libnetacc-preload") || maps.contains("libnetacc_preload") {
-            Err(PageError::NoPage { pid })
-        } else {
-            Err(PageError::NotNetacc { pid })
+        match self.library(pid) {
+            Some(_) => Err(PageError::NoPage { pid }),
+            None => Err(PageError::NotNetacc { pid }),
         }
+    }
+
+    /// The library's file that a process has. `None`: it has none, or that may not be seen.
+    pub fn library(&self, pid: u32) -> Option<Library> {
+        let maps = fs::read(self.proc.join(pid.to_string()).join("maps")).ok()?;
+        Library::in_maps(&String::from_utf8_lossy(&maps))
     }
 
     /// `None` if there is nothing to show: no file, a dead process's, or one still being made.

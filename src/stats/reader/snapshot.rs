@@ -130,6 +130,8 @@ pub struct Snapshot {
     pub comm: String,
     /// Version of the library.
     pub version: String,
+    /// The oldest and the newest version of the control protocol that it speaks, if it says so.
+    pub protocols: Option<(u32, u32)>,
     /// All plain counters, those of living links added.
     pub counters: Vec<Counter>,
     /// How many connections were left to kernel TCP, for every reason.
@@ -157,6 +159,13 @@ impl Snapshot {
             created_ns: get(&header.created_ns),
             comm: text(&header.comm),
             version: text(&header.version),
+            protocols: match (
+                get32(&header.oldest_protocol),
+                get32(&header.newest_protocol),
+            ) {
+                (0, _) => None,
+                range => Some(range),
+            },
             counters,
             fallbacks: fallbacks
                 .map(|(reason, count)| (*reason, get(count)))
