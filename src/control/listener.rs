@@ -23,7 +23,7 @@ use super::shelf::Shelf;
 use crate::fdtable;
 use crate::link::Link;
 use crate::poll::waiter::Wakes;
-use crate::real::sys::{self, Errno, InternalFd, now_ns};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 use crate::socket::accept::Heritage;
 use crate::socket::addr::Address;
@@ -153,8 +153,6 @@ const MOST_QUEUED: usize = 4096;
 /// Who knock in a row and are not for the application, at most, before it is looked for something else: all that were there
 /// when the kernel said that somebody is, for it may not say so again.
 const KNOCKS: usize = MOST_QUEUED + 1;
-/// How long, in nanoseconds, a new side port waits for the one before it at the same place to be closed, and between looks.
-const CLOSING_NS: (u64, i64) = (1_000_000_000, 500_000);
 /// Once the side port is shared, the kernel wakes those who wait at it when a peer has said what it wants, not before;
 /// but no later than after the time in which it repeats its answer so many times.
 const DEFER: i32 = 1;
@@ -162,7 +160,8 @@ const DEFER: i32 = 1;
 /// Side ports that the application has closed and the control thread has not heard of.
 static CLOSING: AtomicUsize = AtomicUsize::new(0);
 
-fn is_any_closing() -> bool {
+/// Whether there is any: a side port that other processes have, too, is closed here when the control thread gets to it.
+pub fn is_any_closing() -> bool {
     CLOSING.load(Ordering::Acquire) > 0
 }
 
@@ -228,14 +227,7 @@ impl SideListener {
             .checked_add(offset)
             .ok_or(Reason::SidePortOutOfRange)?;
         let side = local.with_port(port);
-        let deadline = now_ns() + CLOSING_NS.0;
-        let mut made = open(&side, at, backlog);
-        // One that this process has just closed, and others have, is closed when the control thread gets to it.
-        while matches!(made, Err(Errno::ADDRINUSE)) && is_any_closing() && now_ns() < deadline {
-            sys::nap(CLOSING_NS.1);
-            made = open(&side, at, backlog);
-        }
-        let fd = made.map_err(|error| match error {
+        let fd = open(&side, at, backlog).map_err(|error| match error {
             Errno::ADDRINUSE | Errno::ACCESS | Errno::PERM => Reason::SidePortTaken,
             _ => Reason::ResourceLimit,
         })?;

@@ -16,7 +16,7 @@ use super::wait::Wait;
 use super::{Inner, Listening, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::control::io_thread::Command;
-use crate::control::listener::{Arrival, Place, SideListener, Standing};
+use crate::control::listener::{self, Arrival, Place, SideListener, Standing};
 use crate::control::shelf::Progress;
 use crate::control::{heirs, server};
 use crate::fdtable::{self, Entry};
@@ -24,7 +24,7 @@ use crate::link::Link;
 use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
@@ -59,7 +59,18 @@ impl Socket {
         }
         let side = match inner.only_kernel {
             true => Err(Reason::OptionNotCarried),
-            false => self.open_side(fd, backlog, &core::mem::take(&mut inner.kept), false),
+            false => {
+                let kept = core::mem::take(&mut inner.kept);
+                let side;
+                (inner, side) = self.open_side_in_time(fd, inner, backlog, &kept);
+                if !matches!(inner.role, Role::Fresh) || inner.fds.is_empty() {
+                    // Another thread has closed it meanwhile, or was faster.
+                    self.recycle_if_done(&mut inner);
+                    drop(inner);
+                    return kernel_listen(fd, backlog);
+                }
+                side
+            }
         };
         if chosen {
             kernel_listen(fd, backlog)?;
@@ -100,6 +111,37 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Waits, without the lock, for a side port at the same place that this process has just closed.
+    fn open_side_in_time(
+        &'static self,
+        fd: RawFd,
+        mut inner: MutexGuard<'static, Inner>,
+        backlog: i32,
+        options: &[Kept],
+    ) -> (
+        MutexGuard<'static, Inner>,
+        Result<Arc<SideListener>, Reason>,
+    ) {
+        /// At most, and between looks.
+        const CLOSING_NS: (u64, i64) = (1_000_000_000, 500_000);
+        let deadline = now_ns() + CLOSING_NS.0;
+        loop {
+            let side = self.open_side(fd, backlog, options, false);
+            let taken = matches!(side, Err(Reason::SidePortTaken)) && listener::is_any_closing();
+            if !taken || now_ns() >= deadline {
+                return (inner, side);
+            }
+            inner.users += 1;
+            drop(inner);
+            sys::nap(CLOSING_NS.1);
+            inner = self.lock();
+            inner.users -= 1;
+            if !matches!(inner.role, Role::Fresh) || inner.fds.is_empty() {
+                return (inner, side);
+            }
+        }
     }
 
     /// Opens a side port for the listener `fd`, with these options; one that `joins` is in a group with those that other
