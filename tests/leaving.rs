@@ -109,7 +109,7 @@ fn a_child_runs_a_program() {
 #[test]
 fn a_program_is_started_without_fork() {
     for who in EVERYBODY {
-        for case in ["popen", "pass_fds", "spawn", "system"] {
+        for case in ["popen", "pass_fds", "spawn", "spawn_closing", "system"] {
             check(case, who, 1);
         }
     }
@@ -129,6 +129,37 @@ fn a_connection_is_passed() {
     }
     check("passed_within", "dynamic", 1);
     check("passed_by_library", "dynamic", 1);
+}
+
+#[test]
+fn a_connection_is_taken() {
+    for case in ["taken", "taken_from_child"] {
+        check(case, "dynamic", 1);
+    }
+    check("fleeting_taken", "dynamic", 0);
+}
+
+#[test]
+fn who_has_no_descriptor_has_no_claim() {
+    check("claimed_by_nobody", "dynamic", 0);
+}
+
+/// A client that is stopped cannot hold its server up for each of its connections.
+#[test]
+fn the_client_is_stopped() {
+    for case in ["passed", "replaced", "child", "popen", "must_not_wait"] {
+        let run = |with| {
+            let port = ports::pair();
+            let mut server = command("python3", with);
+            server.args([script("stopped.py"), case.to_string(), port.to_string()]);
+            server.arg(&programs()[0]);
+            let server = Proc::start(server);
+            server.rest()
+        };
+        let kernel = run(With::Kernel);
+        assert!(!kernel.is_empty(), "{case}");
+        assert_eq!(kernel, run(With::Library), "{case}");
+    }
 }
 
 #[test]

@@ -11,12 +11,17 @@ pub mod user_buf;
 pub mod window;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::link::Link;
 use crate::link::record::Kind;
-use crate::real::sys::Errno;
+use crate::real::sys::{Errno, now_ns};
 pub use rx::{Chunk, RxQueue};
 pub use window::Windows;
+
+/// How long a call is held up that must not wait, in nanoseconds: what a peer that runs takes at most to send again what
+/// was there a moment ago.
+pub const GRACE_NS: u64 = 250_000_000;
 
 const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
 const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
@@ -51,6 +56,8 @@ pub struct Conn {
     pub awaits_ring: bool,
     /// What is written here goes over the kernel's connection: the peer was told.
     pub tx_left: bool,
+    /// Since when, in nanoseconds.
+    pub left_at: u64,
     /// What the peer writes comes over the kernel's connection, after what has arrived.
     pub rx_left: bool,
     /// This end gives what it had received, and nobody has read, back to the peer.
@@ -91,6 +98,7 @@ impl Conn {
             tx_blocked: false,
             awaits_ring: false,
             tx_left: false,
+            left_at: 0,
             rx_left: false,
             recalls: false,
             given_back: Vec::new(),
@@ -255,6 +263,11 @@ impl Conn {
     /// Whether what nobody had read is on its way to the kernel's connection.
     pub fn is_being_resent(&self) -> bool {
         self.rx_left && self.recalls && !self.resent && !self.peer_closed && !self.is_reset()
+    }
+
+    /// How long a call that must not wait is held up for that.
+    pub fn grace(&self) -> Duration {
+        Duration::from_nanos((self.left_at + GRACE_NS).saturating_sub(now_ns()))
     }
 
     /// Whether nothing of it comes or goes over the link any more, though it is not broken off: the kernel's

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cache;
 use super::io_thread::{Control, Source};
@@ -476,15 +476,11 @@ fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>,
 /// Goes to the peer's rendezvous and names the link. Only a peer of the same user is trusted with
 /// memory.
 fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failure> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(|_| Reason::ResourceLimit)?;
+    let (unix, credentials) = passing::visit(&answer.rendezvous).map_err(|error| match error {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Reason::ResourceLimit,
+        _ => Reason::LinkFailed,
+    })?;
     let unix = InternalFd::adopt(unix);
-    let address =
-        SocketAddrUnix::new_abstract_name(&answer.rendezvous).map_err(|_| Reason::LinkFailed)?;
-    rustix::net::connect(&unix, &address).map_err(|_| Reason::LinkFailed)?;
-    let credentials =
-        rustix::net::sockopt::socket_peercred(&unix).map_err(|_| Reason::LinkFailed)?;
     if credentials.uid != rustix::process::geteuid() {
         return Err(Reason::PeerOtherUser);
     }

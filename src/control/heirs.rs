@@ -1,8 +1,9 @@
 //! What forked children have inherited from this process, and how they get it.
 //!
 //! A child that was forked while connections were on links holds their kernel connections, but the links are its
-//! parent's. When it first uses one it *claims* it at the parent's rendezvous; the parent hands the connection back to
-//! the kernel ([`crate::socket::hand_back`]) and passes on what had come by the link and nobody has read. A connection
+//! parent's. When it first uses one it *claims* it at the parent's rendezvous, and shows its descriptor; the parent hands
+//! the connection back to the kernel ([`crate::socket::hand_back`]) and passes on what had come by the link and nobody has
+//! read. A connection
 //! that the parent closes while a child may hold it is handed back then, and what was unread is kept for a claim.
 //!
 //! Which children live is told by a pipe for each fork: children hold its writing end, and so do theirs. Beside it they
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{MemfdFlags, SeekFrom};
 
 use super::io_thread::{Command, Control, Source};
@@ -24,6 +25,7 @@ use crate::fdtable::{self, Entry};
 use crate::real::sys::{Errno, InternalFd};
 use crate::runtime;
 use crate::socket::Socket;
+use crate::socket::leaving::cookie;
 use crate::sync;
 
 /// Forks so far that children may have inherited connections by.
@@ -84,6 +86,8 @@ pub fn keep(socket: &'static Socket) {
 struct Unread {
     /// How many forks there had been when it was made, and when it was closed.
     forks: (u64, u64),
+    /// The kernel's name of it.
+    cookie: Option<u64>,
     bytes: Vec<u8>,
 }
 
@@ -108,8 +112,15 @@ impl Control {
         self.insert(Source::Heirs(heirs));
     }
 
-    /// A program that was started with connections of this process says so by `pipe`, which it holds while it lives.
-    pub fn inherits(&mut self, pipe: InternalFd) {
+    /// A program that was started with connections of this process, of which it has `shown` one, says so by `pipe`, which it
+    /// holds while it lives.
+    pub fn inherits(&mut self, pipe: InternalFd, serial: u64, shown: &InternalFd) {
+        let cookie = cookie(shown.as_raw_fd());
+        let ours = Socket::of(serial).is_some_and(|socket| socket.cookie() == cookie);
+        let unread = self.estate.unread.get(&serial);
+        if cookie.is_none() || !ours && unread.is_none_or(|unread| unread.cookie != cookie) {
+            return;
+        }
         let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
         // Before the program goes on, and its parent, which may close them at once.
         LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
@@ -137,20 +148,44 @@ impl Control {
         });
     }
 
-    /// A child uses the connection with this number. It is answered by `to` once the kernel has it.
-    pub fn claimed(&mut self, to: InternalFd, serial: u64) {
-        if let Some(unread) = self.estate.unread.remove(&serial) {
-            answer(&to, &unread.bytes);
-            return;
-        }
-        // Made after the last fork, it is nobody's but ours.
-        let inherited = |socket: &&Socket| socket.lock().forks < forks();
-        let Some(socket) = Socket::of(serial).filter(inherited) else {
-            answer(&to, &[]);
+    /// Another process uses the connection with this number, or the one that it has `shown` if it does not know the number.
+    /// It is answered by `to` once the kernel has it, and not at all if it has shown something else.
+    pub fn claimed(&mut self, to: InternalFd, serial: u64, shown: &InternalFd) {
+        let Some(shown) = cookie(shown.as_raw_fd()) else {
             return;
         };
-        self.estate.claims.push((to, socket, serial));
-        self.settle_claims();
+        let serial = match serial {
+            0 => self.number_of(shown),
+            serial => serial,
+        };
+        if let Some(unread) = self.estate.unread.get(&serial) {
+            if unread.cookie == Some(shown) {
+                answer(&to, &unread.bytes);
+                self.estate.unread.remove(&serial);
+            }
+            return;
+        }
+        match Socket::of(serial) {
+            Some(socket) if socket.cookie() != Some(shown) => {}
+            Some(socket) => {
+                self.estate.claims.push((to, socket, serial));
+                self.settle_claims();
+            }
+            // It was one of ours, and is the kernel's.
+            None if serial != 0 => {
+                answer(&to, &[]);
+            }
+            None => {}
+        }
+    }
+
+    /// The number of the connection that the kernel calls `cookie`; 0 if it is none of ours.
+    fn number_of(&self, cookie: u64) -> u64 {
+        let kept =
+            |(serial, unread): (&u64, &Unread)| (unread.cookie == Some(cookie)).then_some(*serial);
+        let mut kept = self.estate.unread.iter().filter_map(kept);
+        let ours = Socket::shown(cookie).map(|socket| socket.lock().serial);
+        ours.or_else(|| kept.next()).unwrap_or(0)
     }
 
     /// Answers the claims of connections that are the kernel's by now.
@@ -161,8 +196,13 @@ impl Control {
                 Some(bytes) => {
                     if !answer(&to, &bytes) {
                         // The claimer is gone; another child may ask.
-                        let forks = (0, forks());
-                        self.estate.unread.insert(serial, Unread { forks, bytes });
+                        let (forks, cookie) = ((0, forks()), socket.cookie());
+                        let unread = Unread {
+                            forks,
+                            cookie,
+                            bytes,
+                        };
+                        self.estate.unread.insert(serial, unread);
                     }
                 }
                 None => self.estate.claims.push((to, socket, serial)),
@@ -177,8 +217,13 @@ impl Control {
             match socket.bequeath(serial) {
                 Some(bytes) => {
                     if !bytes.is_empty() && may_hold(made) {
-                        let forks = (made, forks());
-                        self.estate.unread.insert(serial, Unread { forks, bytes });
+                        let (forks, cookie) = ((made, forks()), socket.cookie());
+                        let unread = Unread {
+                            forks,
+                            cookie,
+                            bytes,
+                        };
+                        self.estate.unread.insert(serial, unread);
                     }
                     socket.was_kept();
                 }
@@ -210,11 +255,16 @@ impl Control {
             if let Entry::Socket(socket) = entry
                 && let Some((serial, made, bytes)) = socket.unread_for_heirs()
             {
-                let forks = (made, forks());
-                unread.insert(serial, Unread { forks, bytes });
+                let (forks, cookie) = ((made, forks()), None);
+                let left = Unread {
+                    forks,
+                    cookie,
+                    bytes,
+                };
+                unread.insert(serial, left);
             }
         });
-        for (serial, Unread { forks, bytes }) in unread {
+        for (serial, Unread { forks, bytes, .. }) in unread {
             let after = self.heirs().filter(|heirs| heirs.fork > forks.0);
             let will = after
                 .min_by_key(|heirs| heirs.fork)

@@ -9,8 +9,6 @@ pub struct Identity {
     pub host: Host,
     /// Random name of this process.
     pub process: [u8; 16],
-    /// What children know of it and nobody else: random.
-    pub family: [u8; 16],
     /// Where peers on this host fetch shared memory: an abstract Unix address. By it peers know which process we are.
     pub rendezvous: Name,
 }
@@ -41,7 +39,6 @@ impl Identity {
                 net_ns: net_ns(),
             },
             process,
-            family: random(),
             rendezvous,
         }
     }

@@ -19,7 +19,7 @@ use super::listener::{Closing, SideListener};
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
 use super::resending::Resending;
-use super::server::{Guest, Stranger};
+use super::server::{Dying, Guest, Stranger};
 use super::session::Session;
 use super::shelf;
 use super::wire::Name;
@@ -86,6 +86,8 @@ pub enum Source {
     /// The other process of a link: passes bells, and ends when the process does.
     #[allow(missing_docs)]
     Peer { link: Arc<Link>, fd: RawFd },
+    /// The other process of a link that has ended, until it is known what becomes of it.
+    Dying(Dying),
     /// The control connection of a link to another host.
     Session(Box<Session>),
     /// What happens to connections of librdmacm's.
@@ -505,6 +507,7 @@ impl Source {
             Source::Contact(c) => f(c.as_fd(), c.interest()),
             Source::Opening(o) => f(sys::borrow(o.fd()), o.interest()),
             Source::Peer { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::RDHUP),
+            Source::Dying(dying) => f(dying.process.as_fd(), EventFlags::IN),
             Source::Session(s) => f(s.as_fd(), s.interest()),
             Source::RdmaEvents(channel) => f(channel.as_fd(), EventFlags::IN),
             Source::Engine(engine) => f(engine.as_fd(), network::EVENTS),
@@ -544,6 +547,7 @@ impl Source {
             Source::Guest(g) => Some(g.deadline()),
             Source::Contact(c) => Some(c.deadline()),
             Source::Opening(o) => Some(o.deadline()),
+            Source::Dying(dying) => Some(dying.deadline),
             Source::Session(s) => s.deadline(),
             Source::Listener(_)
             | Source::Rendezvous(_)
@@ -583,6 +587,13 @@ impl Source {
             Source::Peer { link, fd } => control
                 .hear_peer(&link, fd)
                 .then_some(Source::Peer { link, fd }),
+            Source::Dying(dying) => {
+                match expired {
+                    true => control.is_left(&dying.link),
+                    false => control.is_dead(&dying.link),
+                }
+                None
+            }
             Source::Session(mut session) => {
                 if session.advance(control, expired) {
                     return Some(Source::Session(session));
@@ -629,6 +640,7 @@ impl Source {
                 let _ = opening.advance_in_background(control, true);
             }
             Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
+            Source::Dying(dying) => control.is_left(&dying.link),
             Source::Session(session) => control.end_session(&session),
             _ => {}
         }

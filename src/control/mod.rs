@@ -11,6 +11,7 @@ pub mod io_thread;
 pub mod listener;
 pub mod opening;
 pub mod passing;
+pub mod possession;
 pub mod rdma;
 pub mod resending;
 pub mod server;

@@ -5,12 +5,12 @@ use core::mem::MaybeUninit;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, UCred,
 };
 
 use super::identity::is_rendezvous;
 use super::wire::Name;
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd};
 
 /// Descriptors that one message may carry.
 const MAX_FDS: usize = 2;
@@ -64,6 +64,19 @@ pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec
     Ok((got.bytes, fds))
 }
 
+/// Comes to the rendezvous `to`, without waiting: the connection, which is in no table, and whose process it is.
+///
+/// # Errors
+/// The kernel's: nobody is there (any more), or `EAGAIN`: too many come at once.
+pub fn visit(to: &Name) -> Result<(OwnedFd, UCred), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let unix = sys::raise(unix);
+    rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
+    let whose = rustix::net::sockopt::socket_peercred(&unix)?;
+    Ok((unix, whose))
+}
+
 /// Passes a connection that has said `hello` to the process for which it is.
 ///
 /// # Errors
@@ -72,11 +85,8 @@ pub fn pass_on(fd: &InternalFd, hello: &[u8], to: &Name) -> Result<(), Errno> {
     if !is_rendezvous(to) {
         return Err(Errno::INVAL);
     }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let unix = InternalFd::adopt(unix);
-    rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
-    if rustix::net::sockopt::socket_peercred(&unix)?.uid != rustix::process::geteuid() {
+    let (unix, whose) = visit(to)?;
+    if whose.uid != rustix::process::geteuid() {
         return Err(Errno::PERM);
     }
     send(unix.as_fd(), hello, &[fd.as_fd()])

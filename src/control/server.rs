@@ -317,33 +317,56 @@ impl Control {
             }
         }
         tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-        match is_dead(sys::borrow(fd)) {
-            true => link.retire_of_dead(),
-            false => link.retire(Errno::CONNRESET, false),
+        match process_at(sys::borrow(fd)) {
+            // It may be about to die: what stands then is known when it is dead.
+            Ok(process) => {
+                let deadline = now_ns() + DYING_NS;
+                self.insert(Source::Dying(Dying {
+                    process,
+                    link: link.clone(),
+                    deadline,
+                }));
+            }
+            Err(Errno::SRCH) => self.is_dead(link),
+            Err(_) => self.is_left(link),
         }
-        self.runtime.let_go(link);
         false
+    }
+
+    /// The other process of `link` is dead: its descriptors are closed.
+    pub fn is_dead(&mut self, link: &Arc<Link>) {
+        link.retire_of_dead();
+        self.runtime.let_go(link);
+    }
+
+    /// The other process of `link` lives on without it.
+    pub fn is_left(&mut self, link: &Arc<Link>) {
+        link.retire(Errno::CONNRESET, false);
+        self.runtime.let_go(link);
     }
 }
 
-/// Whether the process at the other end of a Unix socket is dead, and its descriptors are closed: it may be about to.
-fn is_dead(peer: BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+/// The process at the other end of a link that has ended, which may be about to die, or runs another program.
+pub struct Dying {
+    /// Its pidfd.
+    pub process: InternalFd,
+    /// The link.
+    pub link: Arc<Link>,
+    /// When it is not waited for any more.
+    pub deadline: u64,
+}
+
+/// How long a process takes at most that has closed one of its descriptors to close the others, and to be dead.
+const DYING_NS: u64 = 200_000_000;
+
+/// The process at the other end of a Unix socket.
+///
+/// # Errors
+/// `ESRCH`: it is dead. Others: the kernel's.
+fn process_at(peer: BorrowedFd<'_>) -> Result<InternalFd, Errno> {
     use rustix::process::{PidfdFlags, pidfd_open};
-    const PATIENCE: Timespec = Timespec {
-        tv_sec: 0,
-        tv_nsec: 200_000_000,
-    };
-    let Ok(credentials) = rustix::net::sockopt::socket_peercred(peer) else {
-        return false;
-    };
-    match pidfd_open(credentials.pid, PidfdFlags::empty()) {
-        Ok(process) => {
-            let mut fds = [PollFd::new(&process, PollFlags::IN)];
-            poll(&mut fds, Some(&PATIENCE)) == Ok(1)
-        }
-        Err(error) => error == Errno::SRCH,
-    }
+    let credentials = rustix::net::sockopt::socket_peercred(peer)?;
+    pidfd_open(credentials.pid, PidfdFlags::empty()).map(InternalFd::adopt)
 }
 
 /// An accept without descriptors or memory would be tried again at once, for ever.
@@ -639,15 +662,13 @@ impl Guest {
                 });
                 return None;
             }
-            // A child may be another user's by now; it knows what nobody else does.
-            Ok(Parsed::Frame(Frame::Claim { key, serial }, _))
-                if key == control.runtime.identity.family =>
-            {
-                control.claimed(self.fd, serial);
+            // A child may be another user's by now; it shows that it has the connection.
+            Ok(Parsed::Frame(Frame::Claim { serial }, _)) => {
+                control.claimed(self.fd, serial, fds.first()?);
                 return None;
             }
-            Ok(Parsed::Frame(Frame::Heir { key }, _)) if key == control.runtime.identity.family => {
-                control.inherits(self.fd);
+            Ok(Parsed::Frame(Frame::Heir { serial }, _)) => {
+                control.inherits(self.fd, serial, fds.first()?);
                 return None;
             }
             _ => return None,

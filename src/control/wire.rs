@@ -12,8 +12,8 @@
 //! | 5 attach | connecting side, Unix socket, with its I/O bell | token 16 B |
 //! | 6 segment | accepting side, Unix socket, with memfd and its I/O bell | ring size u64 |
 //! | 7 bell | either side, Unix socket, with the bell | slot u8 |
-//! | 8 claim | forked child, its parent's rendezvous | the parent's secret 16 B, socket number u64 |
-//! | 10 heir | program that was started with connections of the process at the rendezvous | that process's secret 16 B |
+//! | 8 claim | whoever holds a connection of the process at the rendezvous, with its descriptor | socket number there u64, 0 if unknown |
+//! | 10 heir | program that was started with connections of the process at the rendezvous, with the descriptor of one | socket number there u64 |
 //! | 9 estate | parent, the same, with a memfd of what is unread | bytes unread u64 |
 //! | 11 elsewhere | accepting side, in place of a verdict | process 32 B |
 //!
@@ -189,14 +189,13 @@ pub enum Frame {
         slot: u8,
     },
     Claim {
-        key: [u8; 16],
         serial: u64,
     },
     Estate {
         unread: u64,
     },
     Heir {
-        key: [u8; 16],
+        serial: u64,
     },
 }
 
@@ -329,9 +328,9 @@ impl Frame {
             Frame::Attach { token } => Writer::new(5).put(token),
             Frame::Segment { ring_size } => Writer::new(6).put(&ring_size.to_le_bytes()),
             Frame::Bell { slot } => Writer::new(7).put(&[*slot]),
-            Frame::Claim { key, serial } => Writer::new(8).put(key).put(&serial.to_le_bytes()),
+            Frame::Claim { serial } => Writer::new(8).put(&serial.to_le_bytes()),
             Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
-            Frame::Heir { key } => Writer::new(10).put(key),
+            Frame::Heir { serial } => Writer::new(10).put(&serial.to_le_bytes()),
             Frame::Elsewhere { process } => Writer::new(11).put(process),
         }
         .end()
@@ -424,12 +423,9 @@ impl Frame {
                 ring_size: r.u64()?,
             },
             7 => Frame::Bell { slot: r.u8()? },
-            8 => Frame::Claim {
-                key: r.bytes()?,
-                serial: r.u64()?,
-            },
+            8 => Frame::Claim { serial: r.u64()? },
             9 => Frame::Estate { unread: r.u64()? },
-            10 => Frame::Heir { key: r.bytes()? },
+            10 => Frame::Heir { serial: r.u64()? },
             11 if SHARES => Frame::Elsewhere {
                 process: r.bytes()?,
             },

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 use rustix::process::Uid;
 
@@ -18,6 +18,7 @@ use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::sys::{self, Errno};
 use crate::socket::addr::Address;
+use crate::socket::leaving::cookie;
 use crate::socket::orphan::Orphan;
 use crate::socket::{Listening, Role, Socket};
 
@@ -27,7 +28,19 @@ fn numbers() -> [RawFd; 2] {
     [1001, sys::last_number()]
 }
 
-const MAGIC: [u8; 8] = *b"NACCLGC1";
+/// Whether it can have this one.
+pub fn is_number(fd: RawFd) -> bool {
+    numbers().contains(&fd)
+}
+
+const MAGIC: [u8; 8] = *b"NACCLGC2";
+
+/// Nobody changes it.
+const SEALS: SealFlags = SealFlags::WRITE
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW);
+/// More than that is no legacy, in bytes.
+const MOST: u64 = 1 << 30;
 
 /// What a descriptor is.
 pub enum What {
@@ -57,12 +70,6 @@ pub struct Item {
     pub addresses: [Option<Address>; 2],
     /// What it is.
     pub what: What,
-}
-
-/// The kernel's name of a socket.
-pub fn cookie(fd: RawFd) -> Option<u64> {
-    let socket = (fd >= 0).then(|| sys::borrow(fd))?;
-    rustix::net::sockopt::socket_cookie(socket).ok()
 }
 
 #[derive(Default)]
@@ -110,7 +117,6 @@ impl Writer {
                 self.number(0);
                 self.put(&orphan.rendezvous);
                 self.number(u64::from(orphan.uid.as_raw()));
-                self.put(&orphan.key);
                 self.number(orphan.serial);
                 self.number(orphan.will as u64);
             }
@@ -174,7 +180,6 @@ impl<'a> Reader<'a> {
                 0 => What::Orphan(Orphan {
                     rendezvous: self.array()?,
                     uid: Uid::from_raw(self.number()? as u32),
-                    key: self.array()?,
                     serial: self.number()?,
                     will: self.number()? as RawFd,
                 }),
@@ -220,12 +225,14 @@ impl Legacy {
         held.iter().for_each(|&fd| writer.number(fd as u64));
         writer.number(items.len() as u64);
         items.iter().for_each(|item| writer.item(item));
-        let memory = rustix::fs::memfd_create(c"netacc-legacy", MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = rustix::fs::memfd_create(c"netacc-legacy", flags)?;
         let memory = sys::raise(memory);
         let mut rest = &writer.0[..];
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&memory, rest)?..];
         }
+        rustix::fs::fcntl_add_seals(&memory, SEALS)?;
         // Another one, of which a program has its own descriptor by now, is in nobody's way.
         for number in numbers() {
             if is_legacy(sys::borrow(number)) {
@@ -272,8 +279,8 @@ impl Drop for Legacy {
 
 fn is_legacy(file: BorrowedFd<'_>) -> bool {
     let mut magic = [0; MAGIC.len()];
-    // Only files in memory have seals.
-    rustix::fs::fcntl_get_seals(file).is_ok()
+    // Only files in memory have any.
+    rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
         && rustix::io::pread(file, &mut magic, 0) == Ok(MAGIC.len())
         && magic == MAGIC
 }
@@ -298,10 +305,15 @@ pub fn read() {
     }
 }
 
+/// Whether it is a file in memory.
+fn is_memory(fd: RawFd) -> bool {
+    rustix::fs::fcntl_get_seals(sys::borrow(fd)).is_ok()
+}
+
 /// All that is in a file in memory.
 pub fn contents(file: BorrowedFd<'_>) -> Vec<u8> {
-    let size = rustix::fs::fstat(file).map_or(0, |file| file.st_size as usize);
-    let mut bytes = vec![0; size];
+    let size = rustix::fs::fstat(file).map_or(0, |file| file.st_size as u64);
+    let mut bytes = vec![0; size.min(MOST) as usize];
     let read = rustix::io::pread(file, &mut bytes, 0).unwrap_or(0);
     bytes.truncate(read);
     bytes
@@ -315,7 +327,7 @@ fn take_over(reader: &mut Reader<'_>) -> Option<()> {
         .map(|_| reader.item())
         .collect::<Option<Vec<_>>>()?;
     fork::become_heir();
-    for fd in held {
+    for &fd in &held {
         // Not for the programs that this one starts, unless they are left something, too.
         if rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::CLOEXEC).is_ok() {
             fdtable::set_internal(fd);
@@ -323,7 +335,12 @@ fn take_over(reader: &mut Reader<'_>) -> Option<()> {
         }
     }
     let mut sockets = HashMap::new();
-    for item in items {
+    for mut item in items {
+        if let What::Orphan(orphan) = &mut item.what
+            && !(held.contains(&orphan.will) && is_memory(orphan.will))
+        {
+            orphan.will = -1;
+        }
         // The number may have been closed on the way here.
         if fdtable::fits(item.fd) && cookie(item.fd) == Some(item.cookie) {
             let fd = item.fd;
@@ -342,7 +359,7 @@ impl Item {
         [inner.receive_timeout, inner.send_timeout] = self.timeouts;
         [inner.local, inner.remote] = self.addresses;
         inner.role = match self.what {
-            What::Orphan(orphan) => Role::Orphan(orphan),
+            What::Orphan(orphan) => Role::Orphan(orphan.into()),
             What::Leftover(bytes) => Role::Leftover(Leftover::new(bytes)),
             What::Listener(side) => {
                 let side = side.and_then(|side| SideListener::taken_over(&side, socket));

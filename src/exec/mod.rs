@@ -20,7 +20,7 @@ use crate::log::ErrnoGuard;
 use crate::real::sys::{self, InternalFd};
 use crate::runtime;
 use crate::socket::orphan::{Orphan, Preparation};
-use crate::socket::{Role, Socket};
+use crate::socket::{Role, Socket, leaving};
 use legacy::{Item, Legacy, What};
 use program::{Program, survives};
 
@@ -28,8 +28,17 @@ static TURN: Mutex<()> = Mutex::new(());
 
 type Inherited = Vec<(RawFd, &'static Socket)>;
 
-/// Sockets of ours that a program gets: those that stay open, and those that `moves` (from, to) give it.
-fn inherited(moves: &[(RawFd, RawFd)]) -> Inherited {
+/// What is done to a program's numbers before it runs.
+#[derive(Clone, Copy)]
+pub enum Action {
+    /// The second number is made to stand for what the first does.
+    Duplicate(RawFd, RawFd),
+    /// All from the first number to the second are closed.
+    Close(RawFd, RawFd),
+}
+
+/// Sockets of ours that a program gets: those that stay open, or are given it by `actions`.
+fn inherited(actions: &[Action]) -> Inherited {
     let mut all = Vec::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {
         if let Entry::Socket(socket) = entry
@@ -38,13 +47,35 @@ fn inherited(moves: &[(RawFd, RawFd)]) -> Inherited {
             all.push((fd, socket));
         }
     });
-    for &(from, to) in moves {
-        if let Some(Entry::Socket(socket)) = fdtable::get(from) {
-            all.retain(|(fd, _)| *fd != to);
-            all.push((to, socket));
+    // Numbers that are closed by exec are still there for them.
+    let at = |all: &Inherited, fd| match all.iter().find(|(at, _)| *at == fd) {
+        Some((_, socket)) => Some(*socket),
+        None => match fdtable::get(fd) {
+            Some(Entry::Socket(socket)) if !survives(fd) => Some(socket),
+            _ => None,
+        },
+    };
+    for action in actions {
+        match *action {
+            Action::Duplicate(from, to) => {
+                let socket = at(&all, from);
+                all.retain(|(fd, _)| *fd != to);
+                all.extend(socket.map(|socket| (to, socket)));
+            }
+            Action::Close(first, last) => all.retain(|(fd, _)| !(first..=last).contains(fd)),
         }
     }
     all
+}
+
+/// Whether `actions` close what the library leaves a program.
+fn lose_legacy(actions: &[Action]) -> bool {
+    let ours = |fd| legacy::is_number(fd) || matches!(fdtable::get(fd), Some(Entry::Internal));
+    actions.iter().any(|action| match *action {
+        Action::Close(first, last) if first == last => ours(first),
+        Action::Close(first, _) => first <= sys::last_number(),
+        Action::Duplicate(_, to) => ours(to),
+    })
 }
 
 /// A forked child makes its own departures.
@@ -90,51 +121,57 @@ impl Departure {
             return departure;
         }
         let all = inherited(&[]);
-        all.iter().for_each(|(_, socket)| socket.begin_to_let_out());
+        // SAFETY: by the contract.
+        let preloaded = !all.is_empty() && unsafe { program.is_preloaded(environment) };
+        let by = leaving::deadline();
+        for (_, socket) in &all {
+            // What is another process's goes on as that, where the library is.
+            if !preloaded || !socket.is_orphan() {
+                socket.begin_to_let_out();
+            }
+        }
         crate::exit::finish_before_exec();
         if all.is_empty() {
             return departure;
         }
-        // SAFETY: by the contract.
-        let preloaded = unsafe { program.is_preloaded(environment) };
         let mut items = Vec::new();
         for &(fd, socket) in &all {
             match preloaded {
-                true => items.extend(socket.bequest(fd)),
-                false => departure.let_out(fd, socket),
+                true => items.extend(socket.bequest(fd, by)),
+                false => departure.let_out(fd, socket, by),
             }
         }
         departure.leave(&items, &fork::held(), &all);
         departure
     }
 
-    /// Before `program` is started beside this one; `moves` are the numbers (from, to) that it gets besides those that stay
-    /// open.
+    /// Before `program` is started beside this one, after `actions` in the process that runs it.
     ///
     /// # Safety
     /// As for [`replacing`](Self::replacing).
     pub unsafe fn beside(
         program: &Program<'_>,
         environment: *const *const libc::c_char,
-        moves: &[(RawFd, RawFd)],
+        actions: &[Action],
     ) -> Departure {
         let mut departure = Departure::default();
-        if fork::is_stranger() || !fork::may_serve() || !program.is_there() {
+        // (Whether it is there is for the process that runs it to see: perhaps from another directory.)
+        if fork::is_stranger() || !fork::may_serve() {
             return departure;
         }
         let _errno = ErrnoGuard::new();
-        let all = inherited(moves);
+        let all = inherited(actions);
         if all.is_empty() {
             return departure;
         }
         // SAFETY: by the contract.
-        let child = match unsafe { program.is_preloaded(environment) } {
+        let preloaded = unsafe { program.is_preloaded(environment) };
+        let child = match preloaded && !lose_legacy(actions) {
             true => Preparation::make().ok(),
             false => None,
         };
         let Some(child) = child else {
-            all.iter().for_each(|(_, socket)| socket.begin_to_let_out());
-            all.iter().for_each(|(_, socket)| socket.let_out());
+            leaving::let_out(all.into_iter().map(|(_, socket)| socket));
             return departure;
         };
         let Preparation {
@@ -143,9 +180,10 @@ impl Departure {
             will,
         } = child;
         let mut held = fork::held();
+        let by = leaving::deadline();
         let items: Vec<Item> = all
             .iter()
-            .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd()))
+            .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd(), by))
             .collect();
         // (A process without links has only what its own parent is to be asked for.)
         if crate::runtime::started().is_some() {
@@ -182,7 +220,7 @@ impl Departure {
             Err(error) => {
                 tracing::debug!(target: "netacc::conn", "a program is left only what the kernel can serve: {error}");
                 self.child = None;
-                all.iter().for_each(|(_, socket)| socket.let_out());
+                leaving::let_out(all.iter().map(|(_, socket)| *socket));
             }
         }
     }
@@ -192,7 +230,7 @@ impl Departure {
         self.turn = None;
     }
 
-    fn let_out(&mut self, fd: RawFd, socket: &'static Socket) {
+    fn let_out(&mut self, fd: RawFd, socket: &'static Socket, by: u64) {
         match socket.waits_here() {
             // The description is its parent's, too, which must not be made to wait in the kernel.
             true if fork::generation() > 0 => {}
@@ -201,7 +239,7 @@ impl Departure {
                 let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), false);
                 self.waiting.push(fd);
             }
-            false => socket.let_out(),
+            false => socket.let_out(by),
         }
     }
 }
@@ -223,7 +261,7 @@ impl Socket {
         let inner = self.lock();
         Some(Item {
             fd,
-            cookie: legacy::cookie(inner.fd())?,
+            cookie: leaving::cookie(inner.fd())?,
             domain: inner.domain,
             nonblocking: inner.nonblocking,
             foreign: inner.is_foreign(),
@@ -234,15 +272,19 @@ impl Socket {
     }
 
     /// What the program that replaces this one is told of it, if that is not the kernel's alone.
-    fn bequest(&'static self, fd: RawFd) -> Option<Item> {
-        if !matches!(
-            self.lock().role,
-            Role::Orphan(_) | Role::Leftover(_) | Role::Listening(_)
-        ) {
-            self.let_out();
+    fn bequest(&'static self, fd: RawFd, by: u64) -> Option<Item> {
+        let goes_on = match &self.lock().role {
+            // The answer to a claim comes to this process alone.
+            Role::Orphan(orphaned) => !orphaned.is_claimed(),
+            Role::Leftover(left) => !left.resends,
+            Role::Listening(_) => true,
+            _ => false,
+        };
+        if !goes_on {
+            self.let_out(by);
         }
         let what = match &self.lock().role {
-            Role::Orphan(orphan) => What::Orphan(*orphan),
+            Role::Orphan(orphaned) => What::Orphan(orphaned.orphan),
             Role::Leftover(left) if !left.is_empty() => What::Leftover(left.copy().take_all()),
             Role::Listening(listening) => {
                 // From now on it is for the program to take in who knocks.
@@ -255,7 +297,7 @@ impl Socket {
     }
 
     /// What a program is told of it that runs beside this one and has the will `will`.
-    fn loan(&'static self, fd: RawFd, will: RawFd) -> Option<Item> {
+    fn loan(&'static self, fd: RawFd, will: RawFd, by: u64) -> Option<Item> {
         let settle = match &self.lock().role {
             Role::Connecting(_) => true,
             // Its side port would lead here, where nobody may ever accept.
@@ -263,12 +305,12 @@ impl Socket {
             _ => false,
         };
         if settle {
-            self.let_out();
+            self.let_out(by);
         }
         let what = {
             let inner = self.lock();
             match (&inner.role, runtime::started()) {
-                (Role::Orphan(orphan), _) => What::Orphan(*orphan),
+                (Role::Orphan(orphaned), _) => What::Orphan(orphaned.orphan),
                 (Role::Connected(_) | Role::Leftover(_), Some(runtime)) => {
                     What::Orphan(Orphan::of(&runtime.identity, inner.serial, will))
                 }

@@ -129,10 +129,9 @@ impl Program<'_> {
 
     /// Whether it can be run at all, as far as can be seen: callers try several names.
     pub fn is_there(&self) -> bool {
-        let runs = |path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
         match *self {
-            Program::Path(path) => runs(path),
-            Program::Search(name) if name.to_bytes().contains(&b'/') => runs(name),
+            Program::Path(path) => may_run(path),
+            Program::Search(name) if name.to_bytes().contains(&b'/') => may_run(name),
             Program::Search(name) => search(name).is_some(),
             Program::At(..) => true,
         }
@@ -165,6 +164,13 @@ fn open(path: &CStr) -> Option<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
+/// Whether the process may run a file, with the rights that it has at the moment.
+fn may_run(path: &CStr) -> bool {
+    let _errno = crate::log::ErrnoGuard::new();
+    // SAFETY: a string.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) == 0 }
+}
+
 /// The file that execvp(3) would run, with its NUL.
 fn search(name: &CStr) -> Option<Vec<u8>> {
     // SAFETY: a name with its NUL; what it points to stays while nobody changes the environment, as for execvp itself.
@@ -185,8 +191,7 @@ fn search(name: &CStr) -> Option<Vec<u8>> {
         full.push(b'/');
         full.extend_from_slice(name.to_bytes_with_nul());
         let path = CStr::from_bytes_with_nul(&full).ok()?;
-        rustix::fs::access(path, rustix::fs::Access::EXEC_OK).ok()?;
-        Some(full)
+        may_run(path).then_some(full)
     })
 }
 

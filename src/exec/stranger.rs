@@ -6,12 +6,13 @@ use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::io::FdFlags;
 
-use super::legacy::{self, Item, Legacy, What};
+use super::legacy::{Item, Legacy, What};
 use super::program::{Program, survives};
 use crate::fdtable::{self, Entry};
 use crate::fork;
+use crate::real::sys::Errno;
 use crate::runtime;
-use crate::socket::leaving::{replace, stand_in};
+use crate::socket::leaving::{self, broken, cookie, replace, stand_in};
 use crate::socket::orphan::Orphan;
 use crate::socket::{Role, Socket};
 
@@ -55,7 +56,7 @@ pub fn reset_after_fork() {
 fn seen(socket: &'static Socket, fd: RawFd) -> Option<Item> {
     let inner = socket.lock();
     let what = match (&inner.role, runtime::started()) {
-        (Role::Orphan(orphan), _) => What::Orphan(*orphan),
+        (Role::Orphan(orphaned), _) => What::Orphan(orphaned.orphan),
         (Role::Connected(_) | Role::Leftover(_), Some(runtime)) => {
             What::Orphan(Orphan::of(&runtime.identity, inner.serial, -1))
         }
@@ -65,7 +66,7 @@ fn seen(socket: &'static Socket, fd: RawFd) -> Option<Item> {
     };
     Some(Item {
         fd,
-        cookie: legacy::cookie(fd)?,
+        cookie: cookie(fd)?,
         domain: inner.domain,
         nonblocking: inner.nonblocking,
         foreign: inner.is_foreign(),
@@ -91,8 +92,11 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
         .into_iter()
         .filter_map(|fd| Some((fd, socket_at(fd)?)))
         .collect();
-    let unclaimed = sockets.iter().filter_map(|(_, socket)| unclaimed(socket));
-    let unclaimed: Vec<Orphan> = unclaimed.collect();
+    let unclaimed = sockets
+        .iter()
+        .filter_map(|&(fd, socket)| Some((fd, unclaimed(socket)?)));
+    let unclaimed: Vec<(RawFd, Orphan)> = unclaimed.collect();
+    let by = leaving::deadline();
     let mut items: Vec<Item> = sockets
         .iter()
         .filter_map(|&(fd, socket)| seen(socket, fd))
@@ -100,10 +104,10 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
     if items.is_empty() {
         return;
     }
-    let held = announce(&items, &unclaimed);
+    let held = announce(&items, &unclaimed, by);
     // Side ports would lead to the parent, where nobody may ever accept.
-    for orphan in &unclaimed {
-        let _ = orphan.claim();
+    for (_, claimed) in claim_all(&unclaimed, by) {
+        let _ = claimed;
     }
     if !unclaimed.is_empty() {
         items = sockets
@@ -116,22 +120,43 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
         held.into_iter().for_each(core::mem::forget);
         return;
     }
-    for item in &items {
-        match &item.what {
-            What::Orphan(orphan) => {
-                let claimed = orphan.claim().and_then(|unread| match unread.is_empty() {
-                    true => Ok(()),
-                    // Its peer has closed it.
-                    false => stand_in(&unread).map(|(reading, ..)| replace(item.fd, &reading)),
-                });
-                if let Err(error) = claimed {
-                    tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
+    let orphans = items.iter().filter_map(|item| match &item.what {
+        What::Orphan(orphan) => Some((item.fd, *orphan)),
+        // A listener's description is the parent's, too, which must not be made to wait in the kernel.
+        What::Listener(_) | What::Leftover(_) => None,
+    });
+    let orphans: Vec<_> = orphans.collect();
+    for (fd, claimed) in claim_all(&orphans, by) {
+        let made = match claimed {
+            Ok(unread) if unread.is_empty() => continue,
+            // Its peer has closed it.
+            Ok(unread) => stand_in(&unread).map(|(reading, ..)| reading),
+            Err(error) => {
+                tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
+                match error {
+                    // Its parent is gone: what the kernel has is all there is.
+                    Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE => continue,
+                    _ => broken(),
                 }
             }
-            // Its description is the parent's, too, which must not be made to wait in the kernel.
-            What::Listener(_) | What::Leftover(_) => {}
+        };
+        if let Ok(made) = made {
+            replace(fd, &made);
         }
     }
+}
+
+/// Claims all of these, and then waits for the answers, until `by`.
+fn claim_all(
+    orphans: &[(RawFd, Orphan)],
+    by: u64,
+) -> impl Iterator<Item = (RawFd, Result<Vec<u8>, Errno>)> {
+    let claims: Vec<_> = orphans
+        .iter()
+        .map(|(fd, orphan)| orphan.claim(*fd))
+        .collect();
+    let all = orphans.iter().zip(claims);
+    all.map(move |((fd, orphan), claim)| (*fd, orphan.obtain(*fd, claim, by)))
 }
 
 /// A listener of the parent's that it has not asked for a connection.
@@ -146,20 +171,24 @@ fn unclaimed(socket: &'static Socket) -> Option<Orphan> {
 }
 
 /// Tells the processes that have the connections that there is one more to count with.
-fn announce(items: &[Item], listeners: &[Orphan]) -> Vec<OwnedFd> {
-    let mut parents: Vec<&Orphan> = Vec::new();
+fn announce(items: &[Item], listeners: &[(RawFd, Orphan)], by: u64) -> Vec<OwnedFd> {
     let connections = items.iter().filter_map(|item| match &item.what {
-        What::Orphan(orphan) => Some(orphan),
+        What::Orphan(orphan) => Some((item.fd, orphan)),
         _ => None,
     });
-    for orphan in connections.chain(listeners) {
-        if !parents.iter().any(|o| o.rendezvous == orphan.rendezvous) {
-            parents.push(orphan);
+    let listeners = listeners.iter().map(|(fd, orphan)| (*fd, orphan));
+    let mut told: Vec<[u8; 32]> = Vec::new();
+    let mut held = Vec::new();
+    for (fd, orphan) in connections.chain(listeners) {
+        // One that is gone, or has done with this connection, need not count.
+        if !told.contains(&orphan.rendezvous)
+            && let Ok(fd) = orphan.inherit(fd, by)
+        {
+            told.push(orphan.rendezvous);
+            held.push(fd);
         }
     }
-    // One that is gone need not count.
-    let held = parents.into_iter().filter_map(|o| o.inherit().ok());
-    held.collect()
+    held
 }
 
 /// Leaves `items` to a program with this library, which is to hold `held`.

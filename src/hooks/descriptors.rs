@@ -2,7 +2,7 @@
 
 use libc::{c_int, c_uint, c_ulong};
 
-use super::{Found, fail, find};
+use super::{Found, fail, find, find_as_it_is};
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::orig;
@@ -37,6 +37,15 @@ fn forget(fd: c_int) {
     }
 }
 
+/// The application gives all numbers from `first` to `last` up.
+fn forget_all(first: c_uint, last: c_uint) {
+    fdtable::for_each(first as usize, last as usize, |fd, entry| {
+        if !matches!(entry, Entry::Internal) {
+            forget(fd);
+        }
+    });
+}
+
 pub unsafe fn fclose(stream: *mut libc::FILE) -> c_int {
     let fd = if stream.is_null() {
         -1
@@ -60,10 +69,13 @@ pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
         // SAFETY: no pointers.
         return unsafe { orig::close_range(first, last, flags) };
     }
+    // That may take new numbers of the library's own.
+    forget_all(first, last);
     let mut kept = Vec::new();
-    fdtable::for_each(first as usize, last as usize, |fd, entry| match entry {
-        Entry::Internal => kept.push(fd as c_uint),
-        _ => forget(fd),
+    fdtable::for_each(first as usize, last as usize, |fd, entry| {
+        if let Entry::Internal = entry {
+            kept.push(fd as c_uint);
+        }
     });
     // Around the library's own, which the application does not know of.
     let mut from = first;
@@ -90,11 +102,7 @@ pub unsafe fn closefrom(first: c_int) {
     // SAFETY: no pointers.
     if unsafe { close_range(first.max(0) as c_uint, LAST, 0) } < 0 {
         // Before Linux 5.9: one by one.
-        fdtable::for_each(first.max(0) as usize, fdtable::CAPACITY - 1, |fd, entry| {
-            if !matches!(entry, Entry::Internal) {
-                forget(fd);
-            }
-        });
+        forget_all(first.max(0) as c_uint, LAST);
     }
 }
 
@@ -106,7 +114,8 @@ fn note(from: c_int, to: c_int) -> c_int {
         if to <= libc::STDERR_FILENO
             && let Found::Socket(socket, inner) = find(to)
         {
-            socket.hand_back(inner);
+            // (A peer that does not answer keeps what it has.)
+            let _ = socket.hand_back(inner, false);
         }
     } else if to >= 0 && fork::is_stranger() {
         crate::exec::stranger::duplicated(from, to);
@@ -114,7 +123,8 @@ fn note(from: c_int, to: c_int) -> c_int {
     to
 }
 
-/// `to` is about to stand for what `from` does, and what it stands for now is closed by that.
+/// `to` is about to stand for what `from` does, and what it stands for now is closed by that. (Onto a number that is open
+/// the kernel makes every duplicate of one that is.)
 fn make_way(from: c_int, to: c_int) {
     if from >= 0
         && from != to
@@ -190,7 +200,7 @@ unsafe fn control(
         // SAFETY: an integer argument.
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note(fd, unsafe { original(fd, cmd, arg) }),
         libc::F_SETFL => {
-            let Found::Socket(_, mut inner) = find(fd) else {
+            let Found::Socket(_, mut inner) = find_as_it_is(fd) else {
                 // SAFETY: an integer argument.
                 return unsafe { original(fd, cmd, arg) };
             };
@@ -209,7 +219,7 @@ unsafe fn control(
         libc::F_GETFL => {
             // SAFETY: no argument.
             let flags = unsafe { original(fd, cmd, arg) };
-            match find(fd) {
+            match find_as_it_is(fd) {
                 Found::Socket(_, inner) if flags >= 0 && inner.never_waits() => {
                     let wanted = if inner.nonblocking {
                         libc::O_NONBLOCK
@@ -227,7 +237,11 @@ unsafe fn control(
 }
 
 pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
-    let mut inner = match find(fd) {
+    let found = match request {
+        libc::FIONREAD | libc::TIOCOUTQ | SIOCATMARK => find(fd),
+        _ => find_as_it_is(fd),
+    };
+    let mut inner = match found {
         Found::Socket(_, inner) => inner,
         Found::Refused(Errno::BADF) => return fail::<c_int>(Errno::BADF),
         // SAFETY: the caller's contract is that of the original.

@@ -5,9 +5,8 @@ use core::ffi::CStr;
 use libc::{FILE, c_char, c_int, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 use parking_lot::Mutex;
 
-use crate::exec::Departure;
 use crate::exec::program::{Program, environment};
-use crate::fdtable::{self, Entry};
+use crate::exec::{Action, Departure};
 use crate::real::orig;
 use crate::real::sys;
 
@@ -84,13 +83,33 @@ pub unsafe fn execveat(
     }
 }
 
-/// Numbers of our sockets that file actions give a program: whose actions, from where, to where.
-static MOVES: Mutex<Vec<(usize, c_int, c_int)>> = Mutex::new(Vec::new());
+/// What file actions do to a program's numbers: whose actions, and what.
+static ACTIONS: Mutex<Vec<(usize, Action)>> = Mutex::new(Vec::new());
 
 /// A forked child may have copied them while they were locked.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only.
-    unsafe { crate::sync::renew(&MOVES, Vec::new()) };
+    unsafe { crate::sync::renew(&ACTIONS, Vec::new()) };
+}
+
+/// `actions` do that, besides what they did before.
+fn note(actions: *mut posix_spawn_file_actions_t, action: Action) {
+    if crate::fork::may_serve() {
+        ACTIONS.lock().push((actions as usize, action));
+    }
+}
+
+/// Nothing is known of `actions` any more.
+fn forget(actions: *mut posix_spawn_file_actions_t) {
+    let mut all = ACTIONS.lock();
+    all.retain(|(whose, _)| *whose != actions as usize);
+}
+
+pub unsafe fn posix_spawn_file_actions_init(actions: *mut posix_spawn_file_actions_t) -> c_int {
+    // Others may have been at the same place, and not been destroyed.
+    forget(actions);
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::posix_spawn_file_actions_init(actions) }
 }
 
 pub unsafe fn posix_spawn_file_actions_adddup2(
@@ -98,17 +117,31 @@ pub unsafe fn posix_spawn_file_actions_adddup2(
     fd: c_int,
     to: c_int,
 ) -> c_int {
-    if let Some(Entry::Socket(_)) = fdtable::get(fd) {
-        MOVES.lock().push((actions as usize, fd, to));
-    }
+    note(actions, Action::Duplicate(fd, to));
     // SAFETY: the caller's contract is that of the original.
     unsafe { orig::posix_spawn_file_actions_adddup2(actions, fd, to) }
 }
 
+pub unsafe fn posix_spawn_file_actions_addclose(
+    actions: *mut posix_spawn_file_actions_t,
+    fd: c_int,
+) -> c_int {
+    note(actions, Action::Close(fd, fd));
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::posix_spawn_file_actions_addclose(actions, fd) }
+}
+
+pub unsafe fn posix_spawn_file_actions_addclosefrom_np(
+    actions: *mut posix_spawn_file_actions_t,
+    from: c_int,
+) -> c_int {
+    note(actions, Action::Close(from, c_int::MAX));
+    // SAFETY: the caller's contract is that of the original.
+    unsafe { orig::posix_spawn_file_actions_addclosefrom_np(actions, from) }
+}
+
 pub unsafe fn posix_spawn_file_actions_destroy(actions: *mut posix_spawn_file_actions_t) -> c_int {
-    MOVES
-        .lock()
-        .retain(|(whose, ..)| *whose != actions as usize);
+    forget(actions);
     // SAFETY: the caller's contract is that of the original.
     unsafe { orig::posix_spawn_file_actions_destroy(actions) }
 }
@@ -118,12 +151,10 @@ unsafe fn beside(
     envp: Strings,
     actions: *const posix_spawn_file_actions_t,
 ) -> Option<Departure> {
-    let moves = MOVES.lock();
-    let ours = moves
-        .iter()
-        .filter(|(whose, ..)| *whose == actions as usize);
-    let ours: Vec<_> = ours.map(|&(_, from, to)| (from, to)).collect();
-    drop(moves);
+    let all = ACTIONS.lock();
+    let ours = all.iter().filter(|(whose, _)| *whose == actions as usize);
+    let ours: Vec<Action> = ours.map(|(_, action)| *action).collect();
+    drop(all);
     // SAFETY: the caller's contract.
     program.map(|program| unsafe { Departure::beside(&program, envp, &ours) })
 }

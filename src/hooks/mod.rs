@@ -22,6 +22,7 @@ pub use descriptors::*;
 pub use exec::*;
 pub use files::*;
 pub use numbered::*;
+pub use passing::pidfd_getfd;
 pub use process::*;
 pub use receiving::*;
 pub use sending::*;
@@ -48,9 +49,39 @@ enum Found {
     Refused(Errno),
 }
 
-/// Looks `fd` up for a call on a socket's data or state.
+/// Whether a call needs what the process has inherited.
+enum Claim {
+    No,
+    /// It must not wait.
+    Soon,
+    Waits,
+}
+
+/// Looks `fd` up for a call on a socket's state.
 #[inline]
 fn find(fd: RawFd) -> Found {
+    look_up(fd, |_| Claim::Waits)
+}
+
+/// The same for a call that asks nothing of the connection itself: one that was inherited is left where it is.
+#[inline]
+fn find_as_it_is(fd: RawFd) -> Found {
+    look_up(fd, |_| Claim::No)
+}
+
+/// The same for a call on its data, with these flags.
+#[inline]
+fn find_for(fd: RawFd, flags: i32) -> Found {
+    look_up(fd, |inner| {
+        match inner.nonblocking || flags & libc::MSG_DONTWAIT != 0 {
+            true => Claim::Soon,
+            false => Claim::Waits,
+        }
+    })
+}
+
+#[inline]
+fn look_up(fd: RawFd, claim: impl Fn(&Inner) -> Claim) -> Found {
     loop {
         match fdtable::get(fd) {
             None | Some(Entry::Plain(_) | Entry::Epoll(_)) => return Found::Kernel,
@@ -63,8 +94,19 @@ fn find(fd: RawFd) -> Found {
                 if !matches!(inner.role, Role::Orphan(_)) {
                     return Found::Socket(socket, inner);
                 }
-                drop(inner);
-                socket.adopt();
+                match claim(&inner) {
+                    Claim::No => return Found::Socket(socket, inner),
+                    Claim::Soon => {
+                        drop(inner);
+                        if !socket.adopt_soon() {
+                            return Found::Refused(Errno::AGAIN);
+                        }
+                    }
+                    Claim::Waits => {
+                        drop(inner);
+                        socket.adopt();
+                    }
+                }
             }
             Some(Entry::Lost) => return Found::Refused(Errno::CONNRESET),
             Some(Entry::Internal) => return internal(),

@@ -66,6 +66,7 @@ pub unsafe fn syscall(
             libc::SYS_close_range => {
                 super::close_range(a as c_uint, b as c_uint, c as c_int).into()
             }
+            libc::SYS_pidfd_getfd => super::pidfd_getfd(fd, b as c_int, c as c_uint).into(),
             libc::SYS_dup => super::dup(fd).into(),
             libc::SYS_dup3 => super::dup3(fd, b as c_int, c as c_int).into(),
             libc::SYS_fcntl => super::fcntl(fd, b as c_int, c).into(),

@@ -1,10 +1,12 @@
-//! Descriptors that are passed to other processes and come from them (SCM_RIGHTS).
+//! Descriptors that are passed to other processes and come from them (SCM_RIGHTS), or are taken out of them (pidfd_getfd).
 
-use libc::{c_int, msghdr};
+use libc::{c_int, c_uint, msghdr};
 
+use crate::control::possession;
 use crate::fdtable::{self, Entry};
 use crate::fork;
-use crate::socket::lifecycle;
+use crate::real::orig;
+use crate::socket::{leaving, lifecycle};
 
 /// Calls `f` for each descriptor that goes, or came, with a message.
 ///
@@ -54,8 +56,41 @@ pub(super) unsafe fn let_out(msg: *const msghdr) {
         return;
     }
     let _errno = crate::log::ErrnoGuard::new();
-    passed.iter().for_each(|socket| socket.begin_to_let_out());
-    passed.iter().for_each(|socket| socket.let_out());
+    leaving::let_out(passed);
+}
+
+pub unsafe fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int {
+    let (process, number) = (pidfd as usize, fd as usize);
+    // SAFETY: no pointers. (By its number, for older C libraries do not have it.)
+    let got = unsafe {
+        orig::syscall(
+            libc::SYS_pidfd_getfd,
+            process,
+            number,
+            flags as usize,
+            0,
+            0,
+            0,
+        )
+    } as c_int;
+    if got < 0 || fork::is_stranger() {
+        return got;
+    }
+    let _errno = crate::log::ErrnoGuard::new();
+    forget_stale(got);
+    match possession::process_of(pidfd) {
+        Some(pid) if pid as u32 == fork::pid() => lifecycle::duplicated(fd, got),
+        Some(pid) => possession::taken(got, pid),
+        None => {}
+    }
+    got
+}
+
+/// `fd` has just been given out by the kernel: what it stood for before was closed unseen.
+fn forget_stale(fd: c_int) {
+    if let Some(stale) = fdtable::take(fd) {
+        lifecycle::lost(fd, stale);
+    }
 }
 
 /// Numbers that came with `msg` stand for what came: what they stood for before was closed unseen.
@@ -66,10 +101,8 @@ pub(super) unsafe fn let_in(msg: *const msghdr) {
     // SAFETY: by the contract.
     unsafe {
         each(msg, |fd| {
-            if !fork::is_stranger()
-                && let Some(stale) = fdtable::take(fd)
-            {
-                lifecycle::lost(fd, stale);
+            if !fork::is_stranger() {
+                forget_stale(fd);
             }
         });
     }

@@ -4,7 +4,7 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
-use super::{Found, fail, find};
+use super::{Found, fail, find, find_for};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
@@ -13,7 +13,7 @@ use crate::socket::recv::Outcome;
 /// Receives into `count` buffers. `None`: the kernel's affair.
 #[inline]
 unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
-    match find(fd) {
+    match find_for(fd, flags) {
         Found::Kernel => None,
         Found::Refused(error) => Some(fail::<ssize_t>(error)),
         Found::Socket(socket, inner) => {
@@ -173,7 +173,7 @@ pub unsafe fn recvmmsg(
         Ok(end) => end,
         Err(error) => return fail::<c_int>(error),
     };
-    match find(fd) {
+    match find_for(fd, flags) {
         Found::Socket(socket, inner) => {
             // As the kernel: an error that is pending comes before what there is to read.
             if flags & libc::MSG_ERRQUEUE == 0

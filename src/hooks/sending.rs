@@ -2,14 +2,14 @@
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{Found, fail, find};
+use super::{Found, fail, find_for};
 use crate::conn::user_buf::{UserBuf, single};
 use crate::real::orig;
 use crate::socket::recv::Outcome;
 
 #[inline]
 unsafe fn transmit(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
-    match find(fd) {
+    match find_for(fd, flags) {
         Found::Kernel => None,
         Found::Refused(error) => Some(fail::<ssize_t>(error)),
         Found::Socket(socket, inner) => {
@@ -85,10 +85,13 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
             return orig::sendmsg(fd, msg, flags);
         }
         if (*msg).msg_controllen > 0
-            && let Found::Socket(socket, inner) = find(fd)
+            && let Found::Socket(socket, inner) = find_for(fd, flags)
         {
             // What goes beside the bytes is between the application and the kernel.
-            socket.hand_back(inner);
+            let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+            if let Err(error) = socket.hand_back(inner, nonblocking) {
+                return fail::<ssize_t>(error);
+            }
         }
         super::passing::let_out(msg);
         transmit(fd, (*msg).msg_iov, (*msg).msg_iovlen, flags)
@@ -109,7 +112,7 @@ unsafe fn length(message: &msghdr) -> usize {
 }
 
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-    match find(fd) {
+    match find_for(fd, flags) {
         Found::Socket(..) => {}
         Found::Refused(error) => return fail::<c_int>(error),
         Found::Kernel => {

@@ -229,7 +229,10 @@ pub unsafe fn setsockopt(
     if options::is_kernels(level, name)
         && let Found::Socket(socket, inner) = find(fd)
     {
-        socket.hand_back(inner);
+        let nonblocking = inner.nonblocking;
+        if let Err(error) = socket.hand_back(inner, nonblocking) {
+            return fail::<c_int>(error);
+        }
     }
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::setsockopt(fd, level, name, value, len) };

@@ -54,6 +54,7 @@ macro_rules! for_each_symbol {
             fn dup(fd: c_int) -> c_int;
             fn dup2(fd: c_int, to: c_int) -> c_int;
             fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
+            fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int;
             fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int;
             fn fcntl64(fd: c_int, cmd: c_int, arg: usize) -> c_int;
             fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int;
@@ -73,6 +74,9 @@ macro_rules! for_each_symbol {
             fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
             fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
             fn posix_spawn_file_actions_adddup2(actions: *mut posix_spawn_file_actions_t, fd: c_int, to: c_int) -> c_int;
+            fn posix_spawn_file_actions_init(actions: *mut posix_spawn_file_actions_t) -> c_int;
+            fn posix_spawn_file_actions_addclose(actions: *mut posix_spawn_file_actions_t, fd: c_int) -> c_int;
+            fn posix_spawn_file_actions_addclosefrom_np(actions: *mut posix_spawn_file_actions_t, from: c_int) -> c_int;
             fn posix_spawn_file_actions_destroy(actions: *mut posix_spawn_file_actions_t) -> c_int;
             fn system(command: *const c_char) -> c_int;
             fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE;

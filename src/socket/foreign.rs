@@ -20,10 +20,11 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::accept::{accept_kernel, accept_one};
 use super::addr::Address;
+use super::leaving::cookie;
 use super::options::Kept;
 use super::wait::Wait;
 use super::{Inner, Listening, Role, Socket};
-use crate::exec::legacy::cookie;
+
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
 use crate::real::sys::{self, Errno};

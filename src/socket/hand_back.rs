@@ -18,11 +18,12 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
 
+use super::leaving::PATIENCE_NS;
 use super::lifecycle::Farewell;
 use super::wait::Wait;
 use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
-use crate::conn::{Conn, Violation};
+use crate::conn::{Conn, GRACE_NS, Violation};
 use crate::control::resending::{self, Resending};
 use crate::fabric::network;
 use crate::fdtable::{self, Entry};
@@ -35,9 +36,6 @@ use crate::poll::waiter::Wakes;
 use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
-
-/// How long a call waits for a peer to send again what it is given back: longer than any peer that runs takes.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A peer has recalled something once: the end of this process looks whether all is sent again.
 static RECALLED: AtomicBool = AtomicBool::new(false);
@@ -59,6 +57,7 @@ impl Inner {
         }
         if !conn.tx_left {
             conn.tx_left = true;
+            conn.left_at = now_ns();
             if !conn.peer_closed {
                 // An end that answers knows what it has.
                 let may_have_unread = !conn.rx_left || !conn.rx.is_empty();
@@ -102,6 +101,12 @@ impl Inner {
             _ => false,
         }
     }
+
+    /// Whether something is still to be sent again before anything else is sent.
+    pub fn resends(&self) -> bool {
+        matches!(&self.role, Role::Leftover(left) if left.resends)
+    }
+
     /// Whether a set watches it of which only we know what it knows.
     fn is_known(&self) -> bool {
         self.watches.iter().any(Watch::knows_more_than_kernel)
@@ -187,33 +192,70 @@ fn received(fd: RawFd) -> u64 {
 }
 
 impl Socket {
-    /// Hands the connection back to the kernel and waits until it has left its link; bounded by the peer's I/O thread,
-    /// and by [`PATIENCE`] if the kernel's connection is to have all. Does nothing to a socket that is on no link, and to
-    /// one that was reset.
-    pub fn hand_back(&'static self, mut inner: MutexGuard<'static, Inner>) {
+    /// Hands the connection back to the kernel and waits until it has left its link, and all is sent again. Does nothing
+    /// to a socket that is on no link, and to one that was reset. Bounded by [`PATIENCE_NS`], in a call that must not wait
+    /// by [`GRACE_NS`].
+    ///
+    /// # Errors
+    /// The peer has not answered in time: `EAGAIN`, or `ETIMEDOUT` in a call that may wait.
+    pub fn hand_back(
+        &'static self,
+        inner: MutexGuard<'static, Inner>,
+        nonblocking: bool,
+    ) -> Result<(), Errno> {
+        let (time, error) = match nonblocking {
+            true => (GRACE_NS, Errno::AGAIN),
+            false => (PATIENCE_NS, Errno::TIMEDOUT),
+        };
+        let since = match &inner.role {
+            Role::Connected(conn) if conn.tx_left => conn.left_at,
+            _ => now_ns(),
+        };
+        let by = since + time;
+        let done = self.hand_back_by(inner, by) && self.wait_while(self.lock(), by, Inner::resends);
+        done.then_some(()).ok_or(error)
+    }
+
+    /// The same, until `by`, as far as the link is concerned. Returns whether that is done.
+    pub(super) fn hand_back_by(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        by: u64,
+    ) -> bool {
         if !inner.begin_hand_back() {
-            return;
+            return true;
         }
-        let Some(link) = inner.link() else { return };
+        let Some(link) = inner.link() else {
+            return true;
+        };
         let id = inner.conn().map_or(0, |conn| conn.id);
-        let deadline = now_ns() + PATIENCE.as_nanos() as u64;
-        // A signal's handler runs meanwhile, and the wait goes on.
-        loop {
-            let left = |inner: &mut Inner| (!inner.is_leaving()).then_some(Ok(()));
-            let wait = Wait {
-                timeout: Some(Duration::from_nanos(deadline.saturating_sub(now_ns()))),
-                ..Wait::default()
-            };
-            match self.wait_until(inner, wait, left) {
-                Err(Errno::INTR) => inner = self.lock(),
-                Err(error) => {
-                    tracing::warn!(target: "netacc::conn", "a peer does not answer a hand-back: {error}");
-                    break;
-                }
-                Ok(()) => break,
-            }
+        if !self.wait_while(inner, by, Inner::is_leaving) {
+            tracing::warn!(target: "netacc::conn", "a peer does not answer a hand-back");
+            return false;
         }
         self.leave_link(&link, id);
+        true
+    }
+
+    /// Waits while it `lasts`, until `by` at most. Returns whether it is over.
+    pub(super) fn wait_while(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        by: u64,
+        lasts: impl Fn(&Inner) -> bool,
+    ) -> bool {
+        // A signal's handler runs meanwhile, and the wait goes on.
+        loop {
+            let over = |inner: &mut Inner| (!lasts(inner)).then_some(Ok(()));
+            let wait = Wait {
+                timeout: Some(Duration::from_nanos(by.saturating_sub(now_ns()))),
+                ..Wait::default()
+            };
+            match self.wait_until(inner, wait, over) {
+                Err(Errno::INTR) => inner = self.lock(),
+                waited => return waited.is_ok(),
+            }
+        }
     }
 
     /// Begins to hand the connection back, if it is on a link and still the one with this serial number, without waiting;

@@ -1,15 +1,12 @@
 //! Sockets whose descriptors go where this library may not be: to another process, or to the program that replaces this
 //! one. The kernel alone is to serve them.
 
-use std::time::Duration;
-
 use parking_lot::MutexGuard;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::addr::Address;
 use super::hand_back::has_bytes;
 use super::lifecycle::Farewell;
-use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::leftover::Leftover;
 use crate::control::io_thread::Command;
@@ -19,14 +16,54 @@ use crate::exec;
 use crate::log::ErrnoGuard;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
 use crate::stats::{Mode, Reason};
 
-/// How long a connect that is under way is waited for, and a peer that has something to send again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long is waited for others, in nanoseconds, before descriptors go, however many there are: for connects that are
+/// under way, and for processes that have a connection, or something to send again on it. Longer than any that runs takes.
+pub const PATIENCE_NS: u64 = 10_000_000_000;
 /// How many things can be in the way of a socket, one after the other.
 const STEPS: u32 = 4;
+
+/// When a departure is over that begins now, in [`now_ns`] time.
+pub fn deadline() -> u64 {
+    now_ns() + PATIENCE_NS
+}
+
+/// Sees to it that whoever gets these sockets needs nothing but the kernel: of all of them at once, and for
+/// [`PATIENCE_NS`] at most.
+pub fn let_out(sockets: impl IntoIterator<Item = &'static Socket>) {
+    let by = deadline();
+    let sockets: Vec<_> = sockets.into_iter().collect();
+    sockets.iter().for_each(|socket| socket.begin_to_let_out());
+    sockets.iter().for_each(|socket| socket.let_out(by));
+}
+
+/// Waits a moment for what nobody tells of.
+pub fn nap() {
+    let moment = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 2_000_000,
+    };
+    let _ = rustix::event::poll(&mut [], Some(&moment));
+}
+
+/// The kernel's name of a socket.
+pub fn cookie(fd: RawFd) -> Option<u64> {
+    let socket = (fd >= 0).then(|| sys::borrow(fd))?;
+    rustix::net::sockopt::socket_cookie(socket).ok()
+}
+
+/// A connection that was broken off.
+///
+/// # Errors
+/// The kernel's.
+pub fn broken() -> Result<OwnedFd, Errno> {
+    let (reading, _writing) = pair()?;
+    sys::disconnect(reading.as_raw_fd());
+    Ok(reading)
+}
 
 /// A connection of this process with itself, of the kernel's, that gives `bytes` and then ends: the end to read, the one
 /// to write, and how many bytes have found room.
@@ -76,63 +113,90 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     }
 }
 
-/// Whether the kernel has nothing but the end of a stream, or will have that in a moment: what the peer says by the link
-/// is here before.
-fn ends_soon(fd: RawFd) -> bool {
+/// Whether the kernel has nothing but the end of a stream, or will have that in a moment, and by `by`: what the peer says
+/// by the link is here before.
+fn ends_soon(fd: RawFd, by: u64) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    const MOMENT: Timespec = Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
+    const MOMENT_NS: u64 = 1_000_000_000;
     if fd < 0 {
         return false;
     }
+    let time = by.saturating_sub(now_ns()).min(MOMENT_NS);
+    let time = Timespec {
+        tv_sec: (time / MOMENT_NS) as i64,
+        tv_nsec: (time % MOMENT_NS) as i64,
+    };
     let mut fds = [PollFd::from_borrowed_fd(sys::borrow(fd), PollFlags::RDHUP)];
-    poll(&mut fds, Some(&MOMENT)) == Ok(1) && !has_bytes(fd)
+    poll(&mut fds, Some(&time)) == Ok(1) && !has_bytes(fd)
 }
 
 impl Socket {
-    /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
-    pub fn begin_to_let_out(&'static self) {
-        self.lock().begin_hand_back();
+    /// Sees to it that whoever gets the socket needs nothing but the kernel. What cannot be had until `by` is broken off.
+    pub fn let_out(&'static self, by: u64) {
+        if !self.is_let_out(by) {
+            self.cut_off();
+        }
     }
 
-    /// Sees to it that whoever gets the socket needs nothing but the kernel.
-    pub fn let_out(&'static self) {
+    fn is_let_out(&'static self, by: u64) -> bool {
         for _ in 0..STEPS {
             let inner = self.lock();
-            match &inner.role {
-                Role::Connected(conn) if conn.is_reset() => return,
-                Role::Connected(_) => self.hand_back(inner),
+            let done = match &inner.role {
+                _ if inner.is_cut_off => return true,
+                Role::Connected(conn) if conn.is_reset() => return true,
+                Role::Connected(_) => self.hand_back_by(inner, by),
                 Role::Connecting(_) => {
-                    self.wait_while(inner, |role| matches!(role, Role::Connecting(_)));
+                    let connects = |inner: &Inner| matches!(inner.role, Role::Connecting(_));
+                    self.wait_while(inner, by, connects)
                 }
-                Role::Leftover(left) if left.resends => {
-                    self.wait_while(
-                        inner,
-                        |role| matches!(role, Role::Leftover(left) if left.resends),
-                    );
+                Role::Leftover(left) if left.resends => self.wait_while(inner, by, Inner::resends),
+                Role::Leftover(left) if left.is_empty() => return true,
+                Role::Leftover(_) => {
+                    self.substitute(inner, by);
+                    return true;
                 }
-                Role::Leftover(left) if left.is_empty() => return,
-                Role::Leftover(_) => return self.substitute(inner),
                 Role::Orphan(_) => {
                     drop(inner);
-                    self.adopt();
+                    self.adopt_within(PATIENCE_NS, by)
                 }
-                Role::Listening(_) => return self.share_listener(inner),
-                Role::Unused | Role::Fresh | Role::Plain => return,
+                Role::Listening(_) => {
+                    self.share_listener(inner);
+                    return true;
+                }
+                Role::Unused | Role::Fresh | Role::Plain => return true,
+            };
+            if !done {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Others did not do their part in time. Whoever gets the socket is to see an error rather than a stream with a hole,
+    /// and nobody is asked again.
+    fn cut_off(&'static self) {
+        let mut inner = self.lock();
+        match inner.role {
+            // Its parent's, which goes on with it.
+            Role::Orphan(_) => self.lose(inner, Errno::TIMEDOUT),
+            _ => {
+                inner.is_cut_off = true;
+                let fd = inner.fd();
+                if fd >= 0 {
+                    sys::disconnect(fd);
+                }
             }
         }
     }
 
     /// The peer has closed the connection, so it can send nothing again: what nobody has read is to be read from a
     /// connection of this process with itself, which takes its place.
-    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>) {
+    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>, by: u64) {
         let fd = inner.fd();
         let Role::Leftover(left) = &inner.role else {
             return;
         };
-        let is_last = left.is_last || ends_soon(fd);
+        let is_last = left.is_last || ends_soon(fd, by);
         let (nonblocking, serial) = (inner.nonblocking, inner.serial);
         let numbers = inner.fds.clone();
         let Role::Leftover(left) = &mut inner.role else {
@@ -162,21 +226,6 @@ impl Socket {
             Resending::begin(writing.as_fd(), bytes[sent..].to_vec(), self, serial);
         }
         self.leave_if_read(inner);
-    }
-
-    fn wait_while(
-        &'static self,
-        mut inner: MutexGuard<'static, Inner>,
-        lasts: impl Fn(&Role) -> bool,
-    ) {
-        let wait = Wait {
-            timeout: Some(PATIENCE),
-            ..Wait::default()
-        };
-        let over = |inner: &mut Inner| (!lasts(&inner.role)).then_some(Ok(()));
-        while self.wait_until(inner, wait, over) == Err(Errno::INTR) {
-            inner = self.lock();
-        }
     }
 
     /// Another process is to accept from the listener, too. It goes on here as it is if it can: one that the application

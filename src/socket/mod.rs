@@ -56,7 +56,7 @@ pub enum Role {
     /// On a link.
     Connected(Box<Conn>),
     /// On a link of the process from which this one was forked.
-    Orphan(orphan::Orphan),
+    Orphan(orphan::Orphaned),
     /// Handed back to the kernel, but for what is read before anything that the kernel has.
     Leftover(Leftover),
     /// The kernel's; only its addresses and its reason are ours to know.
@@ -216,6 +216,8 @@ pub struct Inner {
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
     pub sleepers: Vec<&'static Waiter>,
+    /// Its peer has not let it leave in time, and the kernel's connection was broken off.
+    pub is_cut_off: bool,
     /// A number of our own for it, once the application has none and there is still something to send.
     pub last_number: Option<InternalFd>,
 }
@@ -253,6 +255,7 @@ impl Socket {
                 stats: None,
                 watches: Vec::new(),
                 sleepers: Vec::new(),
+                is_cut_off: false,
                 last_number: None,
             }),
         }
@@ -277,6 +280,13 @@ impl Socket {
         let all = SOCKETS.all();
         all.into_iter()
             .find(|socket| socket.lock().serial == serial)
+    }
+
+    /// The one whose kernel socket has this cookie.
+    pub fn shown(cookie: u64) -> Option<&'static Socket> {
+        let all = SOCKETS.all();
+        all.into_iter()
+            .find(|socket| socket.cookie() == Some(cookie))
     }
 
     /// Locks it.
@@ -535,9 +545,11 @@ impl Socket {
             // One that listens shall not be taken for a listener of another program's.
             Role::Plain if old.only_kernel => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
-            Role::Orphan(orphan) => Role::Orphan(*orphan),
+            Role::Orphan(orphaned) => Role::Orphan(orphaned.orphan.into()),
             Role::Connected(_) | Role::Leftover(_) => match parent {
-                Some((parent, will)) => Role::Orphan(orphan::Orphan::of(parent, old.serial, will)),
+                Some((parent, will)) => {
+                    Role::Orphan(orphan::Orphan::of(parent, old.serial, will).into())
+                }
                 // Only what was claimed, and had come, is here in a process without links.
                 None => match &old.role {
                     Role::Leftover(left) => Role::Leftover(left.copy()),

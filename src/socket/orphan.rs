@@ -1,15 +1,19 @@
 //! Connections across fork: the child's side, which claims what it has inherited, and what the parent does for it.
 //! [`crate::control::heirs`] has the rest of the parent's side.
+//!
+//! Whoever has a connection's descriptor may claim it, and nobody else: it is shown to the parent with the claim.
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Uid;
 
 use parking_lot::MutexGuard;
 
+use super::leaving::{self, PATIENCE_NS, nap};
 use super::{Inner, Role, Socket};
+use crate::conn::GRACE_NS;
 use crate::conn::leftover::Leftover;
 use crate::control::heirs;
 use crate::control::identity::Identity;
@@ -17,15 +21,8 @@ use crate::control::io_thread::Command;
 use crate::control::passing;
 use crate::control::wire::{Frame, MAX_FRAME, Parsed};
 use crate::fdtable::{self, Entry};
-use crate::real::sys::{self, Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime;
-
-/// How long a child waits for its parent: longer than any parent that runs takes. Then the kernel's connection is all
-/// there is.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
 
 /// A connection that is on a link of the process from which this one was forked.
 #[derive(Clone, Copy)]
@@ -34,12 +31,125 @@ pub struct Orphan {
     pub rendezvous: [u8; 32],
     /// Its user, then.
     pub uid: Uid,
-    /// Proves to that process that it is its child who asks.
-    pub key: [u8; 16],
     /// The connection's number there.
     pub serial: u64,
     /// Our descriptor of that process's will.
     pub will: RawFd,
+}
+
+/// An [`Orphan`] and what is under way about it.
+pub struct Orphaned {
+    /// What it is.
+    pub orphan: Orphan,
+    claim: Option<Arc<Begun>>,
+}
+
+/// A claim of this process's, and since when.
+struct Begun {
+    claim: Claim<InternalFd>,
+    at: u64,
+}
+
+impl From<Orphan> for Orphaned {
+    fn from(orphan: Orphan) -> Self {
+        Orphaned {
+            orphan,
+            claim: None,
+        }
+    }
+}
+
+impl Orphaned {
+    /// Whether it has been claimed, and there is no answer yet.
+    pub fn is_claimed(&self) -> bool {
+        self.claim.is_some()
+    }
+}
+
+/// A claim that was sent, and its answer.
+pub struct Claim<F>(F);
+
+impl<F: AsFd> Claim<F> {
+    /// The answer, if it has come: what is to be read before anything that the kernel has.
+    ///
+    /// # Errors
+    /// `ECONNRESET`: that process has no such connection, or is gone. Others: the kernel's.
+    pub fn answer(&self) -> Result<Option<Vec<u8>>, Errno> {
+        let mut bytes = [0; MAX_FRAME];
+        let (n, fds) = match passing::receive_unlisted(&self.0, &mut bytes) {
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(None),
+            got => got?,
+        };
+        let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
+            return Err(Errno::CONNRESET);
+        };
+        let Some(memory) = fds.first() else {
+            return Ok(Some(Vec::new()));
+        };
+        let held = rustix::fs::fstat(memory)?.st_size as u64;
+        let mut all = vec![0; unread.min(held) as usize];
+        let mut read = 0;
+        while read < all.len() {
+            match rustix::io::read(memory, &mut all[read..])? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        all.truncate(read);
+        Ok(Some(all))
+    }
+
+    /// Waits for the answer, until `by` at most.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer); `ETIMEDOUT`.
+    pub fn wait(&self, by: u64) -> Result<Vec<u8>, Errno> {
+        loop {
+            if let Some(unread) = self.answer()? {
+                return Ok(unread);
+            }
+            if now_ns() >= by {
+                return Err(Errno::TIMEDOUT);
+            }
+            self.sleep(by);
+        }
+    }
+
+    /// Sleeps until there may be an answer, or `by`.
+    fn sleep(&self, by: u64) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let left = by.saturating_sub(now_ns());
+        let left = Timespec {
+            tv_sec: (left / 1_000_000_000) as i64,
+            tv_nsec: (left % 1_000_000_000) as i64,
+        };
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&left));
+    }
+}
+
+/// Asks the process at the other end of `unix` for the connection that this process has as `fd`, by whatever number that
+/// process knows it.
+///
+/// # Errors
+/// The kernel's.
+pub fn claim_shown(unix: OwnedFd, fd: RawFd) -> Result<Claim<OwnedFd>, Errno> {
+    let claim = Frame::Claim { serial: 0 }.encode();
+    passing::send(unix.as_fd(), &claim, &[sys::borrow(fd)])?;
+    Ok(Claim(unix))
+}
+
+/// Whether an error is over when others are through with what they do.
+fn is_passing(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::AGAIN
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+            | Errno::NOBUFS
+            | Errno::TOOMANYREFS
+    )
 }
 
 impl Orphan {
@@ -48,84 +158,71 @@ impl Orphan {
         Orphan {
             rendezvous: parent.rendezvous,
             uid: rustix::process::geteuid(),
-            key: parent.family,
             serial,
             will,
         }
     }
 
-    /// Says something to the parent: returns its answer, the descriptors that came with that, and the connection.
-    fn say(&self, frame: &Frame) -> Result<(Frame, Vec<OwnedFd>, OwnedFd), Errno> {
-        let flags = SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        // Not in the tables: they may be another process's.
-        let fd = sys::raise(fd);
-        let address = SocketAddrUnix::new_abstract_name(&self.rendezvous)?;
-        while let Err(error) = rustix::net::connect(&fd, &address) {
-            if error != Errno::INTR {
-                return Err(error);
-            }
-        }
+    /// Says something to the parent and shows that this process has the connection, as `fd`.
+    fn say(&self, fd: RawFd, frame: &Frame) -> Result<Claim<OwnedFd>, Errno> {
+        let (unix, whose) = passing::visit(&self.rendezvous)?;
         // Anybody may have taken the name once the parent is gone.
-        if rustix::net::sockopt::socket_peercred(&fd)?.uid != self.uid {
+        if whose.uid != self.uid {
             return Err(Errno::CONNREFUSED);
         }
-        rustix::net::send(&fd, &frame.encode(), SendFlags::NOSIGNAL)?;
-        let mut bytes = [0; MAX_FRAME];
-        let (n, fds) = loop {
-            let mut poll = [PollFd::new(&fd, PollFlags::IN)];
-            match rustix::event::poll(&mut poll, Some(&PATIENCE)) {
-                Ok(0) => return Err(Errno::TIMEDOUT),
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(error),
-            }
-            match passing::receive_unlisted(&fd, &mut bytes) {
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                other => break other?,
-            }
-        };
-        match Frame::parse(&bytes[..n]) {
-            Ok(Parsed::Frame(frame, _)) => Ok((frame, fds, fd)),
-            _ => Err(Errno::CONNRESET),
-        }
+        passing::send(unix.as_fd(), &frame.encode(), &[sys::borrow(fd)])?;
+        Ok(Claim(unix))
     }
 
-    /// Asks the parent for it: returns what is to be read before anything that the kernel has.
+    /// Asks the parent for it, which this process has as `fd`.
     ///
     /// # Errors
     /// The kernel's; `ECONNREFUSED`, `ECONNRESET` or `EPIPE` if the parent is gone.
-    pub fn claim(&self) -> Result<Vec<u8>, Errno> {
-        let (key, serial) = (self.key, self.serial);
-        let (Frame::Estate { unread }, fds, _) = self.say(&Frame::Claim { key, serial })? else {
-            return Err(Errno::CONNRESET);
-        };
-        let held = fds
-            .first()
-            .map_or(Ok(0), |fd| rustix::fs::fstat(fd).map(|s| s.st_size as u64))?;
-        let mut all = vec![0; unread.min(held) as usize];
-        let mut read = 0;
-        while read < all.len()
-            && let Some(memory) = fds.first()
-        {
-            match rustix::io::read(memory, &mut all[read..])? {
-                0 => break,
-                n => read += n,
-            }
-        }
-        all.truncate(read);
-        Ok(all)
+    pub fn claim(&self, fd: RawFd) -> Result<Claim<OwnedFd>, Errno> {
+        let serial = self.serial;
+        self.say(fd, &Frame::Claim { serial })
     }
 
-    /// Tells the parent that a program has it that did not pass through fork. The parent counts with that as long as what
-    /// is returned is open.
+    /// Goes on with a claim until `by`: returns what is to be read before anything that the kernel has.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim).
-    pub fn inherit(&self) -> Result<OwnedFd, Errno> {
-        let key = self.key;
-        self.say(&Frame::Heir { key }).map(|(_, _, fd)| fd)
+    /// As [`claim`](Self::claim); `ETIMEDOUT`.
+    pub fn obtain(
+        &self,
+        fd: RawFd,
+        mut begun: Result<Claim<OwnedFd>, Errno>,
+        by: u64,
+    ) -> Result<Vec<u8>, Errno> {
+        loop {
+            match begun {
+                Ok(claim) => return claim.wait(by),
+                Err(error) if !is_passing(error) => return Err(error),
+                Err(_) if now_ns() >= by => return Err(Errno::TIMEDOUT),
+                Err(_) => nap(),
+            }
+            begun = self.claim(fd);
+        }
     }
+
+    /// Tells the parent that a program has it that did not pass through fork, as `fd`. The parent counts with that as long
+    /// as what is returned is open.
+    ///
+    /// # Errors
+    /// As [`obtain`](Self::obtain).
+    pub fn inherit(&self, fd: RawFd, by: u64) -> Result<OwnedFd, Errno> {
+        let serial = self.serial;
+        let said = self.say(fd, &Frame::Heir { serial })?;
+        said.wait(by)?;
+        Ok(said.0)
+    }
+}
+
+/// How far a claim is.
+enum Adoption {
+    Over,
+    Begun(Arc<Begun>),
+    /// It cannot begin yet.
+    Later,
 }
 
 impl Socket {
@@ -137,17 +234,106 @@ impl Socket {
     /// The process uses what it has inherited: has the parent hand the connection back to the kernel first. Nothing
     /// happens to a socket that is no [`Orphan`].
     pub fn adopt(&'static self) {
-        let inner = self.lock();
-        if let Role::Orphan(orphan) = &inner.role {
-            let orphan = *orphan;
-            self.adopt_as(inner, &orphan);
+        if !self.adopt_within(PATIENCE_NS, u64::MAX) {
+            self.lose(self.lock(), Errno::TIMEDOUT);
         }
     }
 
+    /// The same for a call that must not wait: for so long only as a parent and a peer that run take. Returns whether it is
+    /// done.
+    pub fn adopt_soon(&'static self) -> bool {
+        self.adopt_within(GRACE_NS, u64::MAX)
+    }
+
+    /// The same, for a time in nanoseconds since it began, and until `by` at most. Nobody's lock is held meanwhile.
     #[cold]
-    fn adopt_as(&'static self, mut inner: MutexGuard<'static, Inner>, orphan: &Orphan) {
-        // Under the lock: other threads that use it wait for the same answer.
-        let unread = match orphan.claim() {
+    pub(super) fn adopt_within(&'static self, time: u64, by: u64) -> bool {
+        let now = now_ns();
+        loop {
+            let adoption = self.begin_to_adopt();
+            let by = by.min(match &adoption {
+                Adoption::Over => return true,
+                Adoption::Begun(begun) => begun.at + time,
+                Adoption::Later => now + time,
+            });
+            match adoption {
+                Adoption::Begun(begun) => {
+                    begun.claim.sleep(by);
+                    if self.is_adopted(&begun) {
+                        return true;
+                    }
+                }
+                _ => nap(),
+            }
+            if now_ns() >= by {
+                return false;
+            }
+        }
+    }
+
+    /// Sends its claim, if it is to be claimed and was not.
+    fn begin_to_adopt(&'static self) -> Adoption {
+        let mut inner = self.lock();
+        let fd = inner.fd();
+        let Role::Orphan(orphaned) = &mut inner.role else {
+            return Adoption::Over;
+        };
+        if let Some(begun) = &orphaned.claim {
+            return Adoption::Begun(begun.clone());
+        }
+        match orphaned.orphan.claim(fd) {
+            Ok(Claim(unix)) => {
+                let claim = Claim(InternalFd::adopt(unix));
+                let begun = Arc::new(Begun {
+                    claim,
+                    at: now_ns(),
+                });
+                orphaned.claim = Some(begun.clone());
+                Adoption::Begun(begun)
+            }
+            Err(error) if is_passing(error) => Adoption::Later,
+            Err(error) => {
+                self.is_answered(inner, Err(error));
+                Adoption::Over
+            }
+        }
+    }
+
+    /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
+    pub fn begin_to_let_out(&'static self) {
+        let begins = self.lock().begin_hand_back();
+        if !begins {
+            self.begin_to_adopt();
+        }
+    }
+
+    /// Whether the claim is answered; takes the answer, unless another thread has.
+    fn is_adopted(&'static self, begun: &Arc<Begun>) -> bool {
+        let inner = self.lock();
+        match &inner.role {
+            Role::Orphan(Orphaned {
+                claim: Some(claim), ..
+            }) if Arc::ptr_eq(claim, begun) => {}
+            _ => return true,
+        }
+        match begun.claim.answer() {
+            Ok(None) if now_ns() < begun.at + PATIENCE_NS => return false,
+            Ok(None) => self.is_answered(inner, Err(Errno::TIMEDOUT)),
+            Ok(Some(unread)) => self.is_answered(inner, Ok(unread)),
+            Err(error) => self.is_answered(inner, Err(error)),
+        }
+        true
+    }
+
+    fn is_answered(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        answer: Result<Vec<u8>, Errno>,
+    ) {
+        let Role::Orphan(Orphaned { orphan, .. }) = &inner.role else {
+            return;
+        };
+        let unread = match answer {
             Ok(unread) => unread,
             Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE) => {
                 tracing::info!(target: "netacc::conn", "the parent of an inherited connection is gone");
@@ -155,23 +341,37 @@ impl Socket {
                 let left = will.and_then(|will| heirs::inherited(will, orphan.serial));
                 left.unwrap_or_default()
             }
-            Err(error) => {
-                // It may still be on the link: better an error than bytes that overtake others.
-                tracing::warn!(target: "netacc::conn", "an inherited connection cannot be claimed: {error}");
-                for &fd in &inner.fds {
-                    fdtable::replace(fd, Entry::Socket(self), Entry::Lost);
-                }
-                return;
-            }
+            Err(error) => return self.lose(inner, error),
         };
-        if unread.is_empty() {
-            inner.role = Role::Plain;
-            for &fd in &inner.fds {
-                fdtable::replace(fd, Entry::Socket(self), Entry::Plain(self));
-            }
-        } else {
-            inner.role = Role::Leftover(Leftover::new(unread));
+        match unread.is_empty() {
+            // Nothing watches it before it is adopted.
+            true => drop(self.be_plain(&mut inner)),
+            false => inner.role = Role::Leftover(Leftover::new(unread)),
         }
+    }
+
+    /// It cannot be claimed, and may still be on the link: better an error than bytes that overtake others, also for
+    /// whoever gets its numbers.
+    pub(super) fn lose(&'static self, mut inner: MutexGuard<'static, Inner>, error: Errno) {
+        if !matches!(inner.role, Role::Orphan(_)) {
+            return;
+        }
+        tracing::warn!(target: "netacc::conn", "an inherited connection cannot be claimed: {error}");
+        let broken = leaving::broken();
+        inner.role = Role::Plain;
+        for fd in core::mem::take(&mut inner.fds) {
+            if fdtable::replace(fd, Entry::Socket(self), Entry::Lost)
+                && let Ok(broken) = &broken
+            {
+                leaving::replace(fd, broken);
+            }
+        }
+        self.recycle_if_done(&mut inner);
+    }
+
+    /// The kernel's name of it, while there is a number for it.
+    pub fn cookie(&self) -> Option<u64> {
+        leaving::cookie(self.lock().fd())
     }
 
     /// For the parent: if the connection with this serial number is the kernel's by now, or can never be, what nobody had
@@ -188,7 +388,7 @@ impl Socket {
             // What is to be sent before anything that the claimer sends.
             Role::Leftover(left) if left.resends => return None,
             Role::Leftover(left) => left.take_all(),
-            Role::Listening(listening) if listening.is_for_others() => {
+            Role::Listening(_) => {
                 self.share_listener(inner);
                 return Some(Vec::new());
             }

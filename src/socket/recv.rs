@@ -192,13 +192,18 @@ impl Socket {
             return result;
         }
         let begun = Cell::new(false);
+        let timeout = match nonblocking {
+            // For what is being sent again only, and not for long.
+            true => inner.conn().map(|conn| conn.grace()),
+            false => inner.receive_timeout,
+        };
         let wait = Wait {
-            timeout: inner.receive_timeout,
+            timeout,
             begun: Some(&begun),
             ..Wait::default()
         };
         let waited = self.wait_until(inner, wait, |inner| {
-            let result = call.attempt(inner, false);
+            let result = call.attempt(inner, nonblocking);
             begun.set(call.copied > 0);
             result
         });

@@ -158,7 +158,8 @@ impl Socket {
             && !conn.is_reset()
         {
             // Urgent data, MSG_ZEROCOPY and its notifications: the kernel's.
-            self.hand_back(inner);
+            let nonblocking = inner.nonblocking || flags & libc::MSG_DONTWAIT != 0;
+            self.hand_back(inner, nonblocking)?;
             return Ok(Outcome::Kernel);
         }
         if matches!(&inner.role, Role::Leftover(left) if !left.resends) {

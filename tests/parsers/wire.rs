@@ -91,7 +91,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<[u8; 32]>().prop_map(|process| Frame::Elsewhere { process }),
         (verdict(), any::<u64>()).prop_map(|(verdict, window)| Frame::Verdict { verdict, window }),
         any::<[u8; 16]>().prop_map(|token| Frame::Attach { token }),
-        any::<([u8; 16], u64)>().prop_map(|(key, serial)| Frame::Claim { key, serial }),
+        any::<u64>().prop_map(|serial| Frame::Claim { serial }),
         any::<u64>().prop_map(|unread| Frame::Estate { unread }),
         any::<u64>().prop_map(|ring_size| Frame::Segment { ring_size }),
         any::<u8>().prop_map(|slot| Frame::Bell { slot }),

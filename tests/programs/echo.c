@@ -6,6 +6,7 @@
  *     echo accept FD       on the first connection that this listener has
  *     echo execl FD FILE   runs FILE FD instead, by execl(3)
  *     echo sum ...         sends nothing back, and says what has come
+ *     echo try FD...       reads 5000 bytes of each, and says whether they, or an error, have come
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,23 @@ static int receive(int from)
 	return fd;
 }
 
+static int try(char **fds)
+{
+	static char bytes[5000];
+	ssize_t got, all;
+
+	for (; *fds; fds++) {
+		for (all = 0; all < 5000 && (got = read(atoi(*fds), bytes, 5000 - all)) > 0; all += got)
+			;
+		if (all < 5000 && got == 0) {
+			printf("%zd bytes and an end\n", all);
+			return 1;
+		}
+	}
+	puts("all of it or an error");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static char bytes[65536];
@@ -33,6 +51,8 @@ int main(int argc, char **argv)
 	ssize_t got, sent, n;
 	int sums = !strcmp(argv[1], "sum"), fd;
 
+	if (!strcmp(argv[1], "try"))
+		return try(argv + 2);
 	argv += sums;
 	argc -= sums;
 	fd = atoi(argv[argc > 2 ? 2 : 1]);

@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +28,9 @@ LENGTH = 1_500_000
 FIRST = 777
 # What somebody sends who closes at once: a kernel takes it though nobody reads.
 FLEETING = 40_000
+# asm/unistd.h, linux/prctl.h
+SYS_PIDFD_GETFD = 438
+PR_SET_PTRACER = 0x59616D61
 
 
 def stream():
@@ -174,6 +178,28 @@ def spawn(connection, program):
     wait(pid)
 
 
+def spawn_closing(connection, program):
+    """posix_spawn with file actions that close all but the connection, whatever the library has there."""
+    begin(connection)
+    libc = ctypes.CDLL(None)
+    actions = ctypes.create_string_buffer(256)
+    libc.posix_spawn_file_actions_init(actions)
+    libc.posix_spawn_file_actions_adddup2(actions, connection.fileno(), 200)
+    libc.posix_spawn_file_actions_adddup2(actions, 200, 0)
+    libc.posix_spawn_file_actions_addclosefrom_np(actions, 3)
+
+    def strings(texts):
+        texts = [text.encode() for text in texts]
+        return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
+    environment = strings(f"{name}={value}" for name, value in program.environment.items())
+    pid = ctypes.c_int()
+    words = strings(program.words(0))
+    say(f"started {libc.posix_spawn(ctypes.byref(pid), program.path.encode(), actions, None, words, environment)}")
+    libc.posix_spawn_file_actions_destroy(actions)
+    connection.close()
+    wait(pid.value)
+
+
 def system(connection, program):
     """system(3), where the shell runs the program."""
     begin(connection)
@@ -246,6 +272,89 @@ def passed_by_library(connection, program):
     multiprocessing.reduction.send_handle(here, connection.fileno(), pid)
     connection.close()
     wait(pid)
+
+
+def take(connection, what):
+    """Another process, with the same preloaded, takes the connection out of this one: pidfd_getfd."""
+    # Yama lets a process do so with its children only, unless told otherwise.
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_long(-1))
+    words = [sys.executable, sys.argv[0], what, str(os.getpid()), str(connection.fileno())]
+    return subprocess.Popen(words)
+
+
+def taken(connection, program):
+    """The other one answers a part, then this one goes on."""
+    begin(connection)
+    say(f"ended with {take(connection, 'taker').wait()}")
+    echo(connection)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def taken_from_child(connection, program):
+    """The same, out of a child that has inherited it and never used it."""
+    begin(connection)
+    pid = fork(lambda: (say(f"ended with {take(connection, 'taker').wait()}"), echo(connection)))
+    connection.close()
+    wait(pid)
+
+
+def fleeting_taken(connection, program):
+    """The client has closed."""
+    when_closed(connection)
+    say(f"ended with {take(connection, 'sums').wait()}")
+
+
+def out_of(pid, fd):
+    libc = ctypes.CDLL(None, use_errno=True)
+    taken = libc.syscall(SYS_PIDFD_GETFD, os.pidfd_open(pid), fd, 0)
+    if taken < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return socket.socket(fileno=taken)
+
+
+def taker(pid, fd):
+    connection, left = out_of(pid, fd), LENGTH // 2
+    while left > 0:
+        piece = connection.recv(min(left, 65536))
+        connection.sendall(piece)
+        left -= len(piece)
+
+
+def sums(pid, fd):
+    connection, got = out_of(pid, fd), b""
+    while piece := connection.recv(65536):
+        got += piece
+    say(f"{len(got)} bytes, {hashlib.sha256(got).hexdigest()}")
+
+
+def claimed_by_nobody(connection, program):
+    """A process that has no descriptor of it claims the connection, by every number that it can have: it stays."""
+    begin(connection)
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    words = [sys.executable, sys.argv[0], "claimer", str(os.getpid()), "0"]
+    subprocess.run(words, env=environment, check=True)
+    echo(connection)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def claimer(pid, _):
+    something = socket.socket()
+    for line in open("/proc/net/unix"):
+        name = line.split()[-1]
+        if not name.startswith("@netacc-1"):
+            continue
+        for number in range(100):
+            unix = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                unix.connect("\0" + name[1:])
+            except OSError:
+                break
+            if struct.unpack("iii", unix.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] != pid:
+                break
+            # The frame of a claim: src/control/wire.rs.
+            claim = b"NACC" + struct.pack("<BBHQ", 8, 2, 16, number)
+            socket.send_fds(unix, [claim], [something.fileno()])
+            unix.recv(192)
 
 
 def when_closed(connection):
@@ -375,6 +484,8 @@ def fleeting(port):
 def main():
     if sys.argv[1] in ("client", "fleeting"):
         return globals()[sys.argv[1]](int(sys.argv[2]))
+    if sys.argv[1] in ("taker", "sums", "claimer"):
+        return globals()[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))
     case, who, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     program = Program(who, *sys.argv[4:6])
     listener = socket.create_server(("127.0.0.1", port))
