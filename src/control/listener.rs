@@ -444,7 +444,7 @@ impl SideListener {
             };
             match stranger.asks(runtime) {
                 Ok(arrival) => return Ok(Some(arrival)),
-                Err(Some(stranger)) => runtime.command(Command::Stranger(stranger)),
+                Err(Some(stranger)) => runtime.command(Command::Stranger(*stranger)),
                 Err(None) => {}
             }
         }

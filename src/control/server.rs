@@ -385,7 +385,7 @@ impl Stranger {
 
     /// It knocked at a side port that is shared: what it wants of the application, if it has said so already and this
     /// process has the link. Gives itself back if it wants something else; `None`: it is nobody.
-    pub fn asks(mut self, runtime: &Runtime) -> Result<Arrival, Option<Stranger>> {
+    pub fn asks(mut self, runtime: &Runtime) -> Result<Arrival, Option<Box<Stranger>>> {
         if self.listen().is_err() {
             return Err(None);
         }
@@ -408,9 +408,9 @@ impl Stranger {
                         false => Ok(arrival),
                     }
                 }
-                None => Err(Some(self)),
+                None => Err(Some(Box::new(self))),
             },
-            _ => Err(Some(self)),
+            _ => Err(Some(Box::new(self))),
         }
     }
 
