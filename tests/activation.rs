@@ -191,3 +191,28 @@ fn whoever_gave_it_accepts() {
     server.assert_untouched();
     assert_eq!(client.tell("pass 4"), 4);
 }
+
+/// A server that only watches its listener: each connection is accepted by a program that it starts, also one that was told
+/// before that it is connected.
+#[test]
+fn a_program_accepts_what_its_parent_watches() {
+    for with in [With::Kernel, With::Library] {
+        let port = ports::pair();
+        let mut superserver = command("python3", with);
+        superserver.env(ANSWER_LIMIT, LIMIT);
+        superserver.args([&script("superserver.py"), &port.to_string()]);
+        let server = Proc::start(superserver);
+        server.wait_listening();
+        for _ in 0..2 {
+            let mut client = command("python3", with);
+            client.env(ANSWER_LIMIT, LIMIT);
+            client.args([&script("workers_client.py"), &port.to_string()]);
+            let mut client = Client(Proc::start(client));
+            assert_eq!(client.tell("open 1"), 1, "{with:?}");
+            client.tell("talk 200000");
+            assert_eq!(client.tell("survivors"), 1, "{with:?}");
+            assert!(client.0.finish().success());
+            assert_eq!(server.line().as_deref(), Some("ended with 0"));
+        }
+    }
+}

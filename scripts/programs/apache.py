@@ -29,11 +29,11 @@ ErrorLog {side.work}/apache.log
 ServerName 127.0.0.1
 Listen 127.0.0.1:{port}
 DocumentRoot {root}
-StartServers 8
-MinSpareServers 8
-MaxSpareServers 40
-ServerLimit 40
-MaxRequestWorkers 40
+StartServers 24
+MinSpareServers 24
+MaxSpareServers 48
+ServerLimit 48
+MaxRequestWorkers 48
 KeepAlive On
 MaxKeepAliveRequests 0
 KeepAliveTimeout 10

@@ -138,6 +138,15 @@ pub struct Bequest {
     pub local: Address,
     /// Connections that its queue takes.
     pub backlog: u64,
+    /// The descriptors of its shelf, if it has one.
+    pub shelf: Option<[RawFd; 2]>,
+}
+
+impl Bequest {
+    /// All its descriptors.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        core::iter::once(self.fd).chain(self.shelf.into_iter().flatten())
+    }
 }
 
 /// Forks of this process and those from which it was forked.
@@ -274,7 +283,7 @@ impl SideListener {
         let mut child = Self::with(fd, self.local, owner, backlog, self.forks);
         *child.stopped.get_mut() = self.stopped.load(Ordering::Relaxed);
         if let Some(shelf) = self.shelf.get() {
-            let _ = child.shelf.set(shelf.inherit());
+            let _ = child.shelf.set(Shelf::of(shelf.descriptors()));
         }
         child
     }
@@ -292,6 +301,7 @@ impl SideListener {
             fd: self.fd.as_raw_fd(),
             local: self.local,
             backlog: self.backlog.load(Ordering::Relaxed) as u64,
+            shelf: self.shelf.get().map(Shelf::descriptors),
         }
     }
 
@@ -300,14 +310,20 @@ impl SideListener {
         let fd = sys::borrow(left.fd);
         let offset = i32::from(Address::local_of(left.fd)?.port()) - i32::from(left.local.port());
         let listens = rustix::net::sockopt::socket_acceptconn(fd) == Ok(true);
-        if !listens || offset <= 0 || !fdtable::fits(left.fd) {
+        if !listens || offset <= 0 || !left.descriptors().all(fdtable::fits) {
             return None;
         }
-        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).ok()?;
-        fdtable::set_internal(left.fd);
+        for fd in left.descriptors() {
+            rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::CLOEXEC).ok()?;
+        }
+        left.descriptors().for_each(fdtable::set_internal);
         let fd = InternalFd::take_back(left.fd);
         let backlog = left.backlog as usize;
-        Some(Self::with(fd, left.local, owner, backlog, OTHERS))
+        let side = Self::with(fd, left.local, owner, backlog, OTHERS);
+        if let Some(shelf) = left.shelf {
+            let _ = side.shelf.set(Shelf::of(shelf));
+        }
+        Some(side)
     }
 
     /// Whether other processes may have it.

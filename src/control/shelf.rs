@@ -53,12 +53,12 @@ impl Shelf {
         })
     }
 
-    /// The same, as a forked child has it.
-    pub fn inherit(&self) -> Shelf {
+    /// The same, as a forked child has it, or a program that it was left to.
+    pub fn of([put, take]: [RawFd; 2]) -> Shelf {
         IN_USE.store(true, Ordering::Relaxed);
         Shelf {
-            put: InternalFd::take_back(self.put.as_raw_fd()),
-            take: InternalFd::take_back(self.take.as_raw_fd()),
+            put: InternalFd::take_back(put),
+            take: InternalFd::take_back(take),
         }
     }
 
@@ -113,10 +113,10 @@ pub fn is_in_use() -> bool {
 /// accept those that it has. Counted already ([`forked`](super::listener::forked)).
 pub fn before_fork(side_ports: &[(Arc<SideListener>, bool)]) {
     let mut waiting = Vec::new();
-    for (side, claimed) in side_ports {
+    for (side, accepts) in side_ports {
         // Who is being told at this moment is in the queue afterwards, and nobody is told from now on.
         drop(side.answering());
-        if side.has_ready() && side.has_shelf() && !claimed {
+        if side.has_ready() && side.has_shelf() && !accepts {
             side.begin_shelving(side.take_all());
             waiting.push(side.clone());
         }

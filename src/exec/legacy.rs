@@ -130,6 +130,8 @@ impl Writer {
                 self.number(side.map_or(u64::MAX, |side| side.fd as u64));
                 self.address(side.map(|side| side.local));
                 self.number(side.map_or(0, |side| side.backlog));
+                let shelf = side.and_then(|side| side.shelf).unwrap_or([-1; 2]);
+                shelf.iter().for_each(|&fd| self.number(fd as u64));
             }
         }
     }
@@ -188,10 +190,14 @@ impl<'a> Reader<'a> {
                 2 => {
                     let (fd, local, backlog) = (self.number()?, self.address()?, self.number()?);
                     let fd = RawFd::try_from(fd).ok();
-                    What::Listener(
-                        fd.zip(local)
-                            .map(|(fd, local)| Bequest { fd, local, backlog }),
-                    )
+                    let shelf = [self.number()?, self.number()?].map(|fd| fd as RawFd);
+                    let shelf = (shelf[0] >= 0).then_some(shelf);
+                    What::Listener(fd.zip(local).map(|(fd, local)| Bequest {
+                        fd,
+                        local,
+                        backlog,
+                        shelf,
+                    }))
                 }
                 _ => return None,
             },

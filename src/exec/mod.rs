@@ -208,9 +208,10 @@ impl Departure {
                 legacy.list();
                 self.legacy = Some(legacy);
                 let side_ports = items.iter().filter_map(|item| match &item.what {
-                    What::Listener(side) => side.map(|side| side.fd),
+                    What::Listener(side) => side.as_ref(),
                     _ => None,
                 });
+                let side_ports = side_ports.flat_map(|side| side.descriptors());
                 for fd in held.iter().copied().chain(side_ports) {
                     let open = rustix::io::fcntl_setfd(sys::borrow(fd), FdFlags::empty());
                     self.opened.extend(open.is_ok().then_some(fd));

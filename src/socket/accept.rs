@@ -193,6 +193,9 @@ impl Socket {
             return Err(Errno::INVAL);
         }
         inner.claim_listener(self);
+        if let Role::Listening(listening) = &mut inner.role {
+            listening.accepts = true;
+        }
         if inner.is_foreign() {
             let accepted = self.accept_foreign(inner, fd, flags)?;
             // SAFETY: by the contract.

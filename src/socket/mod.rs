@@ -67,6 +67,8 @@ pub enum Role {
 pub struct Listening {
     /// This process has asked for a connection, or watches for one.
     pub claimed: bool,
+    /// It has asked for one. (Who only watches may leave it to a child to accept, as inetd does.)
+    pub accepts: bool,
     /// The kernel's queue is looked at next, for fairness.
     pub kernel_next: bool,
     /// The other door.
@@ -100,7 +102,7 @@ impl Socket {
     pub fn heirs_side_port(&self) -> Option<(Arc<SideListener>, bool)> {
         // Whoever has the lock is busy with it.
         match &self.inner.try_lock()?.role {
-            Role::Listening(listening) => Some((listening.side.clone()?, listening.claimed)),
+            Role::Listening(listening) => Some((listening.side.clone()?, listening.accepts)),
             _ => None,
         }
     }
@@ -123,6 +125,7 @@ impl Listening {
     pub fn new(side: Option<Arc<SideListener>>) -> Listening {
         Listening {
             claimed: false,
+            accepts: false,
             kernel_next: true,
             side,
             door: None,
