@@ -15,6 +15,7 @@ pub mod options;
 pub mod orphan;
 pub mod recv;
 pub mod send;
+mod shelved;
 mod turn;
 pub mod wait;
 
