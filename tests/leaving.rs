@@ -147,7 +147,14 @@ fn who_has_no_descriptor_has_no_claim() {
 /// A client that is stopped cannot hold its server up for each of its connections.
 #[test]
 fn the_client_is_stopped() {
-    for case in ["passed", "replaced", "child", "popen", "must_not_wait"] {
+    for case in [
+        "passed",
+        "replaced",
+        "child",
+        "popen",
+        "must_not_wait",
+        "waits",
+    ] {
         let run = |with| {
             let port = ports::pair();
             let mut server = command("python3", with);

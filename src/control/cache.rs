@@ -66,6 +66,33 @@ struct Accepting {
     ttl_ns: u64,
 }
 
+impl Accepting {
+    /// An opening was answered, by one of several processes if they are known to be `shared`.
+    fn answered(&mut self, shared: bool) {
+        *self = Accepting {
+            shared: shared || self.shared,
+            ..Accepting::default()
+        };
+    }
+
+    /// An opening was not answered, at `now`.
+    fn unanswered(&mut self, now: u64, max_ttl_ns: u64) {
+        // Of those that were begun together each would count.
+        if self.is_absent(now) {
+            return;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.unanswered >= MOST_UNANSWERED {
+            self.ttl_ns = longer(self.ttl_ns, max_ttl_ns);
+            self.absent_until_ns = now + self.ttl_ns;
+        }
+    }
+
+    fn is_absent(&self, now: u64) -> bool {
+        now < self.absent_until_ns
+    }
+}
+
 /// Answer of [`Cache::look`].
 pub enum Look {
     /// There are links to the processes that listen there.
@@ -114,7 +141,7 @@ impl Cache {
                 let now = now_ns();
                 if links.is_empty() {
                     Look::Unknown
-                } else if now < accepting.absent_until_ns {
+                } else if accepting.is_absent(now) {
                     Look::NotUs(Reason::NotNetacc)
                 } else {
                     Look::Linked {
@@ -164,28 +191,14 @@ impl Cache {
     /// Somebody at `key` has answered an opening; one of several processes, if they are known to be `shared`.
     pub fn answered(&mut self, key: &Key, shared: bool) {
         if let Some(accepting) = self.accepting(key) {
-            let shared = shared || accepting.shared;
-            *accepting = Accepting {
-                shared,
-                ..Accepting::default()
-            };
+            accepting.answered(shared);
         }
     }
 
     /// Nobody at `key` has answered an opening. If that goes on, it is not asked for a while, of at most `max_ttl_ns`.
     pub fn unanswered(&mut self, key: &Key, max_ttl_ns: u64) {
-        let Some(accepting) = self.accepting(key) else {
-            return;
-        };
-        let now = now_ns();
-        // Of those that were begun together each counts once.
-        if now < accepting.absent_until_ns {
-            return;
-        }
-        accepting.unanswered = accepting.unanswered.saturating_add(1);
-        if accepting.unanswered >= MOST_UNANSWERED {
-            accepting.ttl_ns = longer(accepting.ttl_ns, max_ttl_ns);
-            accepting.absent_until_ns = now + accepting.ttl_ns;
+        if let Some(accepting) = self.accepting(key) {
+            accepting.unanswered(now_ns(), max_ttl_ns);
         }
     }
 
@@ -308,5 +321,42 @@ impl Cache {
                     .retain(|_, known| matches!(known, Known::Linked { .. }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn nobody_is_asked_for_longer_and_longer_where_nobody_answers() {
+        let mut there = Accepting::default();
+        there.unanswered(0, 3 * SECOND);
+        assert!(!there.is_absent(0), "it may have been a busy moment");
+        there.unanswered(10, 3 * SECOND);
+        assert!(there.is_absent(10 + SECOND - 1));
+        // Begun before that was known.
+        there.unanswered(20, 3 * SECOND);
+        assert!(!there.is_absent(10 + SECOND));
+        for (at, lasts) in [(10, 2), (20, 3), (30, 3)] {
+            there.unanswered(at * SECOND, 3 * SECOND);
+            assert!(there.is_absent((at + lasts) * SECOND - 1));
+            assert!(!there.is_absent((at + lasts) * SECOND));
+        }
+    }
+
+    #[test]
+    fn an_answer_clears_what_is_remembered_but_how_many_there_are() {
+        let mut there = Accepting::default();
+        there.unanswered(0, SECOND);
+        there.answered(true);
+        there.unanswered(0, SECOND);
+        assert!(!there.is_absent(0));
+        there.unanswered(0, SECOND);
+        assert!(there.is_absent(0));
+        there.answered(false);
+        assert!(there.shared && !there.is_absent(0));
     }
 }

@@ -18,7 +18,7 @@ use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::io_thread::Command;
-use super::server;
+use super::server::{self, Wish};
 use super::shelf::Shelf;
 use crate::fdtable;
 use crate::link::Link;
@@ -443,9 +443,9 @@ impl SideListener {
                 }
             };
             match stranger.asks(runtime) {
-                Ok(arrival) => return Ok(Some(arrival)),
-                Err(Some(stranger)) => runtime.command(Command::Stranger(*stranger)),
-                Err(None) => {}
+                Wish::Connection(arrival) => return Ok(Some(arrival)),
+                Wish::Other(stranger) => runtime.command(Command::Stranger(stranger)),
+                Wish::Nothing => {}
             }
         }
         Ok(None)

@@ -68,9 +68,10 @@ impl Patience {
     /// nobody accepts, and the kernel's port is the way.
     pub fn new(timeout: Duration, shared: bool) -> Patience {
         const PARTS: (u32, u32) = (2, 10);
+        const LEAST: Duration = Duration::from_millis(20);
         let part = if shared { PARTS.1 } else { PARTS.0 };
         Patience {
-            answer: timeout / part,
+            answer: (timeout / part).max(LEAST).min(timeout),
             all: timeout,
         }
     }

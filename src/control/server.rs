@@ -9,15 +9,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::contact::{terms, window_is_sane};
 use super::dialing::FIRST_NS;
-use super::identity::random;
 use super::io_thread::{Control, Source};
 use super::listener::{Arrival, Asked, SideListener, Standing};
 use super::passing;
 use super::session::{Peer, Session};
-use super::wire::{
-    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, VERSION, Verdict,
-    hears_elsewhere,
-};
+use super::wire::{Answer, Frame, Hello, MAX_FRAME, Name, Parsed, Verdict, hears_elsewhere};
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
@@ -29,14 +25,12 @@ use crate::stats;
 
 /// Connections that have not yet said what they are; more are turned away.
 const MOST_STRANGERS: usize = 1024;
-/// Links that peers made and do not use yet; more are turned away.
-const MOST_UNUSED: usize = 256;
 
 /// A link that an answer has promised, until the peer fetches its memory.
 pub struct Promise {
-    peer_window: u64,
-    peer_pid: u32,
-    capabilities: u64,
+    pub(super) peer_window: u64,
+    pub(super) peer_pid: u32,
+    pub(super) capabilities: u64,
     /// When it lapses.
     pub deadline: u64,
 }
@@ -61,6 +55,16 @@ pub struct Stranger {
     buf: Vec<u8>,
     stage: Stage,
     deadline: u64,
+}
+
+/// What somebody wants who knocks at a side port that is shared.
+pub enum Wish {
+    /// To be a connection of the application, on a link that this process has.
+    Connection(Arrival),
+    /// Something that is for the control thread.
+    Other(Stranger),
+    /// It is gone.
+    Nothing,
 }
 
 /// How long a stranger has to say what it is, in [`now_ns`] time.
@@ -139,115 +143,6 @@ impl Control {
         {
             self.insert(Source::Stranger(stranger));
         }
-    }
-
-    /// The answer to a hello that can have no other.
-    fn excuse(&self, hello: &Hello) -> Answer {
-        Answer {
-            version: hello.newest.min(VERSION),
-            verdict: Verdict::Resources,
-            fabric: 0,
-            capabilities: hello.capabilities & CAPABILITIES,
-            window: self.runtime.config.window_size as u64,
-            pid: std::process::id(),
-            token: random(),
-            rendezvous: self.runtime.identity.rendezvous,
-            doors: Vec::new(),
-        }
-    }
-
-    /// The answer to a hello that came to our address `local`.
-    fn answer(&mut self, hello: &Hello, local: Option<Address>) -> Answer {
-        stats::add(&stats::global().hellos_received, 1);
-        let runtime = self.runtime;
-        let mut answer = Answer {
-            verdict: Verdict::Yes,
-            ..self.excuse(hello)
-        };
-        if hello.oldest > VERSION || hello.newest < OLDEST {
-            answer.verdict = Verdict::Version;
-            return answer;
-        }
-        let verbs = hello.fabrics.contains(&(FabricKind::Verbs as u8));
-        let doors = match (self.rdma(), local) {
-            (Some(rdma), Some(local)) if verbs => rdma.doors(&local),
-            _ => Vec::new(),
-        };
-        let Some(kind) = self.choose(hello, !doors.is_empty()) else {
-            let route = verbs != self.rdma.is_some() || verbs && doors.is_empty();
-            answer.verdict = match route {
-                true => Verdict::Route,
-                false => Verdict::Fabric,
-            };
-            return answer;
-        };
-        answer.fabric = kind as u8;
-        match kind {
-            FabricKind::Loop => {
-                if self.make_loop(answer.token).is_err() {
-                    answer.verdict = Verdict::Resources;
-                }
-            }
-            FabricKind::Shm => {
-                let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
-                let promise = Promise {
-                    peer_window: hello.window,
-                    peer_pid: hello.pid,
-                    capabilities: answer.capabilities,
-                    deadline,
-                };
-                self.promised.insert(answer.token, promise);
-            }
-            FabricKind::Verbs | FabricKind::Tcp => {
-                let unused = |session: &&mut Session| session.awaits_carrier();
-                if self.sessions_mut().filter(unused).count() >= MOST_UNUSED {
-                    answer.verdict = Verdict::Resources;
-                } else if kind == FabricKind::Verbs {
-                    answer.doors = doors;
-                }
-            }
-        }
-        answer
-    }
-
-    /// The first of the fabrics that a hello offers which will do for this peer.
-    fn choose(&self, hello: &Hello, reachable: bool) -> Option<FabricKind> {
-        let identity = &self.runtime.identity;
-        let same_process = hello.process == identity.process;
-        let same_host = hello.host.same_as(&identity.host);
-        let serves = |kind: FabricKind| match kind {
-            FabricKind::Loop => same_process,
-            FabricKind::Shm => same_host && !same_process,
-            FabricKind::Verbs => reachable && !same_process,
-            FabricKind::Tcp => !same_process,
-        };
-        let ours = &self.runtime.config.fabrics;
-        let offered = hello.fabrics.iter().copied();
-        offered
-            .filter_map(FabricKind::from_code)
-            .find(|kind| ours.contains(&kind.name()) && serves(*kind))
-    }
-
-    fn make_loop(&mut self, token: Token) -> Result<(), Errno> {
-        let (connector, acceptor) = Shm::pair(self.runtime.config.ring_size)?;
-        let (pid, uid) = (std::process::id(), rustix::process::geteuid().as_raw());
-        let terms = terms(
-            self.runtime,
-            token,
-            self.runtime.config.window_size as u64,
-            pid,
-            uid,
-            CAPABILITIES,
-            self.runtime.identity.rendezvous,
-        );
-        let own = Link::new(Box::new(connector), terms);
-        let accepted = Link::new(Box::new(acceptor), terms);
-        for link in [&own, &accepted] {
-            self.runtime.serve(link, 0);
-        }
-        self.own_ends.insert(token, own);
-        self.runtime.accept_on(&accepted);
-        Ok(())
     }
 
     /// Listens at the rendezvous. Without it there are no links to other processes.
@@ -383,11 +278,10 @@ impl Stranger {
         core::ptr::eq(self.listener.as_ptr(), Arc::as_ptr(listener))
     }
 
-    /// It knocked at a side port that is shared: what it wants of the application, if it has said so already and this
-    /// process has the link. Gives itself back if it wants something else; `None`: it is nobody.
-    pub fn asks(mut self, runtime: &Runtime) -> Result<Arrival, Option<Box<Stranger>>> {
+    /// It knocked at a side port that is shared: what it wants, as far as it has said so already.
+    pub fn asks(mut self, runtime: &Runtime) -> Wish {
         if self.listen().is_err() {
-            return Err(None);
+            return Wish::Nothing;
         }
         match Frame::parse(&self.buf) {
             Ok(Parsed::Frame(
@@ -404,13 +298,13 @@ impl Stranger {
                     let arrival = self.into_arrival(asked);
                     // The kernel keeps what a peer has said that has given up since.
                     match arrival.is_gone() {
-                        true => Err(None),
-                        false => Ok(arrival),
+                        true => Wish::Nothing,
+                        false => Wish::Connection(arrival),
                     }
                 }
-                None => Err(Some(Box::new(self))),
+                None => Wish::Other(self),
             },
-            _ => Err(Some(Box::new(self))),
+            _ => Wish::Other(self),
         }
     }
 

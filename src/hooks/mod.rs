@@ -31,6 +31,8 @@ pub use sockets::*;
 pub use stdio::*;
 pub use waiting::*;
 
+use std::time::Duration;
+
 use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
 
@@ -52,8 +54,8 @@ enum Found {
 /// Whether a call needs what the process has inherited.
 enum Claim {
     No,
-    /// It must not wait.
-    Soon,
+    /// It is to wait for so long at most.
+    Within(Duration),
     Waits,
 }
 
@@ -73,10 +75,12 @@ fn find_as_it_is(fd: RawFd) -> Found {
 #[inline]
 fn find_for(fd: RawFd, flags: i32) -> Found {
     look_up(fd, |inner| {
-        match inner.nonblocking || flags & libc::MSG_DONTWAIT != 0 {
-            true => Claim::Soon,
-            false => Claim::Waits,
+        if inner.nonblocking || flags & libc::MSG_DONTWAIT != 0 {
+            return Claim::Within(Duration::ZERO);
         }
+        let limits = [inner.receive_timeout, inner.send_timeout];
+        let limit = limits.into_iter().flatten().min();
+        limit.map_or(Claim::Waits, Claim::Within)
     })
 }
 
@@ -96,15 +100,17 @@ fn look_up(fd: RawFd, claim: impl Fn(&Inner) -> Claim) -> Found {
                 }
                 match claim(&inner) {
                     Claim::No => return Found::Socket(socket, inner),
-                    Claim::Soon => {
+                    Claim::Within(time) => {
                         drop(inner);
-                        if !socket.adopt_soon() {
+                        if !socket.adopt_soon(time) {
                             return Found::Refused(Errno::AGAIN);
                         }
                     }
                     Claim::Waits => {
                         drop(inner);
-                        socket.adopt();
+                        if let Err(error) = socket.adopt_for_call() {
+                            return Found::Refused(error);
+                        }
                     }
                 }
             }

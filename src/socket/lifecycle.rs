@@ -261,6 +261,8 @@ impl Socket {
 
     /// Ends a socket that the application never got, and whose peer goes another way.
     pub fn give_up(&'static self) {
+        // Whoever is just taking it off its link puts it back into the free list.
+        self.lock().forks = heirs::forks();
         self.lose_number(-1, false);
     }
 

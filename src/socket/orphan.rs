@@ -4,6 +4,7 @@
 //! Whoever has a connection's descriptor may claim it, and nobody else: it is shown to the parent with the claim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
@@ -115,8 +116,8 @@ impl<F: AsFd> Claim<F> {
         }
     }
 
-    /// Sleeps until there may be an answer, or `by`.
-    fn sleep(&self, by: u64) {
+    /// Sleeps until there may be an answer, or `by`. Returns whether a signal came before.
+    fn sleep(&self, by: u64) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let left = by.saturating_sub(now_ns());
         let left = Timespec {
@@ -124,7 +125,7 @@ impl<F: AsFd> Claim<F> {
             tv_nsec: (left % 1_000_000_000) as i64,
         };
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&left));
+        poll(&mut fds, Some(&left)) == Err(Errno::INTR)
     }
 }
 
@@ -231,18 +232,41 @@ impl Socket {
         matches!(self.lock().role, Role::Orphan(_))
     }
 
-    /// The process uses what it has inherited: has the parent hand the connection back to the kernel first. Nothing
-    /// happens to a socket that is no [`Orphan`].
+    /// The process uses what it has inherited: has the parent hand the connection back to the kernel first, for as long as
+    /// the parent and the peer take. Nothing happens to a socket that is no [`Orphan`].
+    ///
+    /// # Errors
+    /// `EINTR`.
+    pub fn adopt_for_call(&'static self) -> Result<(), Errno> {
+        loop {
+            match self.begin_to_adopt() {
+                Adoption::Over => return Ok(()),
+                Adoption::Begun(begun) => {
+                    let interrupted = begun.claim.sleep(u64::MAX);
+                    if self.is_adopted(&begun) {
+                        return Ok(());
+                    }
+                    if interrupted {
+                        return Err(Errno::INTR);
+                    }
+                }
+                Adoption::Later => nap(),
+            }
+        }
+    }
+
+    /// The same where the call itself is not about the connection alone: what does not come in time is lost.
     pub fn adopt(&'static self) {
         if !self.adopt_within(PATIENCE_NS, u64::MAX) {
             self.lose(self.lock(), Errno::TIMEDOUT);
         }
     }
 
-    /// The same for a call that must not wait: for so long only as a parent and a peer that run take. Returns whether it is
-    /// done.
-    pub fn adopt_soon(&'static self) -> bool {
-        self.adopt_within(GRACE_NS, u64::MAX)
+    /// The same for a call that is to wait for `time` at most: for as long at least as a parent and a peer take that run.
+    /// Returns whether it is done.
+    pub fn adopt_soon(&'static self, time: Duration) -> bool {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.adopt_within(time.max(GRACE_NS), u64::MAX)
     }
 
     /// The same, for a time in nanoseconds since it began, and until `by` at most. Nobody's lock is held meanwhile.
@@ -253,8 +277,8 @@ impl Socket {
             let adoption = self.begin_to_adopt();
             let by = by.min(match &adoption {
                 Adoption::Over => return true,
-                Adoption::Begun(begun) => begun.at + time,
-                Adoption::Later => now + time,
+                Adoption::Begun(begun) => begun.at.saturating_add(time),
+                Adoption::Later => now.saturating_add(time),
             });
             match adoption {
                 Adoption::Begun(begun) => {
@@ -317,8 +341,7 @@ impl Socket {
             _ => return true,
         }
         match begun.claim.answer() {
-            Ok(None) if now_ns() < begun.at + PATIENCE_NS => return false,
-            Ok(None) => self.is_answered(inner, Err(Errno::TIMEDOUT)),
+            Ok(None) => return false,
             Ok(Some(unread)) => self.is_answered(inner, Ok(unread)),
             Err(error) => self.is_answered(inner, Err(error)),
         }

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 CONNECTIONS = 20
 LENGTH = 5000
@@ -102,6 +103,21 @@ def must_not_wait(connections, static):
                 select.select([connection], [], [])
         say(f"{len(got)} bytes")
         os._exit(0)
+    say(f"ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
+
+
+def waits(connections, static):
+    """A child's call that may wait does, for as long as the client is stopped."""
+    pid = os.fork()
+    if pid == 0:
+        got = b""
+        while len(got) < LENGTH:
+            got += connections[0].recv(LENGTH)
+        say(f"{len(got)} bytes")
+        os._exit(0)
+    # For longer than anything is waited for that descriptors depend on.
+    time.sleep(12)
+    os.kill(stopped, signal.SIGCONT)
     say(f"ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
 
 
