@@ -64,8 +64,10 @@ pub struct Conn {
     pub recalls: bool,
     /// What it gave back, until the peer has sent it again.
     pub given_back: Vec<u8>,
-    /// How many bytes that was, since the peer has.
-    pub again: u64,
+    /// How many bytes the kernel's connection had received before any of that can have come again.
+    pub came_before: u64,
+    /// That count when all of it has, while nobody has read of it.
+    pub known_to: Option<u64>,
     /// The peer has sent it again, over the kernel's connection.
     pub resent: bool,
     /// The peer gives back what it had received of our stream, and has not given all of it yet.
@@ -102,7 +104,8 @@ impl Conn {
             rx_left: false,
             recalls: false,
             given_back: Vec::new(),
-            again: 0,
+            came_before: 0,
+            known_to: None,
             resent: false,
             awaits_return: false,
             returned: Vec::new(),
@@ -248,7 +251,7 @@ impl Conn {
     /// A `Resent` record has arrived.
     pub fn on_resent(&mut self) {
         self.resent = true;
-        self.again = core::mem::take(&mut self.given_back).len() as u64;
+        self.given_back = Vec::new();
     }
 
     /// The peer is gone, or its end of the link: nothing more comes back, and what was to be sent again is or never
@@ -262,7 +265,9 @@ impl Conn {
 
     /// Whether what nobody had read is on its way to the kernel's connection.
     pub fn is_being_resent(&self) -> bool {
-        self.rx_left && self.recalls && !self.resent && !self.peer_closed && !self.is_reset()
+        // What the peer did not send again is to be read here, once the connection has left.
+        let comes = !self.given_back.is_empty() || !self.resent && !self.peer_closed;
+        self.rx_left && self.recalls && comes && !self.is_reset()
     }
 
     /// How long a call that must not wait is held up for that.

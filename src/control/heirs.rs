@@ -119,6 +119,7 @@ impl Control {
         let ours = Socket::of(serial).is_some_and(|socket| socket.cookie() == cookie);
         let unread = self.estate.unread.get(&serial);
         if cookie.is_none() || !ours && unread.is_none_or(|unread| unread.cookie != cookie) {
+            refuse(&pipe, true);
             return;
         }
         let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -149,24 +150,27 @@ impl Control {
     }
 
     /// Another process uses the connection with this number, or the one that it has `shown` if it does not know the number.
-    /// It is answered by `to` once the kernel has it, and not at all if it has shown something else.
+    /// It is answered by `to` once the kernel has it, and refused if it has shown something else; not at all if it knows no
+    /// number.
     pub fn claimed(&mut self, to: InternalFd, serial: u64, shown: &InternalFd) {
         let Some(shown) = cookie(shown.as_raw_fd()) else {
             return;
         };
-        let serial = match serial {
-            0 => self.number_of(shown),
-            serial => serial,
+        let knows = serial != 0;
+        let serial = match knows {
+            true => serial,
+            false => self.number_of(shown),
         };
         if let Some(unread) = self.estate.unread.get(&serial) {
-            if unread.cookie == Some(shown) {
-                answer(&to, &unread.bytes);
+            if unread.cookie != Some(shown) {
+                refuse(&to, knows);
+            } else if answer(&to, &unread.bytes) {
                 self.estate.unread.remove(&serial);
             }
             return;
         }
         match Socket::of(serial) {
-            Some(socket) if socket.cookie() != Some(shown) => {}
+            Some(socket) if socket.cookie() != Some(shown) => refuse(&to, knows),
             Some(socket) => {
                 self.estate.claims.push((to, socket, serial));
                 self.settle_claims();
@@ -274,6 +278,14 @@ impl Control {
                 let _ = write_all(will, &[head, bytes].concat());
             }
         }
+    }
+}
+
+/// Tells a process that it does not get what it asks for by its number: that there is something to be read, which it is not
+/// given.
+fn refuse(to: &InternalFd, knows_number: bool) {
+    if knows_number {
+        let _ = passing::send(to.as_fd(), &Frame::Estate { unread: 1 }.encode(), &[]);
     }
 }
 

@@ -578,8 +578,11 @@ impl Source {
                 Some(Source::Rendezvous(fd))
             }
             Source::Stranger(stranger) => stranger.advance(control, expired).map(Source::Stranger),
-            Source::Guest(guest) if !expired => guest.advance(control).map(Source::Guest),
-            Source::Guest(_) => None,
+            // What it has said is heard even then: it may have waited here for its turn.
+            Source::Guest(guest) => guest
+                .advance(control)
+                .filter(|_| !expired)
+                .map(Source::Guest),
             Source::Contact(contact) => contact.advance(control, expired).map(Source::Contact),
             Source::Opening(opening) => opening
                 .advance_in_background(control, expired)

@@ -2,11 +2,11 @@
 //! anything else is sent on their connection.
 
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::SendFlags;
 
 use super::io_thread::{Command, Control};
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 use crate::socket::Socket;
 
@@ -19,7 +19,8 @@ pub struct Resending {
     serial: u64,
 }
 
-/// Sends what the kernel takes of `bytes` without waiting. Returns how much; all, if nothing can be sent any more.
+/// Sends what the kernel takes of `bytes` without waiting. Returns how much; all, if nothing can be sent any more: the
+/// connection is broken off then, for whoever reads it is not to miss these in the middle.
 pub fn send(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -28,7 +29,10 @@ pub fn send(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
             Ok(n) => sent += n,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return sent,
-            Err(_) => return bytes.len(),
+            Err(_) => {
+                sys::disconnect(to.as_raw_fd());
+                return bytes.len();
+            }
         }
     }
     sent

@@ -135,7 +135,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
                 tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 match error {
                     // Its parent is gone: what the kernel has is all there is.
-                    Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE => continue,
+                    Errno::CONNREFUSED => continue,
                     _ => broken(),
                 }
             }

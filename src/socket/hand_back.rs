@@ -37,7 +37,7 @@ use crate::real::orig;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
 
-/// A peer has recalled something once: the end of this process looks whether all is sent again.
+/// An end has recalled something once: the end of this process looks whether all is sent again.
 static RECALLED: AtomicBool = AtomicBool::new(false);
 
 /// Whether there may be something that a peer has given back, or is about to.
@@ -62,6 +62,9 @@ impl Inner {
                 // An end that answers knows what it has.
                 let may_have_unread = !conn.rx_left || !conn.rx.is_empty();
                 conn.recalls = may_have_unread && conn.link.resends();
+                if conn.recalls {
+                    RECALLED.store(true, Ordering::Relaxed);
+                }
                 let kind = match conn.recalls {
                     true => Kind::Recall,
                     false => Kind::HandBack,
@@ -87,16 +90,24 @@ impl Inner {
             end_stream(fd, conn.tx_shut);
         }
         conn.given_back = conn.rx.take_all(&conn.link.slots);
-        conn.link.send_returned(conn.id, &conn.given_back);
         if !conn.given_back.is_empty() {
+            conn.came_before = received(fd);
+            conn.known_to = Some(conn.came_before + conn.given_back.len() as u64);
+        }
+        conn.link.send_returned(conn.id, &conn.given_back);
+        if conn.known_to.is_some() {
             self.watches.iter_mut().for_each(Watch::knows_input);
         }
     }
 
-    /// Whether the peer has still something to give back, or there is no room for it with the kernel yet.
+    /// Whether the peer has still something to give back, or to say to a recall, or there is no room for it with the kernel
+    /// yet.
     pub fn owes_peer(&self) -> bool {
         match &self.role {
-            Role::Connected(conn) => conn.awaits_return && !conn.is_reset(),
+            Role::Connected(conn) => {
+                let asked = conn.tx_left && conn.recalls && !conn.rx_left && !conn.peer_closed;
+                (asked || conn.awaits_return || !conn.returned.is_empty()) && !conn.is_reset()
+            }
             Role::Leftover(left) => left.resends,
             _ => false,
         }
@@ -115,15 +126,14 @@ impl Inner {
     /// Somebody reads from the kernel.
     pub fn reads(&mut self) {
         let fd = self.fd();
-        let Role::Leftover(left) = &mut self.role else {
-            return;
+        let known_to = match &mut self.role {
+            Role::Connected(conn) => &mut conn.known_to,
+            Role::Leftover(left) => &mut left.known_to,
+            _ => return,
         };
         // What is still to come again is news from now on; and when all is read, anything is.
-        if left
-            .known_to
-            .is_some_and(|all| received(fd) < all || !has_bytes(fd))
-        {
-            left.known_to = None;
+        if known_to.is_some_and(|all| received(fd) < all || !has_bytes(fd)) {
+            *known_to = None;
             self.watches
                 .iter_mut()
                 .for_each(|watch| watch.known &= !INPUT);
@@ -175,6 +185,16 @@ fn unread_of(fd: RawFd) -> u64 {
     match fd >= 0 {
         true => rustix::io::ioctl_fionread(sys::borrow(fd)).unwrap_or(0),
         false => 0,
+    }
+}
+
+/// Takes so many bytes from the kernel that nobody is to read. False if there are not so many.
+fn discard(fd: RawFd, bytes: u64) -> bool {
+    unread_of(fd) >= bytes && {
+        let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        // SAFETY: nothing is copied: TCP counts only.
+        let taken = unsafe { orig::recv(fd, core::ptr::null_mut(), bytes as usize, flags) };
+        taken as u64 == bytes
     }
 }
 
@@ -407,22 +427,29 @@ impl Socket {
         };
         let mut unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
-        if !conn.given_back.is_empty() && !has_bytes(fd) {
-            // The peer went away before it could send that again.
-            unread = core::mem::take(&mut conn.given_back);
+        if !conn.given_back.is_empty() {
+            // The peer went away before it said that it has sent that again.
+            let come = received(fd).saturating_sub(conn.came_before);
+            if come < conn.given_back.len() as u64 {
+                conn.known_to = None;
+                unread = core::mem::take(&mut conn.given_back);
+                if come > 0 && !discard(fd, come) {
+                    // Somebody has read a part of it: rather an error than a part that comes twice.
+                    unread.clear();
+                    sys::disconnect(fd);
+                }
+            }
         }
         let resends = fd >= 0 && !conn.returned.is_empty();
         end_stream(fd, conn.tx_shut && !resends);
         let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
         let room = !conn.tx_blocked;
-        let again = conn.again.max(conn.given_back.len() as u64);
-        let known_to = (again > 0).then(|| received(fd).saturating_sub(unread_of(fd)) + again);
         let kept = !unread.is_empty() || resends || inner.is_known();
         if kept {
             let mut left = Leftover::new(unread);
             (left.resends, left.then_ends) = (resends, conn.tx_shut);
             left.is_last = conn.peer_closed;
-            left.known_to = known_to;
+            left.known_to = conn.known_to;
             inner.role = Role::Leftover(left);
             inner.share_low_water();
             interest::share_with_kernel(self, &mut inner, room && !resends);

@@ -151,10 +151,7 @@ impl Socket {
                 }
                 Role::Leftover(left) if left.resends => self.wait_while(inner, by, Inner::resends),
                 Role::Leftover(left) if left.is_empty() => return true,
-                Role::Leftover(_) => {
-                    self.substitute(inner, by);
-                    return true;
-                }
+                Role::Leftover(_) => return self.substitute(inner, by),
                 Role::Orphan(_) => {
                     drop(inner);
                     self.adopt_within(PATIENCE_NS, by)
@@ -190,17 +187,17 @@ impl Socket {
     }
 
     /// The peer has closed the connection, so it can send nothing again: what nobody has read is to be read from a
-    /// connection of this process with itself, which takes its place.
-    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>, by: u64) {
+    /// connection of this process with itself, which takes its place. False if that cannot be had.
+    fn substitute(&'static self, mut inner: MutexGuard<'static, Inner>, by: u64) -> bool {
         let fd = inner.fd();
         let Role::Leftover(left) = &inner.role else {
-            return;
+            return true;
         };
         let is_last = left.is_last || ends_soon(fd, by);
         let (nonblocking, serial) = (inner.nonblocking, inner.serial);
         let numbers = inner.fds.clone();
         let Role::Leftover(left) = &mut inner.role else {
-            return;
+            return true;
         };
         let bytes = left.take_all();
         let made = match is_last {
@@ -211,11 +208,11 @@ impl Socket {
         let (reading, writing, sent) = match made {
             Ok(made) => made,
             Err(error) => {
-                tracing::warn!(target: "netacc::conn", "{} bytes stay with this process: {error}", bytes.len());
+                tracing::warn!(target: "netacc::conn", "{} bytes cannot go with a connection: {error}", bytes.len());
                 let (resends, then_ends) = (left.resends, left.then_ends);
                 *left = Leftover::new(bytes);
                 (left.resends, left.then_ends) = (resends, then_ends);
-                return;
+                return false;
             }
         };
         let _ = rustix::io::ioctl_fionbio(&reading, nonblocking);
@@ -226,6 +223,7 @@ impl Socket {
             Resending::begin(writing.as_fd(), bytes[sent..].to_vec(), self, serial);
         }
         self.leave_if_read(inner);
+        true
     }
 
     /// Another process is to accept from the listener, too. It goes on here as it is if it can: one that the application

@@ -74,7 +74,8 @@ impl<F: AsFd> Claim<F> {
     /// The answer, if it has come: what is to be read before anything that the kernel has.
     ///
     /// # Errors
-    /// `ECONNRESET`: that process has no such connection, or is gone. Others: the kernel's.
+    /// `ECONNRESET`, `EPIPE`: that process is gone, or could not hear it. `EIO`: it does not give what is to be read.
+    /// Others: the kernel's.
     pub fn answer(&self) -> Result<Option<Vec<u8>>, Errno> {
         let mut bytes = [0; MAX_FRAME];
         let (n, fds) = match passing::receive_unlisted(&self.0, &mut bytes) {
@@ -84,8 +85,10 @@ impl<F: AsFd> Claim<F> {
         let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
             return Err(Errno::CONNRESET);
         };
-        let Some(memory) = fds.first() else {
-            return Ok(Some(Vec::new()));
+        let memory = match fds.first() {
+            Some(memory) => memory,
+            None if unread == 0 => return Ok(Some(Vec::new())),
+            None => return Err(Errno::IO),
         };
         let held = rustix::fs::fstat(memory)?.st_size as u64;
         let mut all = vec![0; unread.min(held) as usize];
@@ -153,6 +156,11 @@ fn is_passing(error: Errno) -> bool {
     )
 }
 
+/// Whether it says of a claim that nobody has heard it: its process may be gone, or live on. The next one tells.
+fn was_dropped(error: Errno) -> bool {
+    matches!(error, Errno::CONNRESET | Errno::PIPE)
+}
+
 impl Orphan {
     /// The connection with this number of the process with this identity, for one that has a descriptor of its will.
     pub fn of(parent: &Identity, serial: u64, will: RawFd) -> Orphan {
@@ -178,7 +186,7 @@ impl Orphan {
     /// Asks the parent for it, which this process has as `fd`.
     ///
     /// # Errors
-    /// The kernel's; `ECONNREFUSED`, `ECONNRESET` or `EPIPE` if the parent is gone.
+    /// The kernel's; `ECONNREFUSED` if the parent is gone.
     pub fn claim(&self, fd: RawFd) -> Result<Claim<OwnedFd>, Errno> {
         let serial = self.serial;
         self.say(fd, &Frame::Claim { serial })
@@ -195,12 +203,14 @@ impl Orphan {
         by: u64,
     ) -> Result<Vec<u8>, Errno> {
         loop {
-            match begun {
-                Ok(claim) => return claim.wait(by),
-                Err(error) if !is_passing(error) => return Err(error),
-                Err(_) if now_ns() >= by => return Err(Errno::TIMEDOUT),
-                Err(_) => nap(),
+            match begun.and_then(|claim| claim.wait(by)) {
+                Err(error) if is_passing(error) || was_dropped(error) => {}
+                other => return other,
             }
+            if now_ns() >= by {
+                return Err(Errno::TIMEDOUT);
+            }
+            nap();
             begun = self.claim(fd);
         }
     }
@@ -212,9 +222,13 @@ impl Orphan {
     /// As [`obtain`](Self::obtain).
     pub fn inherit(&self, fd: RawFd, by: u64) -> Result<OwnedFd, Errno> {
         let serial = self.serial;
-        let said = self.say(fd, &Frame::Heir { serial })?;
-        said.wait(by)?;
-        Ok(said.0)
+        loop {
+            let said = self.say(fd, &Frame::Heir { serial });
+            match said.and_then(|said| said.wait(by).map(|_| said.0)) {
+                Err(error) if (is_passing(error) || was_dropped(error)) && now_ns() < by => nap(),
+                other => return other,
+            }
+        }
     }
 }
 
@@ -277,7 +291,7 @@ impl Socket {
             let adoption = self.begin_to_adopt();
             let by = by.min(match &adoption {
                 Adoption::Over => return true,
-                Adoption::Begun(begun) => begun.at.saturating_add(time),
+                Adoption::Begun(begun) => begun.at.min(now).saturating_add(time),
                 Adoption::Later => now.saturating_add(time),
             });
             match adoption {
@@ -315,7 +329,7 @@ impl Socket {
                 orphaned.claim = Some(begun.clone());
                 Adoption::Begun(begun)
             }
-            Err(error) if is_passing(error) => Adoption::Later,
+            Err(error) if is_passing(error) || was_dropped(error) => Adoption::Later,
             Err(error) => {
                 self.is_answered(inner, Err(error));
                 Adoption::Over
@@ -333,15 +347,25 @@ impl Socket {
 
     /// Whether the claim is answered; takes the answer, unless another thread has.
     fn is_adopted(&'static self, begun: &Arc<Begun>) -> bool {
-        let inner = self.lock();
-        match &inner.role {
-            Role::Orphan(Orphaned {
-                claim: Some(claim), ..
-            }) if Arc::ptr_eq(claim, begun) => {}
+        let mut inner = self.lock();
+        let claim = match &mut inner.role {
+            Role::Orphan(Orphaned { claim, .. }) => claim,
             _ => return true,
+        };
+        if !claim
+            .as_ref()
+            .is_some_and(|claim| Arc::ptr_eq(claim, begun))
+        {
+            return false;
         }
         match begun.claim.answer() {
             Ok(None) => return false,
+            Err(error) if was_dropped(error) => {
+                *claim = None;
+                drop(inner);
+                nap();
+                return false;
+            }
             Ok(Some(unread)) => self.is_answered(inner, Ok(unread)),
             Err(error) => self.is_answered(inner, Err(error)),
         }
@@ -358,7 +382,7 @@ impl Socket {
         };
         let unread = match answer {
             Ok(unread) => unread,
-            Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE) => {
+            Err(Errno::CONNREFUSED) => {
                 tracing::info!(target: "netacc::conn", "the parent of an inherited connection is gone");
                 let will = (orphan.will >= 0).then(|| sys::borrow(orphan.will));
                 let left = will.and_then(|will| heirs::inherited(will, orphan.serial));

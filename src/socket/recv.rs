@@ -50,6 +50,7 @@ impl Call<'_> {
             return None;
         }
         if conn.rx_left && conn.rx.is_empty() && !conn.rx_fin {
+            inner.reads();
             return Some(Ok(self.by_kernel()));
         }
         let target = match self.flags & libc::MSG_WAITALL {
@@ -97,6 +98,7 @@ impl Call<'_> {
             });
         }
         if conn.rx_left && conn.rx.is_empty() {
+            inner.reads();
             return Some(Ok(self.by_kernel()));
         }
         if nonblocking {
