@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::control::{heirs, shelf};
 use crate::link::overdrafts;
-use crate::real::sys::now_ns;
+use crate::real::sys::{self, now_ns};
 use crate::socket::hand_back;
 
 /// How long the end of a process is held up at most, in nanoseconds: a peer that does not answer is not
 /// waited for for ever.
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// Pauses between looks: short at first.
-const PAUSES_NS: (i64, i64) = (20_000, 1_000_000);
+const PAUSES_NS: (u64, u64) = (20_000, 1_000_000);
 
 static AWAITED: AtomicBool = AtomicBool::new(false);
 static SETTLED: AtomicBool = AtomicBool::new(false);
@@ -58,11 +58,7 @@ pub fn finish() {
     let deadline = now_ns() + PATIENCE_NS;
     let mut pause = PAUSES_NS.0;
     while !SETTLED.load(Ordering::Acquire) && now_ns() < deadline {
-        let nap = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: pause,
-        };
-        let _ = rustix::event::poll(&mut [], Some(&nap));
+        sys::nap(pause);
         pause = (2 * pause).min(PAUSES_NS.1);
     }
     // More may be written: exit handlers of the application's come after ours.

@@ -95,11 +95,7 @@ pub fn start() -> Option<&'static Runtime> {
         if maker == me || sys::now_ns() > deadline {
             return None;
         }
-        let nap = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000,
-        };
-        let _ = rustix::event::poll(&mut [], Some(&nap));
+        sys::nap(100_000);
         if let Some(runtime) = started() {
             return Some(runtime);
         }

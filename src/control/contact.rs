@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -434,21 +435,13 @@ fn refusal(error: Errno) -> Failure {
 
 /// Whether a non-blocking connect has come to an end, and how. `None`: not yet.
 pub fn connected(fd: BorrowedFd<'_>) -> Option<Result<(), Errno>> {
-    let mut poll = [rustix::event::PollFd::from_borrowed_fd(
-        fd,
-        rustix::event::PollFlags::OUT,
-    )];
-    let now = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    match rustix::event::poll(&mut poll, Some(&now)) {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(match rustix::net::sockopt::socket_error(fd) {
-            Ok(result) => result,
-            Err(error) => Err(error),
-        }),
-    }
+    sys::poll_one(fd, PollFlags::OUT, 0)
+        .ok()
+        .filter(|found| !found.is_empty())?;
+    Some(match rustix::net::sockopt::socket_error(fd) {
+        Ok(result) => result,
+        Err(error) => Err(error),
+    })
 }
 
 fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {

@@ -266,7 +266,7 @@ fn process_at(peer: BorrowedFd<'_>) -> Result<InternalFd, Errno> {
 
 /// An accept without descriptors or memory would be tried again at once, for ever.
 pub fn pause_unless_done(error: Errno) {
-    const NAP_NS: i64 = 2_000_000;
+    const NAP_NS: u64 = 2_000_000;
     if error != Errno::AGAIN {
         sys::nap(NAP_NS);
     }
@@ -449,13 +449,7 @@ impl Stranger {
 
     /// Whether its kernel connection is over in both directions.
     fn is_broken(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut fds, Some(&now)) == Ok(1)
+        sys::poll_mask(self.fd.as_raw_fd(), 0) != 0
     }
 
     /// Hands the connection to the application's `accept`, or waits for room.

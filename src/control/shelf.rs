@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -31,7 +31,7 @@ use crate::sync;
 
 /// How long a fork waits, in nanoseconds, for peers to take connections back to the kernel, and between looks. (They go on
 /// after it, if this process does.)
-const PATIENCE_NS: (u64, i64) = (1_000_000_000, 100_000);
+const PATIENCE_NS: (u64, u64) = (1_000_000_000, 100_000);
 /// Bytes that may be in flight on a shelf; the kernel gives less.
 const ROOM: usize = 4 << 20;
 
@@ -242,10 +242,7 @@ impl SideListener {
 
     /// Has the kernel wake somebody who waits at the side port.
     fn knock(&self) {
-        const MOMENT: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: 20_000_000,
-        };
+        const MOMENT_NS: u64 = 20_000_000;
         let Some(at) = Address::local_of(self.as_raw_fd()) else {
             return;
         };
@@ -257,8 +254,7 @@ impl SideListener {
         let fd = InternalFd::adopt(fd);
         // It says nothing: nobody is disturbed but for a moment. Without it there are others who knock.
         if sys::connect(fd.as_fd(), &at) == Err(Errno::INPROGRESS) {
-            let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
-            let _ = rustix::event::poll(&mut fds, Some(&MOMENT));
+            let _ = sys::poll_one(fd.as_fd(), PollFlags::OUT, MOMENT_NS);
         }
     }
 

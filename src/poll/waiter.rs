@@ -110,15 +110,7 @@ impl Waiter {
 
     /// Forgets rings of a former life, so that the eventfd is not readable at first.
     pub fn hush(&self) {
-        let mut poll = [rustix::event::PollFd::from_borrowed_fd(
-            self.bell(),
-            rustix::event::PollFlags::IN,
-        )];
-        let now = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        if rustix::event::poll(&mut poll, Some(&now)) == Ok(1) {
+        if sys::poll_mask(self.raw_bell(), libc::POLLIN) != 0 {
             let mut count = [0; 8];
             let _ = rustix::io::read(self.bell(), &mut count);
         }

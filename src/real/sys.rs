@@ -1,5 +1,6 @@
 //! Raw system calls that our hooks never see, and the descriptors that belong to the library.
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 pub use rustix::io::Errno;
 
@@ -121,13 +122,9 @@ pub fn last_number() -> RawFd {
     limit.unwrap_or(HIGH_ENOUGH).clamp(1, HIGH_ENOUGH) as RawFd - 1
 }
 
-/// Sleeps for so many nanoseconds, less than a second; no point at which a thread can be cancelled.
-pub fn nap(nanoseconds: i64) {
-    let time = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: nanoseconds,
-    };
-    let _ = rustix::event::poll(&mut [], Some(&time));
+/// Sleeps for so many nanoseconds; no point at which a thread can be cancelled.
+pub fn nap(nanoseconds: u64) {
+    let _ = rustix::event::poll(&mut [], Some(&timespec(nanoseconds)));
 }
 
 /// Monotonic time in nanoseconds.
@@ -142,16 +139,29 @@ pub fn poll_mask(fd: RawFd, events: i16) -> i16 {
     if fd < 0 {
         return 0;
     }
-    use rustix::event::{PollFd, PollFlags, Timespec};
     let events = PollFlags::from_bits_retain(events as u16);
-    let mut one = [PollFd::from_borrowed_fd(borrow(fd), events)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    match rustix::event::poll(&mut one, Some(&now)) {
-        Ok(_) => one[0].revents().bits() as i16,
-        Err(_) => 0,
+    poll_one(borrow(fd), events, 0).map_or(0, |found| found.bits() as i16)
+}
+
+/// Waits so many nanoseconds at most until `fd` has one of these events, errors and ends among them. Returns those that it
+/// has; no point at which a thread can be cancelled.
+///
+/// # Errors
+/// `EINTR`; others of poll(2).
+pub fn poll_one(
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
+    nanoseconds: u64,
+) -> Result<PollFlags, Errno> {
+    let mut one = [PollFd::from_borrowed_fd(fd, events)];
+    rustix::event::poll(&mut one, Some(&timespec(nanoseconds)))?;
+    Ok(one[0].revents())
+}
+
+fn timespec(nanoseconds: u64) -> Timespec {
+    Timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
     }
 }
 

@@ -123,7 +123,7 @@ impl Socket {
         Result<Arc<SideListener>, Reason>,
     ) {
         /// At most, and between looks.
-        const CLOSING_NS: (u64, i64) = (1_000_000_000, 500_000);
+        const CLOSING_NS: (u64, u64) = (1_000_000_000, 500_000);
         let deadline = now_ns() + CLOSING_NS.0;
         loop {
             let side = self.open_side(fd, backlog, options, false);

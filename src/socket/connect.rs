@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_int;
 use parking_lot::MutexGuard;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::fd::RawFd;
 
 use super::addr::Address;
@@ -323,15 +323,7 @@ impl Socket {
             inner.users += 1;
             drop(inner);
             let left = opening.deadline().min(patience) - now;
-            let time = Timespec {
-                tv_sec: (left / 1_000_000_000) as i64,
-                tv_nsec: (left % 1_000_000_000) as i64,
-            };
-            let mut poll = [PollFd::from_borrowed_fd(
-                sys::borrow(opening.fd()),
-                PollFlags::IN,
-            )];
-            let polled = rustix::event::poll(&mut poll, Some(&time));
+            let polled = sys::poll_one(sys::borrow(opening.fd()), PollFlags::IN, left);
             let interrupted = polled == Err(Errno::INTR);
             let goes_on = !interrupted || timeout.is_none() && kernel::interrupted_calls_go_on();
             inner = self.lock();
@@ -666,14 +658,9 @@ fn await_contact(runtime: &Runtime, goal: Goal, until: u64) {
     while !done.load(Ordering::Acquire) && now_ns() < until {
         waiter.begin_sleep();
         if !done.load(Ordering::Acquire) {
-            let left = until.saturating_sub(now_ns()).min(i64::MAX as u64);
-            let time = Timespec {
-                tv_sec: (left / 1_000_000_000) as i64,
-                tv_nsec: (left % 1_000_000_000) as i64,
-            };
-            let mut poll = [PollFd::from_borrowed_fd(waiter.bell(), PollFlags::IN)];
+            let left = until.saturating_sub(now_ns());
             // Not a cancellation point: the control thread still holds the waiter.
-            if rustix::event::poll(&mut poll, Some(&time)) == Ok(1) {
+            if sys::poll_one(waiter.bell(), PollFlags::IN, left) == Ok(PollFlags::IN) {
                 let mut count = [0; 8];
                 let _ = rustix::io::read(waiter.bell(), &mut count);
             }

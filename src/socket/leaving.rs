@@ -2,6 +2,7 @@
 //! one. The kernel alone is to serve them.
 
 use parking_lot::MutexGuard;
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::addr::Address;
@@ -42,11 +43,7 @@ pub fn let_out(sockets: impl IntoIterator<Item = &'static Socket>) {
 
 /// Waits a moment for what nobody tells of.
 pub fn nap() {
-    let moment = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 2_000_000,
-    };
-    let _ = rustix::event::poll(&mut [], Some(&moment));
+    sys::nap(2_000_000);
 }
 
 /// The kernel's name of a socket.
@@ -116,18 +113,13 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Whether the kernel has nothing but the end of a stream, or will have that in a moment, and by `by`: what the peer says
 /// by the link is here before.
 fn ends_soon(fd: RawFd, by: u64) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     const MOMENT_NS: u64 = 1_000_000_000;
     if fd < 0 {
         return false;
     }
     let time = by.saturating_sub(now_ns()).min(MOMENT_NS);
-    let time = Timespec {
-        tv_sec: (time / MOMENT_NS) as i64,
-        tv_nsec: (time % MOMENT_NS) as i64,
-    };
-    let mut fds = [PollFd::from_borrowed_fd(sys::borrow(fd), PollFlags::RDHUP)];
-    poll(&mut fds, Some(&time)) == Ok(1) && !has_bytes(fd)
+    let ended = sys::poll_one(sys::borrow(fd), PollFlags::RDHUP, time);
+    ended.is_ok_and(|found| !found.is_empty()) && !has_bytes(fd)
 }
 
 impl Socket {

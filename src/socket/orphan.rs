@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use rustix::process::Uid;
@@ -121,14 +122,8 @@ impl<F: AsFd> Claim<F> {
 
     /// Sleeps until there may be an answer, or `by`. Returns whether a signal came before.
     fn sleep(&self, by: u64) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let left = by.saturating_sub(now_ns());
-        let left = Timespec {
-            tv_sec: (left / 1_000_000_000) as i64,
-            tv_nsec: (left % 1_000_000_000) as i64,
-        };
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut fds, Some(&left)) == Err(Errno::INTR)
+        sys::poll_one(self.0.as_fd(), PollFlags::IN, left) == Err(Errno::INTR)
     }
 }
 
