@@ -281,7 +281,7 @@ impl Socket {
             _ => false,
         };
         if !goes_on {
-            self.let_out(by);
+            self.let_out_with(by);
         }
         let what = match &self.lock().role {
             Role::Orphan(orphaned) => What::Orphan(orphaned.orphan),
@@ -305,7 +305,7 @@ impl Socket {
             _ => false,
         };
         if settle {
-            self.let_out(by);
+            self.let_out_with(by);
         }
         let what = {
             let inner = self.lock();

@@ -125,12 +125,19 @@ fn ends_soon(fd: RawFd, by: u64) -> bool {
 impl Socket {
     /// Sees to it that whoever gets the socket needs nothing but the kernel. What cannot be had until `by` is broken off.
     pub fn let_out(&'static self, by: u64) {
-        if !self.is_let_out(by) {
+        if !self.is_let_out(by, false) {
             self.cut_off();
         }
     }
 
-    fn is_let_out(&'static self, by: u64) -> bool {
+    /// The same for a program with this library, which can be told what it is to read first.
+    pub fn let_out_with(&'static self, by: u64) {
+        if !self.is_let_out(by, true) {
+            self.cut_off();
+        }
+    }
+
+    fn is_let_out(&'static self, by: u64, with_library: bool) -> bool {
         for _ in 0..STEPS {
             let inner = self.lock();
             let done = match &inner.role {
@@ -142,7 +149,7 @@ impl Socket {
                     self.wait_while(inner, by, connects)
                 }
                 Role::Leftover(left) if left.resends => self.wait_while(inner, by, Inner::resends),
-                Role::Leftover(left) if left.is_empty() => return true,
+                Role::Leftover(left) if with_library || left.is_empty() => return true,
                 Role::Leftover(_) => return self.substitute(inner, by),
                 Role::Orphan(_) => {
                     drop(inner);
