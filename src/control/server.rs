@@ -347,12 +347,11 @@ impl Stranger {
 
     /// Does what can be done now; gives itself back while there is more to come.
     pub fn advance(mut self, control: &mut Control, expired: bool) -> Option<Stranger> {
-        if expired {
-            return None;
-        }
         if !matches!(self.stage, Stage::Held(_)) {
             self.listen().ok()?;
             let frame = match Frame::parse(&self.buf) {
+                // What it has said is heard even then: it may have waited here for its turn.
+                Ok(Parsed::Incomplete) if expired => return None,
                 Ok(Parsed::Incomplete) => return Some(self),
                 Ok(Parsed::Frame(frame, n)) if n == self.buf.len() => frame,
                 _ => {
