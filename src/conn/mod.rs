@@ -64,9 +64,7 @@ pub struct Conn {
     pub recalls: bool,
     /// What it gave back, until the peer has sent it again.
     pub given_back: Vec<u8>,
-    /// How many bytes the kernel's connection had received before any of that can have come again.
-    pub came_before: u64,
-    /// That count when all of it has, while nobody has read of it.
+    /// How many bytes the kernel's connection has received when all of that has come again; none once that is no news.
     pub known_to: Option<u64>,
     /// The peer has sent it again, over the kernel's connection.
     pub resent: bool,
@@ -104,7 +102,6 @@ impl Conn {
             rx_left: false,
             recalls: false,
             given_back: Vec::new(),
-            came_before: 0,
             known_to: None,
             resent: false,
             awaits_return: false,

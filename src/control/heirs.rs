@@ -91,6 +91,18 @@ struct Unread {
     bytes: Vec<u8>,
 }
 
+impl Unread {
+    /// Of a connection that was made after `made` forks, and is closed now.
+    fn now(made: u64, cookie: Option<u64>, bytes: Vec<u8>) -> Unread {
+        let forks = (made, forks());
+        Unread {
+            forks,
+            cookie,
+            bytes,
+        }
+    }
+}
+
 /// What the control thread knows of heirs.
 #[derive(Default)]
 pub struct Estate {
@@ -200,12 +212,7 @@ impl Control {
                 Some(bytes) => {
                     if !answer(&to, &bytes) {
                         // The claimer is gone; another child may ask.
-                        let (forks, cookie) = ((0, forks()), socket.cookie());
-                        let unread = Unread {
-                            forks,
-                            cookie,
-                            bytes,
-                        };
+                        let unread = Unread::now(0, socket.cookie(), bytes);
                         self.estate.unread.insert(serial, unread);
                     }
                 }
@@ -221,12 +228,7 @@ impl Control {
             match socket.bequeath(serial) {
                 Some(bytes) => {
                     if !bytes.is_empty() && may_hold(made) {
-                        let (forks, cookie) = ((made, forks()), socket.cookie());
-                        let unread = Unread {
-                            forks,
-                            cookie,
-                            bytes,
-                        };
+                        let unread = Unread::now(made, socket.cookie(), bytes);
                         self.estate.unread.insert(serial, unread);
                     }
                     socket.was_kept();
@@ -259,13 +261,7 @@ impl Control {
             if let Entry::Socket(socket) = entry
                 && let Some((serial, made, bytes)) = socket.unread_for_heirs()
             {
-                let (forks, cookie) = ((made, forks()), None);
-                let left = Unread {
-                    forks,
-                    cookie,
-                    bytes,
-                };
-                unread.insert(serial, left);
+                unread.insert(serial, Unread::now(made, None, bytes));
             }
         });
         for (serial, Unread { forks, bytes, .. }) in unread {

@@ -60,10 +60,7 @@ unsafe fn go_on(fd: c_int, buf: &UserBuf, flags: c_int, done: usize) -> ssize_t 
 
 /// SO_RCVLOWAT of a socket of the kernel's.
 fn low_water(fd: c_int) -> usize {
-    let (mut bytes, mut len): (c_int, socklen_t) = (1, 4);
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVLOWAT);
-    // SAFETY: room for an int, and its length.
-    unsafe { orig::getsockopt(fd, level, name, (&raw mut bytes).cast(), &raw mut len) };
+    let bytes = sys::int_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).unwrap_or(1);
     bytes.max(0) as usize
 }
 

@@ -165,6 +165,30 @@ fn timespec(nanoseconds: u64) -> Timespec {
     }
 }
 
+/// A socket option that is a number.
+pub fn int_option(fd: RawFd, level: i32, name: i32) -> Option<i32> {
+    let _errno = crate::log::ErrnoGuard::new();
+    let mut value = 0;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: an int and its length.
+    let got = unsafe { orig::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    (got == 0).then_some(value)
+}
+
+/// TCP_INFO of a socket of the kernel's; what the kernel does not tell is zero.
+pub fn tcp_info(fd: RawFd) -> Option<libc::tcp_info> {
+    let _errno = crate::log::ErrnoGuard::new();
+    // SAFETY: integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { core::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: a live structure of that length.
+    let got = unsafe {
+        let at = (&raw mut info).cast();
+        orig::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len)
+    };
+    (got == 0).then_some(info)
+}
+
 /// Adds one to an eventfd, waking whoever sleeps on it.
 pub fn signal(fd: BorrowedFd<'_>) {
     let _ = rustix::io::write(fd, &1u64.to_ne_bytes());

@@ -91,14 +91,7 @@ impl Socket {
             }
             Err(reason) => {
                 tracing::info!(target: "netacc::control", "listener stays with TCP: {}", reason.sentence());
-                let page = ConnStats::claim(fd);
-                page.set_mode(Mode::Tcp, reason);
-                page.set_state(ConnState::Listening);
-                if let Some(local) = Address::local_of(fd) {
-                    page.set_addresses(local.to_std(), local.unspecified());
-                }
-                inner.stats = Some(page);
-                stats::add(stats::global().fallback(reason), 1);
+                inner.stays_with_tcp(fd, reason);
                 let sets = self.be_plain(&mut inner);
                 drop(inner);
                 Farewell {
@@ -357,6 +350,18 @@ impl Inner {
             receive_buffer: self.receive_buffer,
             send_buffer_is_set: self.send_buffer_is_set,
         }
+    }
+
+    /// It is a listener without a side port, for this reason: says so where it is counted.
+    pub(super) fn stays_with_tcp(&mut self, fd: RawFd, reason: Reason) {
+        let page = ConnStats::claim(fd);
+        page.set_mode(Mode::Tcp, reason);
+        page.set_state(ConnState::Listening);
+        if let Some(local) = Address::local_of(fd) {
+            page.set_addresses(local.to_std(), local.unspecified());
+        }
+        self.stats = Some(page);
+        stats::add(stats::global().fallback(reason), 1);
     }
 
     /// Whether it is a listener that is the kernel's once its queue is empty.

@@ -28,7 +28,7 @@ use super::{Inner, Listening, Role, Socket};
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
-use crate::stats::{self, ConnState, ConnStats, Mode, Reason};
+use crate::stats::Reason;
 use crate::{fork, verbs};
 
 /// The first of the numbers that the activation protocol gives listeners.
@@ -135,7 +135,8 @@ fn taken_over(fd: RawFd) -> &'static Socket {
         .unwrap_or_default()
         .map(|time| time.as_secs() as i32);
     inner.reuses_address = sockopt::socket_reuseaddr(listener).ok();
-    inner.low_water = number(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).max(1) as usize;
+    let low_water = sys::int_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT);
+    inner.low_water = low_water.unwrap_or(1).max(1) as usize;
     inner.role = Role::Listening(Box::new(Listening {
         foreign: true,
         untried: true,
@@ -148,15 +149,6 @@ fn taken_over(fd: RawFd) -> &'static Socket {
 /// Whether the description is non-blocking.
 fn waits_nowhere(fd: RawFd) -> bool {
     rustix::fs::fcntl_getfl(sys::borrow(fd)).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
-}
-
-/// An option that is a number; 0 if it cannot be had.
-fn number(fd: RawFd, level: i32, name: i32) -> i32 {
-    let mut value = 0;
-    let mut len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: an int and its length.
-    let got = unsafe { orig::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len) };
-    if got == 0 { value } else { 0 }
 }
 
 /// Options whose effect on a connection only the kernel has.
@@ -207,19 +199,10 @@ fn is_filtered(fd: RawFd) -> bool {
 
 /// How many connections wait in its queue at most.
 fn backlog(fd: RawFd) -> i32 {
-    // SAFETY: integers, for which zero is a value.
-    let mut info: libc::tcp_info = unsafe { core::mem::zeroed() };
-    let mut len = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: a live structure of that length.
-    let got = unsafe {
-        let at = (&raw mut info).cast();
-        orig::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &mut len)
-    };
     // Of a listener this is the limit.
-    match got {
-        0 => info.tcpi_sacked.clamp(1, 4096) as i32,
-        _ => libc::SOMAXCONN,
-    }
+    sys::tcp_info(fd).map_or(libc::SOMAXCONN, |info| {
+        info.tcpi_sacked.clamp(1, 4096) as i32
+    })
 }
 
 impl Inner {
@@ -242,7 +225,7 @@ impl Inner {
         }
         let kernels = KERNELS
             .iter()
-            .any(|&(level, name)| number(fd, level, name) != 0);
+            .any(|&(level, name)| sys::int_option(fd, level, name).is_some_and(|on| on != 0));
         let side = match kernels || is_filtered(fd) {
             true => Err(Reason::OptionNotCarried),
             false => {
@@ -261,14 +244,7 @@ impl Inner {
             }
             Err(reason) => {
                 tracing::info!(target: "netacc::control", "an inherited listener stays with TCP: {}", reason.sentence());
-                let page = ConnStats::claim(fd);
-                page.set_mode(Mode::Tcp, reason);
-                page.set_state(ConnState::Listening);
-                if let Some(local) = Address::local_of(fd) {
-                    page.set_addresses(local.to_std(), local.unspecified());
-                }
-                self.stats = Some(page);
-                stats::add(stats::global().fallback(reason), 1);
+                self.stays_with_tcp(fd, reason);
             }
         }
     }

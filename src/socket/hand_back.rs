@@ -91,8 +91,7 @@ impl Inner {
         }
         conn.given_back = conn.rx.take_all(&conn.link.slots);
         if !conn.given_back.is_empty() {
-            conn.came_before = received(fd);
-            conn.known_to = Some(conn.came_before + conn.given_back.len() as u64);
+            conn.known_to = Some(received(fd) + conn.given_back.len() as u64);
         }
         conn.link.send_returned(conn.id, &conn.given_back);
         if conn.known_to.is_some() {
@@ -200,15 +199,7 @@ fn discard(fd: RawFd, bytes: u64) -> bool {
 
 /// How many bytes the kernel's connection `fd` has ever received.
 fn received(fd: RawFd) -> u64 {
-    let _errno = crate::log::ErrnoGuard::new();
-    let mut info = core::mem::MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-    // SAFETY: room for the answer, of which all zeros is a valid one, and its length.
-    unsafe {
-        orig::getsockopt(fd, level, name, info.as_mut_ptr().cast(), &raw mut len);
-        info.assume_init().tcpi_bytes_received
-    }
+    sys::tcp_info(fd).map_or(0, |info| info.tcpi_bytes_received)
 }
 
 impl Socket {
@@ -427,12 +418,13 @@ impl Socket {
         };
         let mut unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
-        if !conn.given_back.is_empty() {
+        if let Some(all) = conn.known_to.filter(|_| !conn.given_back.is_empty()) {
             // The peer went away before it said that it has sent that again.
-            let come = received(fd).saturating_sub(conn.came_before);
-            if come < conn.given_back.len() as u64 {
+            let missing = all.saturating_sub(received(fd));
+            if missing > 0 {
                 conn.known_to = None;
                 unread = core::mem::take(&mut conn.given_back);
+                let come = (unread.len() as u64).saturating_sub(missing);
                 if come > 0 && !discard(fd, come) {
                     // Somebody has read a part of it: rather an error than a part that comes twice.
                     unread.clear();

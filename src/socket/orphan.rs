@@ -156,6 +156,23 @@ fn was_dropped(error: Errno) -> bool {
     matches!(error, Errno::CONNRESET | Errno::PIPE)
 }
 
+/// Asks again until `by` where nobody has heard it, or cannot for the moment.
+///
+/// # Errors
+/// What is `asked` gives; `ETIMEDOUT`.
+fn insist<T>(by: u64, mut asked: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match asked() {
+            Err(error) if is_passing(error) || was_dropped(error) => {}
+            other => return other,
+        }
+        if now_ns() >= by {
+            return Err(Errno::TIMEDOUT);
+        }
+        nap();
+    }
+}
+
 impl Orphan {
     /// The connection with this number of the process with this identity, for one that has a descriptor of its will.
     pub fn of(parent: &Identity, serial: u64, will: RawFd) -> Orphan {
@@ -194,20 +211,14 @@ impl Orphan {
     pub fn obtain(
         &self,
         fd: RawFd,
-        mut begun: Result<Claim<OwnedFd>, Errno>,
+        begun: Result<Claim<OwnedFd>, Errno>,
         by: u64,
     ) -> Result<Vec<u8>, Errno> {
-        loop {
-            match begun.and_then(|claim| claim.wait(by)) {
-                Err(error) if is_passing(error) || was_dropped(error) => {}
-                other => return other,
-            }
-            if now_ns() >= by {
-                return Err(Errno::TIMEDOUT);
-            }
-            nap();
-            begun = self.claim(fd);
-        }
+        let mut begun = Some(begun);
+        insist(by, || {
+            let claim = begun.take().unwrap_or_else(|| self.claim(fd))?;
+            claim.wait(by)
+        })
     }
 
     /// Tells the parent that a program has it that did not pass through fork, as `fd`. The parent counts with that as long
@@ -217,13 +228,11 @@ impl Orphan {
     /// As [`obtain`](Self::obtain).
     pub fn inherit(&self, fd: RawFd, by: u64) -> Result<OwnedFd, Errno> {
         let serial = self.serial;
-        loop {
-            let said = self.say(fd, &Frame::Heir { serial });
-            match said.and_then(|said| said.wait(by).map(|_| said.0)) {
-                Err(error) if (is_passing(error) || was_dropped(error)) && now_ns() < by => nap(),
-                other => return other,
-            }
-        }
+        insist(by, || {
+            let said = self.say(fd, &Frame::Heir { serial })?;
+            said.wait(by)?;
+            Ok(said.0)
+        })
     }
 }
 
