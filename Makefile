@@ -7,7 +7,8 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo
+.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo \
+        install uninstall deb rpm test-packages bench-plot completions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +43,7 @@ test: ## build, then run every test
 	@$(MAKE) --no-print-directory build-older
 	cargo build --workspace
 	NACC_TEST_LIB="$(abspath $(RELEASE))/libnetacc-preload.so" cargo test --workspace
+	@$(MAKE) --no-print-directory test-packages
 	@$(MAKE) --no-print-directory test-loom
 	@$(MAKE) --no-print-directory test-lab
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
@@ -51,6 +53,32 @@ test: ## build, then run every test
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
 	RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  cargo test --release --test loom
+
+# What they read beside DESTDIR: packaging/install.sh tells. They build nothing: root need not have a compiler.
+install uninstall: export BIN = $(RELEASE)
+install uninstall: export DESTDIR PREFIX LIBDIR SYSCONFDIR ZSH_FOLDER
+install: ## install what `make build` has made (PREFIX=/usr, LIBDIR, DESTDIR); /etc/netacc.conf is kept if it is there
+	@packaging/install.sh install
+
+uninstall: ## remove what `make install` has installed, with the same PREFIX, LIBDIR and DESTDIR
+	@packaging/install.sh uninstall
+
+deb: ## a Debian package, in target/packages
+	@scripts/setup.sh package
+	@$(MAKE) --no-print-directory build
+	@packaging/deb/build.sh $(RELEASE) $(TARGET)/packages
+
+rpm: ## an RPM package, in target/packages
+	@scripts/setup.sh package
+	@$(MAKE) --no-print-directory build
+	@packaging/rpm/build.sh $(RELEASE) $(TARGET)/packages
+
+# In scratch roots; see the script.
+test-packages: deb rpm ## install both packages into scratch roots, run redis there, remove them: nothing is left
+	@timeout -k 5 240 python3 -B scripts/package_test.py --bin $(RELEASE) --packages $(TARGET)/packages $(ARGS)
+
+completions: cargo ## write the shells' completions anew from the programs' options
+	NETACC_UPDATE=1 cargo test --bins completions
 
 test-redis: ## redis' own networking tests, bare and accelerated, results compared
 	@scripts/setup.sh test
@@ -89,6 +117,9 @@ bench-processes: ## servers made of several processes (fork, exec, workers, relo
 chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/chaos.py --bin $(RELEASE) $(ARGS)
+
+bench-plot: ## docs/bench.svg from docs/bench.json, which `make demo ARGS='--json FILE'` writes the figures of
+	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg
 
 bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test

@@ -8,6 +8,7 @@ the median of the ratios of each pair."""
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -176,6 +177,17 @@ def print_table(report):
             print(f"  {end:14}{'TCP':>6} {calls['tcp'][end]:.3f}{'NetACC':>9} {calls['netacc'][end]:.4f}")
 
 
+def measured_where():
+    """When, on what and with what the figures were made: they mean little without."""
+    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
+    version = next((word.removeprefix("v=") for word in redis.split() if word.startswith("v=")), "")
+    return {
+        "date": time.strftime("%Y-%m-%d"), "machine": f"{len(os.sched_getaffinity(0))} cores, {release}, Linux {platform.release()}",
+        "workload": f"redis {version}, {' '.join(WORKLOAD)}", "command": "make demo",
+    }
+
+
 def verdicts(report):
     """(what, value, passes) for each figure that must hold."""
     for name, row in report["rows"].items():
@@ -210,7 +222,7 @@ def main():
     bin_dir = binaries(args.bin)
     begun = time.monotonic()
     report = {"pairs": args.pairs, "cores": len(os.sched_getaffinity(0)), "load_before": os.getloadavg()[0],
-              "rows": {}, "calls": None}
+              "measured": measured_where(), "rows": {}, "calls": None}
     with tempfile.TemporaryDirectory(prefix="netacc-demo-") as work:
         work = Path(work)
         with Server("tcp", bin_dir, work) as tcp, Server("netacc", bin_dir, work) as netacc:

@@ -39,7 +39,7 @@ struct Arguments {
     conn_per_qp: Option<String>,
 
     /// Configuration file instead of /etc/netacc.conf (NACC_CONF)
-    #[arg(short = 'f', value_name = "CONFIG")]
+    #[arg(short = 'f', value_name = "CONFIG", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
 
     /// Tell what NetACC does (NACC_LOG=debug)
@@ -58,6 +58,7 @@ struct Arguments {
     #[arg(
         value_name = "CMD",
         trailing_var_arg = true,
+        value_hint = clap::ValueHint::CommandWithArguments,
         required_unless_present = "check"
     )]
     command: Vec<OsString>,
@@ -171,4 +172,14 @@ fn fail(code: i32, message: impl Display) -> ! {
 /// `name` as a person would quote it.
 fn quoted(name: &OsStr) -> String {
     format!("\"{}\"", name.to_string_lossy())
+}
+
+#[cfg(test)]
+#[path = "../../../tests/completions/mod.rs"]
+mod completions;
+
+#[cfg(test)]
+#[test]
+fn the_shells_completions_are_those_of_the_options() {
+    completions::assert_fresh(<Arguments as clap::CommandFactory>::command(), true);
 }

@@ -102,3 +102,13 @@ fn show(
     out.flush()?;
     Ok(code)
 }
+
+#[cfg(test)]
+#[path = "../../../tests/completions/mod.rs"]
+mod completions;
+
+#[cfg(test)]
+#[test]
+fn the_shells_completions_are_those_of_the_options() {
+    completions::assert_fresh(<Args as clap::CommandFactory>::command(), false);
+}

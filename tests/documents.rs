@@ -1,0 +1,184 @@
+//! Documents that say what the code says: each reason for kernel TCP, and links that lead somewhere.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use netacc::stats::Reason;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    let path = path(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Compares a document with what it should be, or writes it when asked to.
+fn assert_document(name: &str, expected: &str) {
+    if std::env::var_os("NETACC_UPDATE").is_some() {
+        std::fs::write(path(name), expected).unwrap();
+    }
+    assert!(
+        read(name) == expected,
+        "{name} is stale; write it anew with: NETACC_UPDATE=1 cargo test --test documents"
+    );
+}
+
+/// What there is to tell about: all but the one that says that there is no reason.
+fn reasons() -> impl Iterator<Item = Reason> {
+    Reason::ALL
+        .iter()
+        .copied()
+        .filter(|reason| *reason != Reason::None)
+}
+
+// --- docs/troubleshooting.md
+
+const TROUBLES: &str = "docs/troubleshooting.md";
+
+/// The entries under "### `name`": name, quoted sentence, and what else is said.
+fn entries(text: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for part in text.split("\n### `").skip(1) {
+        let (name, body) = part.split_once("`\n").expect("a heading ends its line");
+        let body = body.split("\n## ").next().unwrap_or_default();
+        let lines = || body.lines().map(str::trim);
+        let quoted = lines().filter_map(|line| line.strip_prefix("> "));
+        let said = lines().filter(|line| !line.starts_with('>'));
+        found.push((
+            name.to_owned(),
+            quoted.collect::<Vec<_>>().join(" "),
+            said.collect::<Vec<_>>().join(" ").trim().to_owned(),
+        ));
+    }
+    found
+}
+
+#[test]
+fn each_reason_has_one_entry_with_its_sentence_and_more() {
+    let mut text = read(TROUBLES);
+    if std::env::var_os("NETACC_UPDATE").is_some() {
+        for (name, quoted, _) in entries(&text) {
+            if let Some(reason) = reasons().find(|reason| reason.name() == name) {
+                text = text.replace(
+                    &format!("`{name}`\n\n> {quoted}\n"),
+                    &format!("`{name}`\n\n> {}\n", reason.sentence()),
+                );
+            }
+        }
+        std::fs::write(path(TROUBLES), &text).unwrap();
+    }
+    let entries = entries(&text);
+    let told: Vec<_> = entries.iter().map(|(name, ..)| name.as_str()).collect();
+    let known: BTreeSet<_> = reasons().map(Reason::name).collect();
+    assert_eq!(
+        told.iter().copied().collect::<BTreeSet<_>>(),
+        known,
+        "{TROUBLES} has an entry (### `name`) for each reason of src/stats/reason.rs, and for no others"
+    );
+    assert_eq!(told.len(), known.len(), "an entry is there twice");
+    for (name, quoted, said) in &entries {
+        let reason = reasons()
+            .find(|reason| reason.name() == name)
+            .expect("as above");
+        assert_eq!(
+            quoted,
+            reason.sentence(),
+            "{TROUBLES}, {name}: netacc_ss says another sentence; NETACC_UPDATE=1 cargo test --test documents"
+        );
+        assert!(
+            said.len() > 60,
+            "{TROUBLES}, {name}: it says no more than netacc_ss does"
+        );
+    }
+}
+
+// --- docs/man/netacc.7
+
+#[test]
+fn the_manual_page_lists_the_reasons() {
+    const PAGE: &str = "docs/man/netacc.7";
+    const BEGIN: &str = ".\\\" Reasons: written by cargo test --test documents\n";
+    const END: &str = ".\\\" End of reasons\n";
+    let page = read(PAGE);
+    let (head, rest) = page.split_once(BEGIN).expect("a place for the reasons");
+    let (_, tail) = rest.split_once(END).expect("the place for them ends");
+    let list: String = reasons()
+        .map(|reason| {
+            let sentence = reason.sentence().replace('\\', "\\e").replace('-', "\\-");
+            format!(".TP\n.B {}\n{sentence}\n", reason.name())
+        })
+        .collect();
+    assert_document(PAGE, &format!("{head}{BEGIN}{list}{END}{tail}"));
+}
+
+// --- links
+
+/// Targets of Markdown's `[text](target)` and of `src="target"`, outside of blocks of code.
+fn links(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, part) in text.split("```").enumerate() {
+        if number % 2 == 1 {
+            continue;
+        }
+        for (opens, closes) in [("](", ')'), ("src=\"", '"')] {
+            for rest in part.split(opens).skip(1) {
+                found.extend(rest.split_once(closes).map(|(target, _)| target.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// A heading's anchor, as GitHub and others make it.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    for entry in std::fs::read_dir(path("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        documents.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
+    }
+    let mut followed = 0;
+    for document in documents {
+        let text = read(&document);
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let folder = path(&document).parent().unwrap().to_owned();
+            let target = if file.is_empty() {
+                path(&document)
+            } else {
+                folder.join(file)
+            };
+            assert!(
+                target.exists(),
+                "{document}: {link} leads nowhere: there is no {}",
+                target.display()
+            );
+            if !anchor.is_empty() && target.extension().is_some_and(|ending| ending == "md") {
+                let there = std::fs::read_to_string(&target).unwrap();
+                assert!(
+                    anchors(&there).contains(anchor),
+                    "{document}: {link} leads nowhere: no such heading"
+                );
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "only {followed} links: has their form changed?");
+}
