@@ -180,5 +180,8 @@ fn links_between_documents_lead_somewhere() {
             followed += 1;
         }
     }
-    assert!(followed > 20, "only {followed} links: has their form changed?");
+    assert!(
+        followed > 20,
+        "only {followed} links: has their form changed?"
+    );
 }

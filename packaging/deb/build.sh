@@ -15,7 +15,8 @@ trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 umask 022
 
-BIN=$bin DESTDIR=$root PREFIX=/usr LIBDIR=$libdir ZSH_FOLDER=vendor-completions "$top/packaging/install.sh" install 2>/dev/null
+said=$(BIN=$bin DESTDIR=$root PREFIX=/usr LIBDIR=$libdir ZSH_FOLDER=vendor-completions "$top/packaging/install.sh" install 2>&1) ||
+    { echo "$said" >&2; exit 1; }
 
 # What Debian wants elsewhere or in another form.
 doc=$root/usr/share/doc/netacc

@@ -70,11 +70,12 @@ complete -F _{name}_or_command -o bashdefault -o default {name}
     )
 }
 
-/// Compares the files of all shells with what they should be, or writes them when asked to.
-pub fn assert_fresh(mut command: Command, wraps: bool) {
+/// For the program `name`, compares the files of all shells with what they should be, or writes them when asked to.
+pub fn assert_fresh(command: Command, name: &'static str, wraps: bool) {
+    let mut command = command.name(name);
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging/completions");
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        let path = folder.join(file_of(shell, command.get_name()));
+        let path = folder.join(file_of(shell, name));
         let expected = completions(shell, &mut command, wraps);
         if std::env::var_os("NETACC_UPDATE").is_some() {
             std::fs::write(&path, &expected).expect("a file that can be written");

@@ -181,5 +181,9 @@ mod completions;
 #[cfg(test)]
 #[test]
 fn the_shells_completions_are_those_of_the_options() {
-    completions::assert_fresh(<Arguments as clap::CommandFactory>::command(), true);
+    completions::assert_fresh(
+        <Arguments as clap::CommandFactory>::command(),
+        "netacc_run",
+        true,
+    );
 }

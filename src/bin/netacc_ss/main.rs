@@ -110,5 +110,9 @@ mod completions;
 #[cfg(test)]
 #[test]
 fn the_shells_completions_are_those_of_the_options() {
-    completions::assert_fresh(<Args as clap::CommandFactory>::command(), false);
+    completions::assert_fresh(
+        <Args as clap::CommandFactory>::command(),
+        "netacc_ss",
+        false,
+    );
 }
