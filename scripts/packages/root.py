@@ -33,8 +33,9 @@ UNSHARE = ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-ch
 
 
 def enter(argv):
-    """Runs this script again inside namespaces of its own; its exit status."""
-    return subprocess.run([*UNSHARE, *argv], env={**os.environ, MARK: "1"}, check=False).returncode
+    """Runs this script again inside namespaces of its own; its exit status. `MARK` says where a root can be made there."""
+    with tempfile.TemporaryDirectory(prefix="netacc-root-") as folder:
+        return subprocess.run([*UNSHARE, *argv], env={**os.environ, MARK: folder}, check=False).returncode
 
 
 def loopback_up():
@@ -77,7 +78,7 @@ class Layered(Root):
     """This system with layers over it."""
 
     def __init__(self, sources):
-        folder = Path(tempfile.mkdtemp(prefix="netacc-root-"))
+        folder = Path(os.environ[MARK])
         mount("-t", "tmpfs", "none", folder)
         super().__init__(folder / "root")
         self.folder.mkdir()
@@ -100,11 +101,14 @@ class Layered(Root):
         mount("-t", "tmpfs", "none", self.folder / "dev/shm")
         mount("--rbind", "/proc", self.folder / "proc")
         mount("--bind", sources, self.folder / "sources")
+        # An index of all manual pages, made anew at each step, takes longer than all the rest.
+        (self.folder / "var/lib/man-db/auto-update").unlink(missing_ok=True)
         loopback_up()
 
     def command(self, argv, env):
-        return (["chroot", self.folder, *argv],
-                {"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **env})
+        # Set inside: what is to be preloaded there is not there for chroot itself.
+        values = {"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **env}
+        return ["chroot", self.folder, "env", "-i", *(f"{name}={value}" for name, value in values.items()), *argv], {"PATH": PATH}
 
 
 class Bare(Root):
