@@ -89,7 +89,7 @@ strip_it() { # file kind
 }
 
 install_all() {
-    local how from to scratch
+    local how from to mode scratch
     table | while read -r how from to; do
         [ -e "$from" ] || fail "$from is not there: run 'make build' first."
     done
@@ -102,7 +102,9 @@ install_all() {
             program | library)
                 cp "$from" "$scratch/binary"
                 strip_it "$scratch/binary"
-                [ "$how" = program ] && put 755 "$scratch/binary" "$to" || put 644 "$scratch/binary" "$to" ;;
+                mode=644
+                if [ "$how" = program ]; then mode=755; fi
+                put $mode "$scratch/binary" "$to" ;;
             manual)
                 # -n: the same input gives the same file, whenever it is made.
                 gzip -9n <"$from" >"$scratch/page"

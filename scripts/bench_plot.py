@@ -82,7 +82,7 @@ def chart(report):
         lines.append(bar(y, rates["tcp"], TCP))
         lines.append(text(round(LEFT + rates["tcp"] * scale + 8, 1), y + 15, short(rates["tcp"]), fill=GREY))
         lines.append(bar(y + BAR + 3, rates["netacc"], NETACC))
-        said = f"{short(rates['netacc'])}   {ratio:.1f}x"
+        said = f"{short(rates['netacc'])}, {ratio:.1f}x"
         lines.append(text(round(LEFT + rates["netacc"] * scale + 8, 1), y + BAR + 18, said, fill=NETACC, font_weight=600))
     how = report["measured"]
     lines.append(text(24, height - 20, f"{how['date']}, {how['machine']}; {how['workload']}; medians of {report['pairs']} alternating pairs",
