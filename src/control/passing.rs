@@ -2,14 +2,16 @@
 
 use core::mem::MaybeUninit;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, UCred,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::process::{Pid, Uid};
 
 use super::identity::is_rendezvous;
 use super::wire::Name;
+use crate::real::orig;
 use crate::real::sys::{self, Errno, InternalFd};
 
 /// Descriptors that one message may carry.
@@ -64,16 +66,55 @@ pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec
     Ok((got.bytes, fds))
 }
 
+/// Who made a Unix socket's other end, as the kernel tells it.
+pub struct Maker {
+    /// The process; `None` if it is in another PID namespace, where it has no number that means anything here.
+    pub pid: Option<Pid>,
+    /// Its effective user, as this user namespace knows it.
+    pub uid: Uid,
+}
+
+/// Who made the other end of the Unix socket `of`. (rustix's own `socket_peercred` has no room for a process without number.)
+///
+/// # Errors
+/// The kernel's, of getsockopt(2).
+pub fn maker(of: impl AsFd) -> Result<Maker, Errno> {
+    let mut found = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = size_of_val(&found) as libc::socklen_t;
+    let fd = of.as_fd().as_raw_fd();
+    // SAFETY: room for the credentials, and its length.
+    let got = unsafe {
+        orig::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut len,
+        )
+    };
+    if got != 0 {
+        return Err(sys::last_error());
+    }
+    Ok(Maker {
+        pid: Pid::from_raw(found.pid),
+        uid: Uid::from_raw(found.uid),
+    })
+}
+
 /// Comes to the rendezvous `to`, without waiting: the connection, which is in no table, and whose process it is.
 ///
 /// # Errors
 /// The kernel's: nobody is there (any more), or `EAGAIN`: too many come at once.
-pub fn visit(to: &Name) -> Result<(OwnedFd, UCred), Errno> {
+pub fn visit(to: &Name) -> Result<(OwnedFd, Maker), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let unix = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let unix = sys::raise(unix);
     rustix::net::connect(&unix, &SocketAddrUnix::new_abstract_name(to)?)?;
-    let whose = rustix::net::sockopt::socket_peercred(&unix)?;
+    let whose = maker(&unix)?;
     Ok((unix, whose))
 }
 

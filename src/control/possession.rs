@@ -83,7 +83,7 @@ fn owners(pid: i32) -> Vec<OwnedFd> {
         .iter()
         .filter_map(|name| {
             let (unix, whose) = passing::visit(name).ok()?;
-            let whose = whose.pid.as_raw_nonzero().get();
+            let whose = whose.pid?.as_raw_nonzero().get();
             let at = family.iter().position(|pid| *pid == whose)?;
             Some((at, unix))
         })

@@ -176,7 +176,7 @@ impl Control {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(error) => return pause_unless_done(error),
             };
-            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&fd) else {
+            let Ok(whose) = passing::maker(&fd) else {
                 continue;
             };
             if self.strangers() >= MOST_STRANGERS {
@@ -185,7 +185,7 @@ impl Control {
             let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
             let guest = Guest {
                 fd,
-                uid: credentials.uid.as_raw(),
+                uid: whose.uid.as_raw(),
                 deadline,
             };
             if let Some(guest) = guest.advance(self) {
@@ -257,11 +257,11 @@ const DYING_NS: u64 = 200_000_000;
 /// The process at the other end of a Unix socket.
 ///
 /// # Errors
-/// `ESRCH`: it is dead. Others: the kernel's.
+/// `ESRCH`: it is dead. `EOPNOTSUPP`: it is in another PID namespace. Others: the kernel's.
 fn process_at(peer: BorrowedFd<'_>) -> Result<InternalFd, Errno> {
     use rustix::process::{PidfdFlags, pidfd_open};
-    let credentials = rustix::net::sockopt::socket_peercred(peer)?;
-    pidfd_open(credentials.pid, PidfdFlags::empty()).map(InternalFd::adopt)
+    let pid = passing::maker(peer)?.pid.ok_or(Errno::NOTSUP)?;
+    pidfd_open(pid, PidfdFlags::empty()).map(InternalFd::adopt)
 }
 
 /// An accept without descriptors or memory would be tried again at once, for ever.
