@@ -26,7 +26,7 @@ def yaml(folder):
     script = "import json, sys, yaml\nprint(json.dumps([list(yaml.safe_load_all(open(f))) for f in sys.argv[1:]]))"
     done = subprocess.run(["/usr/bin/python3", "-c", script, *map(str, files)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Failure(f"an example is no YAML: {done.stderr.strip().splitlines()[-1]}\n{done.stderr}")
+        raise Failure(f"an example is no YAML: {done.stderr.strip().splitlines()[-1]}\n{done.stderr.strip()}")
     for path, documents in zip(files, json.loads(done.stdout), strict=True):
         for document in documents:
             known = {"apiVersion", "kind", "metadata", "spec"} if path.parent.name == "kubernetes" else {"services"}
