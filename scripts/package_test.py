@@ -65,6 +65,11 @@ def everything_works(root, libdir, by_name=True):
     completes = root.run("bash", "-c", f"source {completion(root, 'netacc_ss')}; COMP_WORDS=(netacc_ss --sh); COMP_CWORD=1; "
                                        "_netacc_ss netacc_ss --sh netacc_ss; echo \"${COMPREPLY[@]}\"")
     expect(completes.strip() == "--show", f"bash completes 'netacc_ss --sh' to '{completes.strip()}'")
+    # Behind the options the command's own completion goes on, at its place; bash-completion does that for netacc_run.
+    completes = root.run("bash", "-c", f"source {completion(root, 'netacc_run')}; _command_offset() {{ COMPREPLY=(\"at $1\"); }}; "
+                                       "COMP_WORDS=(netacc_run -t 2 redis-cli --h); COMP_CWORD=4; "
+                                       "_netacc_run_or_command netacc_run --h redis-cli; echo \"${COMPREPLY[@]}\"")
+    expect(completes.strip() == "at 3", f"bash completes 'netacc_run -t 2 redis-cli --h' by '{completes.strip()}'")
     if by_name and isinstance(root, Layered):
         # The loader says so on standard error if it cannot preload a library.
         said = root.run("true", LD_PRELOAD=LIBRARY)

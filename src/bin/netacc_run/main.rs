@@ -39,7 +39,7 @@ struct Arguments {
     conn_per_qp: Option<String>,
 
     /// Configuration file instead of /etc/netacc.conf (NACC_CONF)
-    #[arg(short = 'f', value_name = "CONFIG", value_hint = clap::ValueHint::FilePath)]
+    #[arg(short = 'f', value_name = "CONFIG")]
     config: Option<PathBuf>,
 
     /// Tell what NetACC does (NACC_LOG=debug)
@@ -58,7 +58,6 @@ struct Arguments {
     #[arg(
         value_name = "CMD",
         trailing_var_arg = true,
-        value_hint = clap::ValueHint::CommandWithArguments,
         required_unless_present = "check"
     )]
     command: Vec<OsString>,
