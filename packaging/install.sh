@@ -67,8 +67,8 @@ table() {
     for name in README.md CHANGELOG.md LICENSE netacc.conf.example; do
         echo "data $name $doc/$name"
     done
-    for name in docs/*.md docs/*.svg; do
-        echo "data $name $doc/$name"
+    for name in docs/*.md docs/*.svg docs/*.json; do
+        if [ -e "$name" ]; then echo "data $name $doc/$name"; fi
     done
     # Where they are in the source tree, too: the documents point there.
     find packaging/examples -type f | LC_ALL=C sort | while read -r name; do

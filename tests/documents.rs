@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use netacc::stats::Reason;
 
@@ -111,6 +112,28 @@ fn the_manual_page_lists_the_reasons() {
         })
         .collect();
     assert_document(PAGE, &format!("{head}{BEGIN}{list}{END}{tail}"));
+}
+
+// --- docs/bench.svg
+
+#[test]
+fn the_plot_is_drawn_from_the_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawn = folder.path().join("bench.svg");
+    let run = Command::new("python3")
+        .args(["-B", "scripts/bench_plot.py", "docs/bench.json"])
+        .arg(&drawn)
+        .current_dir(path(""))
+        .output()
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    let drawn = std::fs::read_to_string(drawn).unwrap();
+    assert!(drawn.ends_with("</svg>\n"), "{drawn}");
+    assert!(
+        drawn == read("docs/bench.svg"),
+        "docs/bench.svg is stale; draw it anew with: make bench-plot"
+    );
 }
 
 // --- links

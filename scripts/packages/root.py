@@ -103,6 +103,9 @@ class Layered(Root):
         mount("--bind", sources, self.folder / "sources")
         # An index of all manual pages, made anew at each step, takes longer than all the rest.
         (self.folder / "var/lib/man-db/auto-update").unlink(missing_ok=True)
+        # Small images tell dpkg to leave manuals and documents out.
+        for setting in (self.folder / "etc/dpkg/dpkg.cfg.d").glob("*"):
+            setting.unlink()
         loopback_up()
 
     def command(self, argv, env):
@@ -123,7 +126,8 @@ class Bare(Root):
     def command(self, argv, env):
         argv = list(argv)
         if argv[0] == "dpkg":
-            argv[1:1] = [f"--root={self.folder}", "--force-not-root", "--force-depends", "--force-bad-path", f"--log={os.devnull}"]
+            argv[1:1] = [f"--root={self.folder}", "--force-not-root", "--force-depends", "--force-bad-path", "--path-include=/usr/share/*",
+                          f"--log={os.devnull}"]
         return argv, {**os.environ, "PATH": f"{self.folder}/usr/bin:{PATH}", "LC_ALL": "C.UTF-8", **env}
 
 
