@@ -56,7 +56,6 @@ test-loom: cargo ## models of the lock-free parts: every interleaving, every sta
 
 # What they read beside DESTDIR: packaging/install.sh tells. They build nothing: root need not have a compiler.
 install uninstall: export BIN = $(RELEASE)
-install uninstall: export DESTDIR PREFIX LIBDIR SYSCONFDIR ZSH_FOLDER
 install: ## install what `make build` has made (PREFIX=/usr, LIBDIR, DESTDIR); /etc/netacc.conf is kept if it is there
 	@packaging/install.sh install
 
