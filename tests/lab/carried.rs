@@ -88,6 +88,22 @@ fn redis_with_the_library_at_both_ends() {
     let server = redis(With::Library);
     // Each SET and GET run of redis-benchmark makes its 20 connections.
     assert_carried(&server, "accepted", 40);
+    // Their links are still there, on queue pairs of a device that is named.
+    if let Some(shown) = server.shown() {
+        let devices = shown["memory"]["devices"].as_array().expect("devices");
+        let name = &devices.first().expect("a device")["name"];
+        assert!(devices[0]["registered_bytes"].as_u64() > Some(0), "{shown:#}");
+        assert!(devices[0]["qps"].as_u64() > Some(0), "{shown:#}");
+        let links = shown["links"].as_array().expect("links");
+        assert!(!links.is_empty(), "{shown:#}");
+        for link in links {
+            assert_eq!(link["fabric"], "verbs", "{shown:#}");
+            assert_eq!(&link["device"], name, "{shown:#}");
+            assert!(link["qp"].as_u64() > Some(0), "{shown:#}");
+            assert!(link["work_requests"].as_u64() >= link["doorbells"].as_u64(), "{shown:#}");
+            assert!(link["doorbells"].as_u64() > Some(0), "{shown:#}");
+        }
+    }
 }
 
 /// 20 connections, random pieces both ways: every byte arrives, in order, once.
