@@ -242,6 +242,22 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "NACC_SHORT_CONN_LIMIT",
+        doc: "After so many connections to one address that all end within a second of each other and \
+              after fewer than 16 reads and writes, further ones go over TCP for a while (250 \
+              milliseconds at first, 4 seconds at most; one that a child process takes over counts \
+              for four): to be accelerated costs a connection more \
+              than so few messages earn back. 0: all are accelerated, however short they are.",
+        flag: None,
+        kind: Kind::Number {
+            unit: Unit::Count,
+            default: 16,
+            min: 0,
+            max: 1_000_000,
+            set: |c, v| c.short_conn_limit = v as u32,
+        },
+    },
+    Key {
         name: "NACC_SIDE_PORT_OFFSET",
         doc: "Distance from a listening port to the side port on which NetACC processes find each \
               other. It must be the same on both sides. A port whose side port would be above \

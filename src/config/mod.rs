@@ -51,6 +51,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// `NACC_PEER_TTL_S`.
     pub peer_ttl: Duration,
+    /// `NACC_SHORT_CONN_LIMIT`; 0: never.
+    pub short_conn_limit: u32,
     /// `NACC_SIDE_PORT_OFFSET`, added to a listening port.
     pub side_port_offset: u16,
     /// `NACC_SOR_QP_IDLE_S`; `None`: for ever.
@@ -106,6 +108,7 @@ impl Default for Config {
             spin: Duration::ZERO,
             connect_timeout: Duration::ZERO,
             peer_ttl: Duration::ZERO,
+            short_conn_limit: 0,
             side_port_offset: 0,
             qp_idle: None,
             fabrics: Vec::new(),

@@ -37,6 +37,7 @@ fn value(config: &Config, key: &str) -> String {
         "NACC_SPIN_US" => config.spin.as_micros() as u64,
         "NACC_CONNECT_TIMEOUT_MS" => config.connect_timeout.as_millis() as u64,
         "NACC_PEER_TTL_S" => config.peer_ttl.as_secs(),
+        "NACC_SHORT_CONN_LIMIT" => config.short_conn_limit.into(),
         "NACC_SIDE_PORT_OFFSET" => config.side_port_offset.into(),
         "NACC_SOR_QP_IDLE_S" => match config.qp_idle {
             Some(time) => time.as_secs(),

@@ -80,6 +80,8 @@ reasons! {
         "The device needs more locked memory than this process may have: raise RLIMIT_MEMLOCK (ulimit -l unlimited, LimitMEMLOCK=infinity).",
     HandedBack = 25 "handed_back"
         "It was accelerated until a call came that only the kernel can serve (urgent data, MSG_ZEROCOPY, a child process that uses it): nothing to do.",
+    ShortLived = 26 "short_lived"
+        "The last connections to this address ended after a few messages, which is less than acceleration earns back: keep connections open, or set NACC_SHORT_CONN_LIMIT=0.",
 }
 
 impl Reason {
