@@ -16,6 +16,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 
+/// A count of a link.
+type Of = fn(&Link) -> u64;
+
 /// All samples of one name.
 struct Family {
     name: String,
@@ -189,7 +192,7 @@ fn process(families: &mut Families, page: &Snapshot, library: Option<&Library>) 
             labels(),
             link.conns_now,
         );
-        let counted: [(&str, &str, fn(&Link) -> u64); 8] = [
+        let counted: [(&str, &str, Of); 8] = [
             (
                 "link_tx_bytes",
                 "Bytes of streams sent over a link.",

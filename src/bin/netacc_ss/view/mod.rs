@@ -11,10 +11,13 @@ use netacc::stats::reader::{Library, Snapshot};
 
 use crate::args::View;
 
+/// Shows one part of a process.
+type Part = fn(&Snapshot) -> String;
+
 /// What `view` shows of one process.
 pub fn process(page: &Snapshot, library: Option<&Library>, view: View) -> String {
     let mut out = header(page, library);
-    let parts: [(View, fn(&Snapshot) -> String); 7] = [
+    let parts: [(View, Part); 7] = [
         (View::Link, tables::links),
         (View::Qp, tables::queue_pairs),
         (View::Sock, tables::conns),
