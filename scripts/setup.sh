@@ -10,7 +10,7 @@ set -euo pipefail
 build="gcc libc6-dev pkg-config libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev"
 demo="redis-server redis-tools strace python3"
 test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
-      tcl dpkg-dev xz-utils procps"
+      tcl dpkg-dev xz-utils procps python3-jsonschema python3-prometheus-client"
 programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openssl postgresql python3 python3.11
           apache2-bin gunicorn openbsd-inetd systemd
           libpython3.11-testsuite nodejs default-jdk-headless netcat-openbsd socat iperf3 sockperf stress-ng

@@ -108,7 +108,8 @@ pub fn start() -> Option<&'static Runtime> {
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
-    let (config, problems) = crate::config::load();
+    let (config, problems, told) = crate::config::load_and_tell();
+    stats::set_config(&told);
     crate::log::init(&config);
     for problem in &problems {
         tracing::warn!(target: "netacc::config", "{problem}");

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use netacc::stats::reader::{FormatError, PageError, Snapshot, Store};
 use netacc::stats::{
-    self, CONN_SLOTS, ConnState, ConnStats, Fabric, LINK_SLOTS, LinkState, LinkStats, Mode, Page,
-    Reason, add, bump,
+    self, CONN_SLOTS, ConnState, ConnStats, DeviceStats, Fabric, LINK_SLOTS, LinkState, LinkStats,
+    Mode, Page, Reason, add, bump,
 };
 use page_process::{PageProcess, page_path};
 use proptest::prelude::*;
@@ -40,6 +40,12 @@ fn count_a_little() {
     );
     bump(&conn.rx_bytes, 512);
     bump(&conn.rx_bytes, 512);
+    bump(&conn.rx_msgs, 2);
+    bump(&conn.tx_bytes, 100);
+    bump(&conn.tx_msgs, 1);
+    bump(&conn.window_stalls, 3);
+    bump(&conn.ring_stalls, 4);
+    conn.show_queues(50, 30);
 }
 
 #[test]
@@ -77,6 +83,9 @@ fn what_is_counted_is_seen_from_outside() {
         (conn.fd, conn.link, conn.rx_bytes),
         (9, Some(link.slot), 1024)
     );
+    assert_eq!((conn.tx_msgs, conn.rx_msgs), (1, 2));
+    assert_eq!((conn.tx_queue, conn.rx_queue), (70, 50));
+    assert_eq!((conn.window_stalls, conn.ring_stalls), (3, 4));
     assert_eq!(conn.local, Some("127.0.0.1:6379".parse().unwrap()));
     assert_eq!(conn.peer, Some("127.0.0.2:40000".parse().unwrap()));
 }
@@ -127,6 +136,95 @@ fn a_released_links_numbers_stay_in_the_totals() {
     let page = read(&process);
     assert_eq!(page.links.len(), 1);
     assert_eq!(page.counter("rx_records"), Some(12));
+}
+
+#[test]
+fn work_requests_and_their_records_stay_in_the_totals() {
+    fn three_links() {
+        stats::init();
+        // Only links with work requests have records that are divided by them.
+        for (records, work) in [(5, 0), (40, 4), (7, 2)] {
+            let link = LinkStats::claim();
+            bump(&link.tx_records, records);
+            bump(&link.work_requests, work);
+            bump(&link.doorbells, work / 2);
+            if work == 4 {
+                link.release();
+            }
+        }
+    }
+    let process = PageProcess::after(&[three_links]);
+    let page = read(&process);
+    assert_eq!(page.counter("tx_records"), Some(52));
+    assert_eq!(page.counter("rdma_records"), Some(47));
+    assert_eq!(page.counter("work_requests"), Some(6));
+    assert_eq!(page.counter("doorbells"), Some(3));
+}
+
+#[test]
+fn queue_pairs_name_their_devices() {
+    fn devices() {
+        stats::init();
+        let first = DeviceStats::named("mlx5_0");
+        let second = DeviceStats::named("mlx5_1");
+        assert_eq!(DeviceStats::named("mlx5_0").index(), first.index());
+        add(&second.qps_now, 3);
+        let link = LinkStats::claim();
+        link.set_carrier(7, first.index());
+        link.set_carrier(9, second.index());
+        LinkStats::claim().set_carrier(0, None);
+        // More than there is room for, and a name that is too long.
+        for n in 0..20_u8 {
+            let name = [b'a' + n; 100];
+            DeviceStats::named(std::str::from_utf8(&name).unwrap());
+        }
+    }
+    let process = PageProcess::after(&[devices]);
+    let page = read(&process);
+    let device = page.device_of(&page.links[0]).unwrap();
+    assert_eq!((device.name.as_str(), device.qps_now), ("mlx5_1", 3));
+    assert_eq!(page.links[0].qp_number, Some(9));
+    assert_eq!(page.links[0].carriers, 2);
+    assert_eq!(page.links[1].qp_number, None);
+    assert_eq!(page.device_of(&page.links[1]), None);
+    assert_eq!(page.devices.len(), 16);
+    assert_eq!(page.devices[2].name, "a".repeat(63));
+}
+
+#[test]
+fn the_configuration_is_told_in_whole_lines() {
+    fn short() {
+        stats::init();
+        stats::set_config("NACC_A\t1\tdefault\nNACC_B\tx y\t/etc/netacc.conf:3\n");
+    }
+    fn long() {
+        let mut text = [b'\n'; 5000];
+        text[..4090].fill(b'x');
+        text[10] = b'\t';
+        text[20] = b'\t';
+        text[30] = b'\n';
+        // Cut within this one.
+        text[4091..4900].fill(b'y');
+        stats::set_config(std::str::from_utf8(&text).unwrap());
+    }
+    let mut process = PageProcess::new(&[short, long]);
+    process.step();
+    let page = read(&process);
+    let [first, second] = &page.config[..] else {
+        panic!("{:?}", page.config)
+    };
+    assert_eq!(
+        (&*first.name, &*first.value, &*first.source),
+        ("NACC_A", "1", "default")
+    );
+    assert_eq!(
+        (&*second.value, &*second.source),
+        ("x y", "/etc/netacc.conf:3")
+    );
+    process.step();
+    let page = read(&process);
+    assert_eq!(page.config.len(), 1, "{:?}", page.config);
+    assert_eq!(page.config[0].name, "x".repeat(10));
 }
 
 #[test]
@@ -352,7 +450,7 @@ fn a_forks_child_counts_for_itself() {
             .iter()
             .map(|conn| conn.tx_bytes)
             .collect::<Vec<_>>(),
-        [0, 0]
+        [100, 0]
     );
     drop(process);
     let _ = std::fs::remove_file(page_path(grandchild));

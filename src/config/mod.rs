@@ -9,6 +9,7 @@ mod diagnostic;
 pub mod document;
 mod file;
 pub mod keys;
+mod shown;
 mod sys;
 mod value;
 
@@ -135,12 +136,19 @@ pub struct Flag<'a> {
 /// Reads the configuration inside an application. A bad value is left out, so that what it would
 /// have overridden, at last the default, stays; the diagnostics tell of it.
 pub fn load() -> (Config, Vec<Diagnostic>) {
+    let (config, diagnostics, _) = load_and_tell();
+    (config, diagnostics)
+}
+
+/// The same, with a line for each key: its name, its value and where that came from, between tabs.
+pub fn load_and_tell() -> (Config, Vec<Diagnostic>, String) {
     let _errno = ErrnoGuard::new();
     let mut reader = Reader::new();
     reader.read_file_of_environment();
     reader.read_environment();
     reader.cross_check();
-    (reader.config, reader.diagnostics)
+    let told = shown::lines(&reader.config, &reader.set_by);
+    (reader.config, reader.diagnostics, told)
 }
 
 /// Reads the configuration for a tool: from the file at `path` (`None`: where an application would

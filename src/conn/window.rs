@@ -181,6 +181,11 @@ impl Windows {
         self.sent > offset
     }
 
+    /// Bytes sent that the peer's application is known to have read.
+    pub fn read_by_peer(&self) -> u64 {
+        self.allowed.saturating_sub(self.send).min(self.sent)
+    }
+
     /// Bytes sent that the peer has not been seen to take, at most (it reports in steps).
     pub fn unacknowledged(&self) -> u64 {
         (self.sent + self.send).saturating_sub(self.allowed)

@@ -8,8 +8,8 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, foreign, lifecycle, options};
-use crate::{fork, stats, verbs};
+use crate::socket::{Inner, Role, accept, foreign, lifecycle, options};
+use crate::{fork, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: no pointers.
@@ -75,11 +75,8 @@ unsafe fn take(
     if accepted >= 0
         && let Some(Entry::Plain(listener)) = fdtable::get(fd)
     {
-        // A listener without a side port: its connections share its reason.
         let reason = listener.lock().reason();
-        stats::add(stats::global().accepted(stats::Mode::Tcp), 1);
-        stats::add(stats::global().fallback(reason), 1);
-        tracing::debug!(target: "netacc::conn", reason = %reason.name(), "accepted over TCP");
+        accept::accepted_plain(accepted, flags, reason);
     }
     accepted
 }

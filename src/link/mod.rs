@@ -104,11 +104,13 @@ impl Link {
         stats
             .ring_size
             .store(fabric.tx().size as u64, Ordering::Relaxed);
+        let rx = fabric.rx(0).0;
+        stats.rx_ring_size.store(rx.size as u64, Ordering::Relaxed);
         stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
         let link = Arc::new(Link {
             tx: Mutex::new(Tx::new(fabric.tx())),
-            rx: Mutex::new(Rx::new(fabric.rx(0).0)),
+            rx: Mutex::new(Rx::new(rx)),
             slots: Slots::new(),
             seen: AtomicU64::new(0),
             full: AtomicBool::new(false),

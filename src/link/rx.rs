@@ -165,7 +165,12 @@ impl Rx {
     }
 
     fn look_at_ring(&mut self, link: &Link) {
+        let size = self.ring.size;
         (self.ring, self.ends) = link.fabric.rx(self.seen);
+        if self.ring.size != size {
+            let shown = &link.stats.rx_ring_size;
+            shown.store(self.ring.size as u64, core::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     fn header(&self, produced: u64) -> Result<Header, Violation> {

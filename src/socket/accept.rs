@@ -623,22 +623,40 @@ pub(super) fn accept_kernel(
         super::lifecycle::close(got);
         return Err(Errno::CONNABORTED);
     };
+    show_plain(got, remote, flags, Reason::ClientWithoutNetacc);
+    Ok((got, remote))
+}
+
+/// A connection of the kernel's was accepted as `got`: it is counted and shown, with why it is the kernel's.
+fn show_plain(got: RawFd, remote: Address, flags: i32, reason: Reason) {
     let local = Address::local_of(got).unwrap_or(remote);
     let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
     {
         let mut inner = socket.lock();
         inner.role = Role::Plain;
         inner.fds.push(got);
-        socket.describe(
-            &mut inner,
-            Mode::Tcp,
-            Reason::ClientWithoutNetacc,
-            Side::Accepting(local, remote),
-        );
+        let side = Side::Accepting(local, remote);
+        socket.describe(&mut inner, Mode::Tcp, reason, side);
     }
-    stats::add(stats::global().fallback(Reason::ClientWithoutNetacc), 1);
+    stats::add(stats::global().fallback(reason), 1);
     super::lifecycle::install(got, Entry::Plain(socket));
-    Ok((got, remote))
+}
+
+/// The kernel has accepted `got` from a listener that has no side port, for this reason, which its connections share.
+pub fn accepted_plain(got: RawFd, flags: i32, reason: Reason) {
+    let remote = match reason {
+        // Switched off, or it does not say why: nothing is to be slower than without the library.
+        Reason::None | Reason::Disabled => None,
+        _ if crate::fork::is_stranger() => None,
+        _ => Address::peer_of(got),
+    };
+    match remote {
+        Some(remote) => show_plain(got, remote, flags, reason),
+        None => {
+            stats::add(stats::global().accepted(Mode::Tcp), 1);
+            stats::add(stats::global().fallback(reason), 1);
+        }
+    }
 }
 
 /// A number of the application's for an arrival.
@@ -679,6 +697,7 @@ fn admit(arrival: Arrival, socket: &'static Socket, number: RawFd, flags: i32) -
             _ => (Mode::Tcp, Reason::LinkFailed),
         };
         socket.describe(&mut inner, mode, reason, Side::Accepting(local, remote));
+        inner.show_queues();
         match &inner.role {
             Role::Connected(conn) => {
                 inner

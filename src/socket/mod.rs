@@ -334,6 +334,7 @@ impl Socket {
         };
         let events = apply(conn)?;
         let left = conn.is_done_leaving();
+        inner.show_queues();
         inner.announce(self, events, wakes);
         Ok(left)
     }
@@ -438,6 +439,17 @@ impl Inner {
     pub fn conn_on(&mut self, link: &Link, id: u32) -> Option<&mut Conn> {
         self.conn()
             .filter(|conn| conn.id == id && core::ptr::eq(&*conn.link, link))
+    }
+
+    /// Tells the stats page what waits to be read here, and how far the peer has read. Two stores: it is done for each
+    /// record.
+    #[inline]
+    pub fn show_queues(&self) {
+        if let Some(page) = self.stats
+            && let Role::Connected(conn) = &self.role
+        {
+            page.show_queues(conn.rx.len(), conn.windows.read_by_peer());
+        }
     }
 
     /// Threads that wait for it look again.

@@ -81,6 +81,8 @@ impl Call<'_> {
             }
             if let Some(stats) = stats {
                 stats::bump(&stats.rx_bytes, n as u64);
+                stats::bump(&stats.rx_msgs, u64::from(n > 0 && self.copied == n));
+                stats.show_queues(conn.rx.len(), conn.windows.read_by_peer());
             }
         }
         if self.copied >= target || self.want == 0 && !conn.rx.is_empty() {

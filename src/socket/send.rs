@@ -83,19 +83,26 @@ impl Call<'_> {
                 max => conn.link.send_data(conn.id, self.buf, max),
             };
             conn.sent(n);
-            self.sent += n;
             if let Some(stats) = stats {
                 stats::bump(&stats.tx_bytes, n as u64);
+                stats::bump(&stats.tx_msgs, u64::from(self.sent == 0 && n > 0));
             }
+            self.sent += n;
             if self.buf.left() == 0 {
                 return Some(Ok(Outcome::Done(self.sent)));
             }
             conn.tx_blocked = true;
             if conn.credit() == 0 {
                 stats::add(&stats::global().window_stalls, 1);
+                if let Some(stats) = stats {
+                    stats::bump(&stats.window_stalls, 1);
+                }
                 break;
             }
             conn.awaits_ring = conn.link.wait_for_room(socket);
+            if let Some(stats) = stats {
+                stats::bump(&stats.ring_stalls, 1);
+            }
             if conn.awaits_ring {
                 break;
             }
@@ -136,6 +143,7 @@ impl Call<'_> {
         conn.sent(n);
         if let Some(stats) = inner.stats {
             stats::bump(&stats.tx_bytes, n as u64);
+            stats::bump(&stats.tx_msgs, 1);
         }
         Ok(Outcome::Done(n))
     }

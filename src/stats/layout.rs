@@ -13,10 +13,14 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 /// Reasons that a page has room for: a library that knows more of them has the same layout.
 pub const REASON_SLOTS: usize = 64;
 const _: () = assert!(Reason::COUNT <= REASON_SLOTS);
+/// RDMA devices that a page can show.
+pub const DEVICE_SLOTS: usize = 16;
+/// Bytes of [`Page::config`].
+pub const CONFIG_SIZE: usize = 4096;
 /// Links that a page can show.
 pub const LINK_SLOTS: usize = 2048;
 /// Connections that a page can show; more are counted in [`Global`] only.
@@ -70,11 +74,14 @@ pub struct Header {
     pub comm: [AtomicU64; 2],
     /// Version of the library, padded with zeros.
     pub version: [AtomicU64; 4],
-    /// The oldest version of the control protocol that it speaks, 0 if it does not say. (This and the next are where all
-    /// libraries of this layout have had zeros.)
+    /// The oldest version of the control protocol that it speaks, 0 if it does not say.
     pub oldest_protocol: AtomicU32,
     /// The newest.
     pub newest_protocol: AtomicU32,
+    /// Size of one [`DeviceStats`], bytes.
+    pub device_size: AtomicU32,
+    /// Number of device slots.
+    pub device_slots: AtomicU32,
 }
 
 /// Declares [`Global`] and the table of its counters' names and meanings.
@@ -188,6 +195,8 @@ counters! {
     mr_bytes_now,
     /// Bytes of registered memory in use by rings now.
     mr_bytes_used,
+    /// Records sent over links that had a queue pair: divided by work_requests, the messages of one work request.
+    rdma_records,
 }
 
 impl Global {
@@ -235,9 +244,16 @@ pub struct LinkStats {
     pub conns_now: AtomicU64,
     /// Connections that it ever carried.
     pub conns_total: AtomicU64,
-    /// Size of one direction's ring, bytes.
+    /// Size of the ring that it sends by, bytes.
     pub ring_size: AtomicU64,
-    _pad_head: [AtomicU64; 3],
+    /// Size of the ring that it receives by, bytes.
+    pub rx_ring_size: AtomicU64,
+    /// Number of the queue pair that carries it, 0 for none.
+    pub qp_number: AtomicU32,
+    /// Index of that queue pair's device plus one, 0 for none.
+    pub device: AtomicU32,
+    /// Queue pairs (or the streams in their place) that it has had, one after the other.
+    pub carriers: AtomicU64,
 
     /// Records sent.
     pub tx_records: AtomicU64,
@@ -247,7 +263,11 @@ pub struct LinkStats {
     pub tx_batches: AtomicU64,
     /// Times that a sender found no room in the ring.
     pub stalls: AtomicU64,
-    _pad_tx: [AtomicU64; 4],
+    /// Work requests posted for it.
+    pub work_requests: AtomicU64,
+    /// Posts of these: chains, a doorbell each.
+    pub doorbells: AtomicU64,
+    _pad_tx: [AtomicU64; 2],
 
     /// Records received.
     pub rx_records: AtomicU64,
@@ -264,15 +284,33 @@ impl LinkStats {
         self.state.store(state as u32, Relaxed);
     }
 
+    /// Says what carries it from now on: queue pair `number` of `device`, or neither (0, `None`) for a stream.
+    pub fn set_carrier(&self, number: u32, device: Option<usize>) {
+        self.qp_number.store(number, Relaxed);
+        let device = device.map_or(0, |index| index as u32 + 1);
+        self.device.store(device, Relaxed);
+        add(&self.carriers, 1);
+    }
+
     /// Empties a slot that the caller has claimed.
     pub(super) fn clear(&self) {
-        for word in [&self.state, &self.fabric, &self.peer_pid, &self.peer_uid] {
-            word.store(0, Relaxed);
-        }
+        let narrow = [
+            &self.state,
+            &self.fabric,
+            &self.peer_pid,
+            &self.peer_uid,
+            &self.qp_number,
+            &self.device,
+        ];
+        narrow.iter().for_each(|word| word.store(0, Relaxed));
         let words = [
             &self.conns_now,
             &self.conns_total,
             &self.ring_size,
+            &self.rx_ring_size,
+            &self.carriers,
+            &self.work_requests,
+            &self.doorbells,
             &self.tx_records,
             &self.tx_bytes,
             &self.tx_batches,
@@ -313,7 +351,18 @@ pub struct ConnStats {
     pub tx_bytes: AtomicU64,
     /// Bytes received.
     pub rx_bytes: AtomicU64,
-    _pad: [AtomicU64; 6],
+    /// Writes of the application that sent something.
+    pub tx_msgs: AtomicU64,
+    /// Reads of the application that took something.
+    pub rx_msgs: AtomicU64,
+    /// Bytes that have arrived and were not read yet.
+    pub rx_unread: AtomicU64,
+    /// Bytes that the peer's application is known to have read. (It tells in steps.)
+    pub tx_read: AtomicU64,
+    /// Times that a write had to wait for the window.
+    pub window_stalls: AtomicU64,
+    /// Times that a write found no room in the link's ring.
+    pub ring_stalls: AtomicU64,
 }
 
 impl ConnStats {
@@ -326,6 +375,13 @@ impl ConnStats {
     pub fn set_mode(&self, mode: Mode, reason: Reason) {
         self.reason.store(reason as u32, Relaxed);
         self.mode.store(mode as u32, Relaxed);
+    }
+
+    /// Says how many bytes wait to be read, and how many of ours the peer is known to have read.
+    #[inline]
+    pub fn show_queues(&self, unread: usize, read_by_peer: u64) {
+        self.rx_unread.store(unread as u64, Relaxed);
+        self.tx_read.store(read_by_peer, Relaxed);
     }
 
     /// Sets both ends' addresses (a listener gives an unspecified peer).
@@ -351,11 +407,37 @@ impl ConnStats {
             &self.peer_port,
         ];
         narrow.iter().for_each(|word| word.store(0, Relaxed));
-        let wide = [&self.tx_bytes, &self.rx_bytes];
+        let wide = [
+            &self.tx_bytes,
+            &self.rx_bytes,
+            &self.tx_msgs,
+            &self.rx_msgs,
+            &self.rx_unread,
+            &self.tx_read,
+            &self.window_stalls,
+            &self.ring_stalls,
+        ];
         wide.iter().for_each(|word| word.store(0, Relaxed));
         store_text(&self.local_addr, &[]);
         store_text(&self.peer_addr, &[]);
     }
+}
+
+/// What the page tells of one RDMA device that the process has opened.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct DeviceStats {
+    /// Its name, padded with zeros; empty for a free slot.
+    pub name: [AtomicU64; 8],
+    /// Queue pairs that exist now.
+    pub qps_now: AtomicU64,
+    /// Memory regions registered now.
+    pub mrs_now: AtomicU64,
+    /// Bytes registered now.
+    pub mr_bytes_now: AtomicU64,
+    /// Bytes of these in use by rings and messages now.
+    pub mr_bytes_used: AtomicU64,
+    _pad: [AtomicU64; 4],
 }
 
 /// The whole page: what is always used first, then the slots, which cost memory only when used.
@@ -365,6 +447,10 @@ pub struct Page {
     pub header: Header,
     /// Counters of the process.
     pub global: Global,
+    /// RDMA devices.
+    pub devices: [DeviceStats; DEVICE_SLOTS],
+    /// The configuration in force, padded with zeros: a line for each key, its name, value and source between tabs.
+    pub config: [AtomicU64; CONFIG_SIZE / 8],
     /// Links.
     pub links: [LinkStats; LINK_SLOTS],
     /// Connections.

@@ -29,7 +29,9 @@ mod slots;
 mod table;
 
 pub use codes::{ConnState, Fabric, LinkState, Mode};
-pub use layout::{CONN_SLOTS, ConnStats, Global, LINK_SLOTS, LinkStats, Page, add, bump};
+pub use layout::{
+    CONN_SLOTS, ConnStats, DeviceStats, Global, LINK_SLOTS, LinkStats, Page, add, bump,
+};
 pub use reason::Reason;
 
 use core::ffi::CStr;
@@ -122,6 +124,19 @@ pub fn remove_at_exit() {
 /// be used.
 pub fn is_shared() -> bool {
     STAGE.load(Acquire) == SHARED
+}
+
+/// Shows the configuration in force: a line for each key, its name, value and source between tabs. What is beyond the
+/// page's room is left out, in whole lines.
+pub fn set_config(lines: &str) {
+    let mut room = lines.as_bytes();
+    if room.len() > layout::CONFIG_SIZE {
+        let whole = room[..layout::CONFIG_SIZE]
+            .iter()
+            .rposition(|&b| b == b'\n');
+        room = &room[..whole.map_or(0, |end| end + 1)];
+    }
+    layout::store_text(&page().config, room);
 }
 
 /// The process's counters.

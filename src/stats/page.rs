@@ -14,7 +14,8 @@ use rustix::io::{self, Errno};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 use super::layout::{
-    CONN_SLOTS, ConnStats, Global, LAYOUT, LINK_SLOTS, LinkStats, MAGIC, Page, store_text,
+    CONN_SLOTS, ConnStats, DEVICE_SLOTS, DeviceStats, Global, LAYOUT, LINK_SLOTS, LinkStats, MAGIC,
+    Page, store_text,
 };
 use super::proc_stat;
 use super::reason::Reason;
@@ -219,6 +220,8 @@ fn fill_header(page: &Page) {
     set(&header.link_slots, LINK_SLOTS);
     set(&header.conn_size, size_of::<ConnStats>());
     set(&header.conn_slots, CONN_SLOTS);
+    set(&header.device_size, size_of::<DeviceStats>());
+    set(&header.device_slots, DEVICE_SLOTS);
     header.pid.store(pid(), Relaxed);
     header.uid.store(uid(), Relaxed);
     header.created_ns.store(now_ns(), Relaxed);

@@ -9,7 +9,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::layout::{CONN_SLOTS, ConnStats, LINK_SLOTS, LinkStats, Page, add};
+use parking_lot::Mutex;
+
+use super::layout::{
+    CONN_SLOTS, ConnStats, DeviceStats, LINK_SLOTS, LinkStats, Page, add, store_text,
+};
 use super::slots::Slots;
 use super::{codes::ConnState, codes::LinkState, page};
 
@@ -21,6 +25,9 @@ static BACKED: AtomicUsize = AtomicUsize::new(0);
 /// Several spare slots: threads that share one would slow each other down.
 const SPARES: usize = 16;
 static SPARE_LINK: Zeroed<LinkStats> = Zeroed::new();
+static SPARE_DEVICE: Zeroed<DeviceStats> = Zeroed::new();
+/// Held while a device looks for its slot.
+static NAMING: Mutex<()> = Mutex::new(());
 static SPARE_CONNS: Zeroed<[ConnStats; SPARES]> = Zeroed::new();
 static NEXT_SPARE: AtomicUsize = AtomicUsize::new(0);
 
@@ -60,10 +67,15 @@ impl LinkStats {
             (&global.tx_records, &self.tx_records),
             (&global.tx_bytes, &self.tx_bytes),
             (&global.tx_batches, &self.tx_batches),
+            (&global.work_requests, &self.work_requests),
+            (&global.doorbells, &self.doorbells),
             (&global.rx_records, &self.rx_records),
             (&global.rx_bytes, &self.rx_bytes),
         ];
         self.set_state(LinkState::Free);
+        if self.work_requests.load(Relaxed) > 0 {
+            add(&global.rdma_records, self.tx_records.load(Relaxed));
+        }
         for (total, counted) in totals {
             add(total, counted.load(Relaxed));
         }
@@ -110,6 +122,48 @@ impl ConnStats {
     }
 }
 
+impl DeviceStats {
+    /// The slot of the RDMA device of this name: the one that it has, or a free one. Slots of devices are never given
+    /// back; what is beyond the table has a spare one.
+    pub fn named(name: &str) -> &'static DeviceStats {
+        if BACKED.load(Acquire) == 0 {
+            return SPARE_DEVICE.get();
+        }
+        let mut bytes = [0; NAME];
+        let len = name.len().min(NAME - 1);
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        let word = |index: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[index * 8..][..8]);
+            u64::from_ne_bytes(word)
+        };
+        let is = |slot: &DeviceStats, named: bool| {
+            let mut words = slot.name.iter().enumerate();
+            words.all(|(index, own)| own.load(Relaxed) == if named { word(index) } else { 0 })
+        };
+        let _naming = NAMING.lock();
+        let slots = &super::page().devices;
+        if let Some(slot) = slots.iter().find(|slot| is(slot, true)) {
+            return slot;
+        }
+        match slots.iter().find(|slot| is(slot, false)) {
+            Some(slot) => {
+                store_text(&slot.name, &bytes);
+                slot
+            }
+            None => SPARE_DEVICE.get(),
+        }
+    }
+
+    /// The slot's number, or `None` for the spare slot or one of a page from before a fork.
+    pub fn index(&self) -> Option<usize> {
+        index_in(&super::page().devices, self)
+    }
+}
+
+/// Bytes of a device's name in its slot.
+const NAME: usize = 64;
+
 fn claim_conn() -> Option<&'static ConnStats> {
     let backed = BACKED.load(Acquire);
     if backed == 0 {
@@ -147,6 +201,7 @@ unsafe impl<T> Sync for Zeroed<T> {}
 trait Atomics {}
 impl Atomics for Page {}
 impl Atomics for LinkStats {}
+impl Atomics for DeviceStats {}
 impl Atomics for [ConnStats; SPARES] {}
 
 #[expect(

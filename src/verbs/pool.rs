@@ -26,7 +26,7 @@ use super::mr::Mr;
 pub use super::region::{Region, RemoteAddress, RingRegion};
 use crate::mapping::Mapping;
 use crate::real::sys::{Errno, InternalFd};
-use crate::stats;
+use crate::stats::{self, DeviceStats};
 
 const PAGE: usize = 4096;
 
@@ -100,6 +100,8 @@ pub struct Pool {
     regions: AtomicU64,
     allocated: AtomicU64,
     owner: Owner,
+    /// The device's line in the stats page.
+    page: &'static DeviceStats,
 }
 
 /// A chunk and what is taken of it.
@@ -166,7 +168,13 @@ impl Pool {
             regions: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
             owner: Owner::this_process(),
+            page: DeviceStats::named(&device.attributes().name),
         })
+    }
+
+    /// The device's line in the stats page.
+    pub fn page(&self) -> &'static DeviceStats {
+        self.page
     }
 
     /// Takes memory for at least `bytes` bytes, registering more if need be. It holds what was there
@@ -199,7 +207,7 @@ impl Pool {
                 })?
             }
         };
-        let shown = &stats::global().mr_bytes_used;
+        let shown = [&stats::global().mr_bytes_used, &self.page.mr_bytes_used];
         more(&self.allocated, shown, len as u64);
         let offset = first * self.sizes.unit;
         Ok(Region::new(self.clone(), chunk, offset, len))
@@ -214,8 +222,9 @@ impl Pool {
             made => made?,
         };
         let shown = stats::global();
-        more(&self.registered, &shown.mr_bytes_now, chunk.len as u64);
-        more(&self.regions, &shown.mrs_now, 1);
+        let bytes = [&shown.mr_bytes_now, &self.page.mr_bytes_now];
+        more(&self.registered, bytes, chunk.len as u64);
+        more(&self.regions, [&shown.mrs_now, &self.page.mrs_now], 1);
         Ok(Managed {
             buddy: Buddy::new((chunk.len / self.sizes.unit).ilog2()),
             chunk: Arc::new(chunk),
@@ -232,7 +241,7 @@ impl Pool {
             let Some(at) = at else { return };
             let (first, units) = (offset / self.sizes.unit, len / self.sizes.unit);
             chunks[at].buddy.free(first, units.ilog2());
-            let shown = &stats::global().mr_bytes_used;
+            let shown = [&stats::global().mr_bytes_used, &self.page.mr_bytes_used];
             less(&self.allocated, shown, len as u64);
             let is_spare = |managed: &Managed| {
                 managed.buddy.taken() == 0 && managed.chunk.len == self.sizes.min
@@ -260,12 +269,9 @@ impl Pool {
     fn forget(&self, gone: impl IntoIterator<Item = Managed>) {
         let shown = stats::global();
         for managed in gone {
-            less(
-                &self.registered,
-                &shown.mr_bytes_now,
-                managed.chunk.len as u64,
-            );
-            less(&self.regions, &shown.mrs_now, 1);
+            let bytes = [&shown.mr_bytes_now, &self.page.mr_bytes_now];
+            less(&self.registered, bytes, managed.chunk.len as u64);
+            less(&self.regions, [&shown.mrs_now, &self.page.mrs_now], 1);
         }
     }
 
@@ -293,16 +299,18 @@ impl Drop for Pool {
     }
 }
 
-/// Adds to a count of this pool, and to that of all pools together.
-fn more(own: &AtomicU64, all: &AtomicU64, n: u64) {
+/// Adds to a count of this pool, and to those that are shown.
+fn more(own: &AtomicU64, shown: [&AtomicU64; 2], n: u64) {
     own.fetch_add(n, Ordering::Relaxed);
-    stats::add(all, n);
+    shown.iter().for_each(|count| stats::add(count, n));
 }
 
 /// Takes off what was added by [`more`].
-fn less(own: &AtomicU64, all: &AtomicU64, n: u64) {
+fn less(own: &AtomicU64, shown: [&AtomicU64; 2], n: u64) {
     own.fetch_sub(n, Ordering::Relaxed);
-    stats::add(all, n.wrapping_neg());
+    shown
+        .iter()
+        .for_each(|count| stats::add(count, n.wrapping_neg()));
 }
 
 #[cfg(test)]

@@ -22,6 +22,26 @@ pub fn assert_carried(program: &Remote, kind: &str, count: u64) {
     }
 }
 
+/// Asserts that all links of `program` are shown on queue pairs of a device that is named, and its memory with them.
+fn assert_shown_on_queue_pairs(program: &Remote) {
+    let Some(shown) = program.shown() else { return };
+    let devices = shown["memory"]["devices"].as_array().expect("devices");
+    let device = devices.first().expect("a device");
+    for count in ["registered_bytes", "used_bytes", "regions", "qps"] {
+        assert!(device[count].as_u64() > Some(0), "{count}: {shown:#}");
+    }
+    let links = shown["links"].as_array().expect("links");
+    assert!(!links.is_empty(), "{shown:#}");
+    for link in links {
+        assert_eq!(link["fabric"], "verbs", "{shown:#}");
+        assert_eq!(link["device"], device["name"], "{shown:#}");
+        let count = |name: &str| link[name].as_u64().expect("a number");
+        assert!(count("qp") > 0 && count("carriers") > 0, "{shown:#}");
+        let (work, doorbells) = (count("work_requests"), count("doorbells"));
+        assert!(0 < doorbells && doorbells <= work, "{shown:#}");
+    }
+}
+
 /// A redis-server, listening.
 pub fn redis_server(guest: Guest, port: u16, with: With) -> Remote {
     let mut server = command("redis-server", with);
@@ -116,6 +136,9 @@ fn streams_with_the_library_at_both_ends() {
     }
     assert_carried(&client, "connected", CONNECTIONS);
     assert_carried(&server, "accepted", CONNECTIONS);
+    for program in [&client, &server] {
+        assert_shown_on_queue_pairs(program);
+    }
     for program in [client, server] {
         program.release();
         program.success();

@@ -262,6 +262,19 @@ impl Remote {
         self.guest.ask(request);
     }
 
+    /// All that `netacc_ss` says of it, as JSON; `None` when everything runs bare.
+    pub fn shown(&self) -> Option<Value> {
+        if bare() {
+            return None;
+        }
+        let (tool, pid) = (netacc_ss(), self.pid);
+        let text = self
+            .guest
+            .must(&format!("{} --json -p {pid}", tool.display()));
+        let report: Value = serde_json::from_str(&text).expect("JSON");
+        Some(report["processes"][0].clone())
+    }
+
     /// The library's counters of it; `None` when everything runs bare.
     pub fn counters(&self) -> Option<Counters> {
         if bare() {

@@ -1,106 +1,137 @@
 //! `netacc_ss`: shows what NetACC does in running processes, in the manner of `ss`.
 
+mod args;
+mod json;
+mod output;
+mod prometheus;
+mod rates;
+mod server;
 mod view;
+mod watch;
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use netacc::stats::reader::{PageError, Snapshot, Store};
+use clap::Parser;
+use netacc::stats::reader::{Library, Snapshot, Store};
 
-/// Shows links, connections and counters of programs that run with NetACC.
-#[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
-struct Args {
-    /// What to show
-    #[arg(short = 's', long = "show", value_enum, default_value_t = View::All)]
-    show: View,
-    /// Show only this process
-    #[arg(short = 'p', long = "pid", value_name = "PID")]
-    pid: Option<u32>,
-    /// Print counters only, one "name value" a line, for scripts
-    #[arg(long, conflicts_with = "show")]
-    counters: bool,
-}
+use args::{Args, View};
 
-/// Parts of what a process shows.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum View {
-    /// Everything
-    All,
-    /// Counters, and why connections stayed on kernel TCP
-    Cnt,
-    /// Connections
-    Sock,
-    /// Links
-    Link,
-    /// Processes alone: a line for each, with the library that it runs
-    Proc,
-}
+/// Processes with the library's file that each has, and a sentence for each that could not be read.
+type Seen = (Vec<(Snapshot, Option<Library>)>, Vec<String>);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let store = Store::default();
-    let pages = match args.pid {
-        Some(pid) => vec![store.page(pid)],
-        None => store.pages(),
-    };
-    if pages.is_empty() {
-        eprintln!("netacc_ss: no process that you may see runs TCP with NetACC");
+    if let Some(address) = args.listen {
+        if args.pid.is_some() {
+            return refuse("--listen shows all processes: leave --pid out, or use --prometheus");
+        }
+        let content = server::Content {
+            kind: prometheus::CONTENT_TYPE,
+            text: || {
+                let (pages, problems) = look(None, false);
+                prometheus::text(&pages, problems.len())
+            },
+        };
+        let Err(error) = server::serve(address, content);
+        let error = io::Error::from_raw_os_error(error.raw_os_error());
+        return refuse(&format!("cannot listen on {address}: {error}"));
     }
-    match show(&args, &store, pages) {
+    let shown = match args.watch {
+        Some(period) => {
+            let look = || {
+                let (pages, problems) = look(args.pid, true);
+                (pages.into_iter().map(|(page, _)| page).collect(), problems)
+            };
+            watch::watch(look, period, args.times).map(|()| ExitCode::SUCCESS)
+        }
+        None => show(&args),
+    };
+    match shown {
         Ok(code) => code,
         // The reader (head, grep -q) has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("netacc_ss: cannot write the output: {error}");
-            ExitCode::FAILURE
+            let place = args
+                .output
+                .as_ref()
+                .map(|path| format!(" to {}", path.display()));
+            refuse(&format!(
+                "cannot write the output{}: {error}",
+                place.unwrap_or_default()
+            ))
         }
     }
 }
 
-/// Prints what could be read, and what could not as a sentence each.
-fn show(
-    args: &Args,
-    store: &Store,
-    pages: Vec<Result<Snapshot, PageError>>,
-) -> io::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    let mut code = ExitCode::SUCCESS;
-    let mut first = true;
+fn refuse(sentence: &str) -> ExitCode {
+    eprintln!("netacc_ss: {sentence}");
+    ExitCode::FAILURE
+}
+
+/// Reads the page of one process, or of all that may be seen; and asks the kernel of the `connections` that it carries.
+fn look(pid: Option<u32>, connections: bool) -> Seen {
+    let store = Store::default();
+    let pages = match pid {
+        Some(pid) => vec![store.page(pid)],
+        None => store.pages(),
+    };
+    let (mut seen, mut problems) = (Vec::new(), Vec::new());
     for page in pages {
-        let snapshot = match page {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                eprintln!("netacc_ss: {error}");
-                code = ExitCode::FAILURE;
-                continue;
+        match page {
+            Ok(mut page) => {
+                if connections {
+                    store.ask_kernel(&mut page);
+                }
+                let library = store.library(page.pid);
+                seen.push((page, library));
             }
-        };
-        if !first && args.show != View::Proc {
-            writeln!(out)?;
-        }
-        first = false;
-        let library = store.library(snapshot.pid);
-        let library = library.as_ref();
-        if args.counters {
-            out.write_all(view::plain_counters(&snapshot, library).as_bytes())?;
-            continue;
-        }
-        let wanted = |view| args.show == View::All || args.show == view;
-        out.write_all(view::header(&snapshot, library).as_bytes())?;
-        if wanted(View::Link) {
-            out.write_all(view::links(&snapshot).as_bytes())?;
-        }
-        if wanted(View::Sock) {
-            out.write_all(view::conns(&snapshot).as_bytes())?;
-        }
-        if wanted(View::Cnt) {
-            out.write_all(view::counters(&snapshot).as_bytes())?;
+            Err(error) => problems.push(error.to_string()),
         }
     }
-    out.flush()?;
+    (seen, problems)
+}
+
+/// Prints what there is once.
+fn show(args: &Args) -> io::Result<ExitCode> {
+    let connections = !args.counters && !args.prometheus && args.show.wants(View::Sock);
+    let (pages, problems) = look(args.pid, connections);
+    for problem in &problems {
+        eprintln!("netacc_ss: {problem}");
+    }
+    let code = match problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    let text = if args.json {
+        json::Report::new(&pages, problems, args.show).text()
+    } else if args.prometheus {
+        prometheus::text(&pages, problems.len())
+    } else {
+        if pages.is_empty() && problems.is_empty() {
+            eprintln!("netacc_ss: no process that you may see runs TCP with NetACC");
+        }
+        text(args, &pages)
+    };
+    output::write(args.output.as_deref(), &text)?;
     Ok(code)
+}
+
+fn text(args: &Args, pages: &[(Snapshot, Option<Library>)]) -> String {
+    let show = |(page, library): &(Snapshot, Option<Library>)| match args.counters {
+        true => view::plain_counters(page, library.as_ref()),
+        false => view::process(page, library.as_ref(), args.show),
+    };
+    let mut parts: Vec<String> = pages.iter().map(show).collect();
+    if pages.len() > 1 && !args.counters && args.show.wants(View::Cnt) {
+        let pages: Vec<Snapshot> = pages.iter().map(|(page, _)| page.clone()).collect();
+        parts.push(view::totals(&pages));
+    }
+    let between = match args.show {
+        View::Proc => "",
+        _ => "\n",
+    };
+    parts.join(between)
 }
 
 #[cfg(test)]

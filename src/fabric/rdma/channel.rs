@@ -11,7 +11,7 @@ use crate::fabric::FabricKind;
 use crate::fabric::remote::carrier::{Batch, Carrier, MOST_PIECES, Posted, Ring, RingSource};
 use crate::fabric::remote::message::{Immediate, MESSAGE, Message};
 use crate::fabric::remote::{MOST_PAYLOAD, Remote};
-use crate::stats;
+use crate::stats::{self, LinkStats};
 use crate::verbs::Error;
 use crate::verbs::cm::CmId;
 use crate::verbs::device::Device;
@@ -142,6 +142,7 @@ impl Channel {
         }
         stats::add(&stats::global().qps_made, 1);
         stats::add(&stats::global().qps_now, 1);
+        stats::add(&engine.memory().pool().page().qps_now, 1);
         Ok(channel)
     }
 
@@ -189,6 +190,7 @@ impl Channel {
             unsignaled: 0,
             told_freed: 0,
             mirror: None,
+            page: None,
         })
     }
 
@@ -320,6 +322,8 @@ impl Channel {
             let _ = self.qp.to_error();
             self.engine.dismiss(self.key.load(Ordering::Relaxed));
             stats::add(&stats::global().qps_now, 1u64.wrapping_neg());
+            let device = self.engine.memory().pool().page();
+            stats::add(&device.qps_now, 1u64.wrapping_neg());
         }
     }
 }
@@ -333,6 +337,8 @@ struct ChannelCarrier {
     told_freed: u64,
     /// The last one that was noted in [`Channel::mirrors`].
     mirror: Option<Arc<Ring>>,
+    /// The link's line in the stats page, once it is known. (The lock of its sending half is held.)
+    page: Option<&'static LinkStats>,
 }
 
 impl ChannelCarrier {
@@ -366,9 +372,17 @@ impl ChannelCarrier {
                 self.unsignaled = 0;
             }
         }
-        let page = stats::global();
-        stats::add(&page.work_requests, u64::from(count));
-        stats::add(&page.doorbells, 1);
+        self.page = self.page.or_else(|| Some(channel.remote.link()?.stats));
+        match self.page {
+            Some(page) => {
+                stats::bump(&page.work_requests, u64::from(count));
+                stats::bump(&page.doorbells, 1);
+            }
+            None => {
+                stats::add(&stats::global().work_requests, u64::from(count));
+                stats::add(&stats::global().doorbells, 1);
+            }
+        }
         // Before the peer can answer: what it takes in beyond what was sent is not believed.
         channel.sent.fetch_add(1, Ordering::SeqCst);
         match channel.qp.post(ops) {
@@ -418,6 +432,11 @@ type Chain<'a> = arrayvec::ArrayVec<SendOp<'a>, { MOST_PIECES + 1 }>;
 impl Carrier for ChannelCarrier {
     fn kind(&self) -> FabricKind {
         FabricKind::Verbs
+    }
+
+    fn queue_pair(&self) -> (u32, Option<usize>) {
+        let device = self.channel.engine.memory().pool().page().index();
+        (self.channel.qp_number(), device)
     }
 
     fn limits(&self) -> (u64, usize) {

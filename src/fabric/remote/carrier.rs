@@ -86,6 +86,10 @@ pub enum Posted {
 pub trait Carrier: Send {
     /// What it is made of.
     fn kind(&self) -> FabricKind;
+    /// The number of its queue pair and the index of the device's slot in the stats page; 0 and `None` if it has none.
+    fn queue_pair(&self) -> (u32, Option<usize>) {
+        (0, None)
+    }
     /// The most ring bytes of one batch (at least [`MOST_PAYLOAD`](super::MOST_PAYLOAD) and a header), and the
     /// most pieces (at least three: the ends of two rings may cut a record).
     fn limits(&self) -> (u64, usize);

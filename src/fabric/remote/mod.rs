@@ -165,6 +165,8 @@ impl Remote {
             if let Some(link) = self.link() {
                 let kind = carrier.kind().stats() as u32;
                 link.stats.fabric.store(kind, Ordering::Relaxed);
+                let (number, device) = carrier.queue_pair();
+                link.stats.set_carrier(number, device);
             }
             sending.spare = rings.mirror;
             // First of all: it may still write to the rings.

@@ -3,11 +3,12 @@
 //! Nothing in a page is trusted: it is read into memory of our own (never mapped, so that a file cut
 //! short meanwhile does no harm), and any bytes give a [`Snapshot`] or a [`FormatError`].
 
+mod kernel;
 mod library;
 mod snapshot;
 
 pub use library::Library;
-pub use snapshot::{Conn, Counter, FormatError, Link, Snapshot};
+pub use snapshot::{Conn, Counter, Device, FormatError, Link, Setting, Snapshot};
 
 use std::io::{self, Read};
 use std::os::fd::FromRawFd;
@@ -133,6 +134,11 @@ impl Store {
             Some(_) => Err(PageError::NoPage { pid }),
             None => Err(PageError::NotNetacc { pid }),
         }
+    }
+
+    /// Adds to the connections of `page` that kernel TCP carries what the kernel tells of them, if that may be seen.
+    pub fn ask_kernel(&self, page: &mut Snapshot) {
+        kernel::ask(&self.proc, page);
     }
 
     /// The library's file that a process has. `None`: it has none, or that may not be seen.

@@ -1,0 +1,175 @@
+//! Counters, for people and for scripts.
+
+use std::fmt::Write;
+
+use netacc::stats::reader::{Conn, Library, Snapshot};
+use netacc::stats::{ConnState, Mode, Reason};
+
+use super::table::{bytes, per, section, table};
+
+/// How many connections a process has now in `mode`.
+pub fn now(page: &Snapshot, mode: Mode) -> u64 {
+    let those = page.conns.iter().filter(|conn| conn.mode == Some(mode));
+    those.count() as u64
+}
+
+/// The counters that matter first, in words.
+pub fn summary(page: &Snapshot) -> String {
+    summary_of(std::slice::from_ref(page))
+}
+
+/// The same of all processes together.
+pub fn totals(pages: &[Snapshot]) -> String {
+    format!("Total of {} processes\n{}", pages.len(), summary_of(pages))
+}
+
+fn summary_of(pages: &[Snapshot]) -> String {
+    let sum = |of: &dyn Fn(&Snapshot) -> u64| pages.iter().map(of).fold(0, u64::wrapping_add);
+    let count = |name: &str| sum(&|page| page.counter(name).unwrap_or(0));
+    let of_state = |page: &Snapshot, is: fn(&Conn) -> bool| {
+        page.conns.iter().filter(|conn| is(conn)).count() as u64
+    };
+    let listens = |conn: &Conn| conn.state == Some(ConnState::Listening);
+    let by_kernel =
+        |conn: &Conn| conn.mode == Some(Mode::Tcp) && conn.state != Some(ConnState::Listening);
+    let modes = |prefix: &str| {
+        let number = |mode| count(&format!("{prefix}_{mode}"));
+        let [of_loop, shm, rdma, tcp] = ["loop", "shm", "rdma", "tcp"].map(number);
+        format!("{of_loop} LOOP, {shm} SHM, {rdma} RDMA, {tcp} TCP")
+    };
+    let [of_loop, shm, rdma] =
+        [Mode::Loop, Mode::Shm, Mode::Rdma].map(|mode| sum(&|page| now(page, mode)));
+    let tcp = sum(&|page| of_state(page, by_kernel));
+    let listening = sum(&|page| of_state(page, listens));
+    let work = count("work_requests");
+    let lines = [
+        (
+            "Now",
+            format!("{of_loop} LOOP, {shm} SHM, {rdma} RDMA, {tcp} TCP, {listening} listening"),
+        ),
+        ("Opened", modes("connected")),
+        ("Accepted", modes("accepted")),
+        (
+            "Sent",
+            format!(
+                "{} bytes in {} records",
+                count("tx_bytes"),
+                count("tx_records")
+            ),
+        ),
+        (
+            "Received",
+            format!(
+                "{} bytes in {} records",
+                count("rx_bytes"),
+                count("rx_records")
+            ),
+        ),
+        (
+            "Stalls",
+            format!(
+                "{} for a window, {} for ring space",
+                count("window_stalls"),
+                count("ring_full_stalls")
+            ),
+        ),
+        ("Handed back", count("handed_back").to_string()),
+        (
+            "Failovers",
+            format!(
+                "{} queue pairs lost, {} links resumed",
+                count("carriers_lost"),
+                count("carriers_resumed")
+            ),
+        ),
+        (
+            "Batching",
+            match work {
+                0 => "no work requests".to_owned(),
+                _ => format!(
+                    "{} messages in a work request, {} work requests in a doorbell",
+                    per(count("rdma_records"), work),
+                    per(work, count("doorbells"))
+                ),
+            },
+        ),
+        (
+            "Registered",
+            format!(
+                "{} in {} regions, {} in use",
+                bytes(count("mr_bytes_now")),
+                count("mrs_now"),
+                bytes(count("mr_bytes_used"))
+            ),
+        ),
+        ("Spilled", bytes(count("spilled_bytes"))),
+    ];
+    let mut out = String::from("Summary:\n");
+    for (title, text) in lines {
+        let _ = writeln!(out, "  {title:<11} {text}");
+    }
+    out
+}
+
+/// Counters with their meaning, then the reasons that occurred with theirs.
+pub fn counters(page: &Snapshot) -> String {
+    let rows = page.counters.iter().map(|counter| {
+        let (name, value) = (counter.name.to_owned(), counter.value.to_string());
+        vec![name, value, counter.meaning.to_owned()]
+    });
+    let rows: Vec<_> = rows.collect();
+    let mut out = format!("Counters:\n{}", table(&["Name", "Value", "Meaning"], &rows));
+    let rows = page
+        .fallbacks
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| {
+            let (name, sentence) = (reason.name().to_owned(), reason.sentence().to_owned());
+            vec![
+                name,
+                (*reason as u16).to_string(),
+                count.to_string(),
+                sentence,
+            ]
+        });
+    let head = ["Reason", "Code", "Times", "What it means, what to do"];
+    out.push_str(&section(
+        "Left to kernel TCP",
+        &head,
+        &rows.collect::<Vec<_>>(),
+    ));
+    out
+}
+
+/// `name value` lines. Names are never changed or reordered lightly: scripts read them.
+pub fn plain_counters(page: &Snapshot, library: Option<&Library>) -> String {
+    let (oldest, newest) = page.protocols.unwrap_or_default();
+    let present = [
+        ("pid", u64::from(page.pid)),
+        ("protocol_oldest", u64::from(oldest)),
+        ("protocol_newest", u64::from(newest)),
+        (
+            "library_replaced",
+            u64::from(library.is_some_and(|library| library.replaced)),
+        ),
+        ("links_now", page.links.len() as u64),
+        ("conns_now_loop", now(page, Mode::Loop)),
+        ("conns_now_shm", now(page, Mode::Shm)),
+        ("conns_now_rdma", now(page, Mode::Rdma)),
+        ("conns_now_tcp", now(page, Mode::Tcp)),
+    ];
+    let mut out = String::new();
+    let counted = page
+        .counters
+        .iter()
+        .map(|counter| (counter.name, counter.value));
+    for (name, value) in present.into_iter().chain(counted) {
+        let _ = writeln!(out, "{name} {value}");
+    }
+    for (reason, count) in &page.fallbacks {
+        if *reason != Reason::None {
+            let _ = writeln!(out, "fallback_{} {count}", reason.name());
+        }
+    }
+    out
+}
