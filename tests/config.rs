@@ -9,7 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use netacc::config::keys::{KEYS, Kind};
-use netacc::config::{self, Config, Diagnostic, FabricName, Flag, LogLevel, Origin, document};
+use netacc::config::{
+    self, Affinity, Config, Diagnostic, FabricName, Flag, LogLevel, Origin, Program, Request,
+    document,
+};
 use proptest::prelude::*;
 
 /// Runs `body` with only these of our variables in the environment, one body at a time.
@@ -81,6 +84,11 @@ fn defaults_are_those_of_the_manual() {
         [FabricName::Loop, FabricName::Shm, FabricName::Verbs]
     );
     assert_eq!((config.log, config.log_file.as_str()), (LogLevel::Off, ""));
+    assert_eq!(
+        (config.tcp_first, config.affinity),
+        (false, Affinity::Anywhere)
+    );
+    assert!(config.peers.is_empty() && config.programs.is_empty());
 }
 
 #[test]
@@ -99,6 +107,10 @@ fn every_way_to_write_a_value_is_read() {
                 NACC_SOR_QP_IDLE_S=-1\r\n\
                 NACC_SIDE_PORT_OFFSET=0b11\r\n\
                 NACC_FABRICS=\" shm , loop\"\r\n\
+                NACC_TCP_FIRST=true\r\n\
+                NACC_AFFINITY=1\r\n\
+                NACC_PROGRAMS=[\"redis-server\", \"nginx*\"] # a list\r\n\
+                NACC_PROGRAMS_EXCEPT=\"nginx-debug\"\r\n\
                 NACC_LOG_FILE=\"/var/log/netacc #1.log\"\r\n\
                 NACC_SOR_CONN_PER_QP=1";
     let config = check(text).unwrap();
@@ -114,6 +126,10 @@ fn every_way_to_write_a_value_is_read() {
         qp_idle: None,
         side_port_offset: 3,
         fabrics: vec![FabricName::Shm, FabricName::Loop],
+        tcp_first: true,
+        affinity: Affinity::Each,
+        programs: vec!["redis-server".to_owned(), "nginx*".to_owned()],
+        programs_except: vec!["nginx-debug".to_owned()],
         log_file: "/var/log/netacc #1.log".to_owned(),
         conn_per_qp: 1,
         ..Config::default()
@@ -200,6 +216,41 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     );
     assert_problem("NACC_SPIN_US=1.5", 1, &["fraction", "microseconds"]);
     assert_problem("NACC_SPIN_US=true", 1, &["boolean"]);
+    assert_problem("NACC_SPIN_US=[\"1\"]", 1, &["a list, not a whole number"]);
+    assert_problem("NACC_TCP_FIRST=2", 1, &["neither on nor off", "1 for on"]);
+    assert_problem("NACC_TCP_FIRST=1.0", 1, &["not 1 or 0"]);
+    assert_problem("NACC_AFFINITY=3", 1, &["cpu:"]);
+    assert_problem("NACC_AFFINITY=\"cpu:3-1\"", 1, &["begins behind its end"]);
+    assert_problem(
+        "NACC_AFFINITY=\"2-3\"",
+        1,
+        &["none of its values", "cpu: and a list"],
+    );
+    assert_problem(
+        "NACC_PEERS=10.0.0.0/8",
+        1,
+        &["Write NACC_PEERS=\"10.0.0.0/8\"."],
+    );
+    assert_problem(
+        "NACC_PEERS=\"10.0.0.0/33\"",
+        1,
+        &["\"10.0.0.0/33\"", "networks and ports"],
+    );
+    assert_problem(
+        "NACC_PEERS_EXCEPT=\":80, 6379\"",
+        1,
+        &["a port begins with a colon"],
+    );
+    assert_problem(
+        "NACC_PEERS=[80]",
+        1,
+        &["a list of other things than strings"],
+    );
+    assert_problem(
+        "NACC_PROGRAMS=\"/usr/bin/curl\"",
+        1,
+        &["without its folder"],
+    );
     assert_problem("NACC_SPIN_US=\"1K\"", 1, &["no whole number"]);
     assert_problem(
         "NACC_SPIN_US=99999999999999999999999999999999999999999",
@@ -215,9 +266,9 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     assert_problem("NACC_SOR_QP_IDLE_S=-2", 1, &["seconds", "or -1"]);
     assert_problem("NACC_SOR_QP_IDLE_S=\"long\"", 1, &["\"long\"", "or -1"]);
     assert_problem(
-        "NACC_FABRICS=[\"loop\"]",
+        "NACC_FABRICS=[\"loop\", \"rdma\"]",
         1,
-        &["a list", "\"loop,shm,verbs\""],
+        &["names \"rdma\"", "\"loop,shm,verbs\""],
     );
     assert_problem("NACC_FABRICS=\"loop,verb\"", 1, &["\"verb\"", "no fabric"]);
     assert_problem("NACC_FABRICS=\"\"", 1, &["no fabric"]);
@@ -240,7 +291,26 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     assert_problem(
         "[net]\nx=1\nNACC_LOG=info\n[netacc]\nNACC_SPIN_US=1",
         1,
-        &["[net]", "Use [netacc]"],
+        &["[net]", "Use [netacc], [program.NAME]"],
+    );
+    assert_problem("[netac]", 1, &["Did you mean [netacc]?"]);
+    assert_problem(
+        "[programs.redis-server]",
+        1,
+        &["Did you mean [program.NAME]?"],
+    );
+    assert_problem("[program]", 1, &["[program.redis-server]"]);
+    assert_problem(
+        "[program.python3.11]",
+        1,
+        &["Write [program.\"python3.11\"]."],
+    );
+    assert_problem("[program.\"/usr/bin/curl\"]", 1, &["without its folder"]);
+    assert_problem("[program.curl", 1, &["not understood", "[program.NAME]"]);
+    assert_problem(
+        "program.curl.NACC_SPIN_US=1",
+        1,
+        &["Begin it with [program.NAME]"],
     );
 }
 
@@ -260,6 +330,170 @@ fn a_mistake_costs_its_own_line_only() {
     );
     let lines: Vec<_> = diagnostics.iter().map(|d| d.origin.to_string()).collect();
     assert_eq!(lines, [1, 3, 4, 5].map(|line| format!("{path}:{line}")));
+}
+
+/// The name of this process, as the kernel has it.
+fn own_name() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    name.trim_end().to_owned()
+}
+
+#[test]
+fn a_program_has_a_section_of_its_own() {
+    let text = format!(
+        "NACC_SPIN_US=1\n\
+         [program.another]\n\
+         NACC_SPIN_US=2\n\
+         NACC_PEER_TTL_S=2\n\
+         [program.\"{}\"]\n\
+         NACC_SPIN_US=3\n\
+         NACC_SOR_IO_THREADS=3\n\
+         [netacc]\n\
+         NACC_CONNECT_TIMEOUT_MS=100\n\
+         NACC_SOR_CONN_PER_QP=4",
+        own_name()
+    );
+    let file = file(text);
+    let path = file.path().to_str().unwrap();
+    let environment = [("NACC_CONF", path), ("NACC_SOR_CONN_PER_QP", "5")];
+    let (config, diagnostics) = with_environment(&environment, config::load);
+    let expected = Config {
+        spin: Duration::from_micros(3),
+        io_threads: 3,
+        connect_timeout: Duration::from_millis(100),
+        conn_per_qp: 5,
+        ..Config::default()
+    };
+    assert_eq!((config, diagnostics), (expected, vec![]));
+
+    let inspect = |program| {
+        let request = Request {
+            program,
+            ..Request::default()
+        };
+        with_environment(&environment, || config::inspect(&request))
+    };
+    let another = inspect(Program::of(OsStr::new("/usr/bin/another")));
+    assert_eq!(another.config.spin, Duration::from_micros(2));
+    assert_eq!(another.config.peer_ttl, Duration::from_secs(2));
+    assert_eq!(another.sections, ["another".to_owned(), own_name()]);
+    let none = inspect(Program::default());
+    assert_eq!(none.config.spin, Duration::from_micros(1));
+}
+
+#[test]
+fn later_sections_that_a_program_has_override_earlier_ones() {
+    let text = "[program.redis-server]\nNACC_SPIN_US=1\nNACC_SOR_IO_THREADS=2\n[program.\"redis*\"]\nNACC_SPIN_US=3";
+    let file = file(text);
+    let request = Request {
+        path: Some(file.path().as_os_str()),
+        program: Program::of(OsStr::new("redis-server")),
+        ..Request::default()
+    };
+    let config = with_environment(&[], || config::inspect(&request)).config;
+    assert_eq!((config.spin.as_micros(), config.io_threads), (3, 2));
+}
+
+#[test]
+fn mistakes_in_sections_are_told_whosever_they_are() {
+    assert_problem(
+        "[program.a]\nNACC_SPIN_US=\"x\"",
+        2,
+        &["\"x\"", "no whole number"],
+    );
+    assert_problem(
+        "[program.a]\nNACC_SPINS_US=1",
+        2,
+        &["Did you mean NACC_SPIN_US?"],
+    );
+    assert_problem(
+        "[program.a]\nNACC_SPIN_US=1\n[program.b]\nNACC_SPIN_US=1\n[program.a]\nNACC_SPIN_US=2",
+        6,
+        &["already set in line 2"],
+    );
+    assert_eq!(
+        check("NACC_SPIN_US=1\n[program.a]\nNACC_SPIN_US=2")
+            .unwrap()
+            .spin,
+        Duration::from_micros(1)
+    );
+}
+
+#[test]
+fn programs_are_named_or_excepted() {
+    let leaves_alone = |text: &str, program: &str| {
+        let program = Program::of(OsStr::new(program));
+        check(text).unwrap().leaves_alone(&program)
+    };
+    let named = "NACC_PROGRAMS=\"redis-server, nginx*\"\nNACC_PROGRAMS_EXCEPT=[\"nginx-debug\"]";
+    assert!(!leaves_alone(named, "/usr/sbin/nginx"));
+    assert!(!leaves_alone(named, "nginx-plus"));
+    assert!(leaves_alone(named, "nginx-debug"));
+    assert!(leaves_alone(named, "curl"));
+    assert!(!leaves_alone("", "curl"));
+    assert!(leaves_alone("NACC_PROGRAMS_EXCEPT=\"curl\"", "curl"));
+}
+
+#[test]
+fn each_value_is_told_with_its_source_and_can_be_read_again() {
+    let file = file(
+        "NACC_SOR_MSG_SIZE=\"32K\"\nNACC_SOR_QP_IDLE_S=-1\nNACC_LOG_FILE='/tmp/\"a\"'\nNACC_RING_SIZE=\"64K\"\n\
+         [program.x]\nNACC_FABRICS=\"none\"",
+    );
+    let path = file.path().to_str().unwrap();
+    let flags = [Flag {
+        key: "NACC_AFFINITY",
+        spelling: "-A",
+        value: "cpu:3,0-1",
+    }];
+    let request = Request {
+        path: Some(file.path().as_os_str()),
+        flags: &flags,
+        program: Program::of(OsStr::new("x")),
+    };
+    let environment = [
+        ("NACC_TCP_FIRST", "yes"),
+        ("NACC_PEERS", "10.0.0.0/8:80, [fd00::/8]:1-2"),
+    ];
+    let report = with_environment(&environment, || config::inspect(&request));
+    assert_eq!(report.problems, []);
+    let told = |name: &str| {
+        let (_, value, origin) = report
+            .settings()
+            .find(|(key, ..)| key.name == name)
+            .unwrap();
+        (
+            value,
+            origin.map_or("default".to_owned(), Origin::to_string),
+        )
+    };
+    let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    assert_eq!(
+        told("NACC_SOR_MSG_SIZE"),
+        pair("32768", &format!("{path}:1"))
+    );
+    assert_eq!(
+        told("NACC_SOR_QP_IDLE_S"),
+        pair("\"-1\"", &format!("{path}:2"))
+    );
+    assert_eq!(
+        told("NACC_LOG_FILE"),
+        pair("\"/tmp/\\\"a\\\"\"", &format!("{path}:3"))
+    );
+    assert_eq!(told("NACC_FABRICS"), pair("\"none\"", &format!("{path}:6")));
+    assert_eq!(told("NACC_AFFINITY"), pair("\"cpu:0,1,3\"", "option -A"));
+    assert_eq!(
+        told("NACC_TCP_FIRST"),
+        pair("1", "environment variable NACC_TCP_FIRST")
+    );
+    assert_eq!(told("NACC_SPIN_US"), pair("50", "default"));
+    assert_eq!(told("NACC_WINDOW_SIZE"), pair("32768", "default"));
+    // What is told is a file that says the same.
+    let lines: Vec<_> = report
+        .settings()
+        .map(|(key, value, _)| format!("{}={value}", key.name))
+        .collect();
+    assert_eq!(check(lines.join("\n")).unwrap(), report.config);
 }
 
 #[test]
@@ -427,26 +661,31 @@ fn the_example_file_is_the_table_of_keys() {
 fn the_example_file_is_valid_with_and_without_its_comment_signs() {
     let example = document::example();
     assert_eq!(check(&example).unwrap(), Config::default());
-    let active = example.replace("\n#NACC", "\nNACC");
+    let (general, section) = example.split_once("\n#[").unwrap();
+    let active = general.replace("\n#NACC", "\nNACC");
     assert_eq!(active.matches("\nNACC_").count(), KEYS.len());
-    assert_eq!(check(active).unwrap(), Config::default());
+    let section = format!("\n[{}", section.replace("\n#NACC", "\nNACC"));
+    assert!(section.contains("\nNACC_"));
+    assert_eq!(check(active + &section).unwrap(), Config::default());
+}
+
+/// As [`assert_document`], of the part of a manual page that is made from the table.
+fn assert_part(page: &str, what: &str, expected: &str) {
+    let begin = format!(".\\\" {what}: written by cargo test --test config\n");
+    let end = format!(".\\\" End of {}\n", what.to_lowercase());
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = text
+        .split_once(&begin)
+        .expect("the page has a place for it");
+    let (_, tail) = rest.split_once(&end).expect("the place ends");
+    assert_document(page, &format!("{head}{begin}{expected}{end}{tail}"));
 }
 
 #[test]
-fn the_manual_page_lists_the_table_of_keys() {
-    const PAGE: &str = "docs/man/netacc.conf.5";
-    const BEGIN: &str = ".\\\" Keys: written by cargo test --test config\n";
-    const END: &str = ".\\\" End of keys\n";
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-    let page = std::fs::read_to_string(path).unwrap();
-    let (head, rest) = page
-        .split_once(BEGIN)
-        .expect("the page has a place for the keys");
-    let (_, tail) = rest.split_once(END).expect("the place for the keys ends");
-    assert_document(
-        PAGE,
-        &format!("{head}{BEGIN}{}{END}{tail}", document::manual()),
-    );
+fn the_manual_pages_list_the_table_of_keys() {
+    assert_part("docs/man/netacc.conf.5", "Keys", &document::manual());
+    assert_part("docs/man/netacc_run.1", "Options", &document::options());
 }
 
 // --- any bytes

@@ -19,6 +19,7 @@ use crate::control::listener::{self, Arrival, Place, SideListener, Standing};
 use crate::control::{heirs, server};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::log::{self, Left};
 use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
@@ -90,7 +91,6 @@ impl Socket {
                 runtime::get().command(Command::Listen(side));
             }
             Err(reason) => {
-                tracing::info!(target: "netacc::control", "listener stays with TCP: {}", reason.sentence());
                 inner.stays_with_tcp(fd, reason);
                 let sets = self.be_plain(&mut inner);
                 drop(inner);
@@ -146,10 +146,13 @@ impl Socket {
     ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
-        if runtime.is_off() {
-            return Err(Reason::Disabled);
+        if let Some(reason) = runtime.is_off() {
+            return Err(reason);
         }
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
+        if !runtime.config.accelerates_port(local.port()) {
+            return Err(Reason::LeftAlone);
+        }
         let socket = sys::borrow(fd);
         let only_v6 =
             local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
@@ -359,6 +362,7 @@ impl Inner {
         page.set_state(ConnState::Listening);
         if let Some(local) = Address::local_of(fd) {
             page.set_addresses(local.to_std(), local.unspecified());
+            log::fallback(reason, Left::Listener(local.to_std()));
         }
         self.stats = Some(page);
         stats::add(stats::global().fallback(reason), 1);
@@ -624,6 +628,16 @@ pub(super) fn accept_kernel(
         return Err(Errno::CONNABORTED);
     };
     let local = Address::local_of(got).unwrap_or(remote);
+    let reason = match runtime::started() {
+        Some(runtime)
+            if !runtime
+                .config
+                .accelerates(remote.to_std().ip(), local.port()) =>
+        {
+            Reason::LeftAlone
+        }
+        _ => Reason::ClientWithoutNetacc,
+    };
     let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
     {
         let mut inner = socket.lock();
@@ -632,11 +646,11 @@ pub(super) fn accept_kernel(
         socket.describe(
             &mut inner,
             Mode::Tcp,
-            Reason::ClientWithoutNetacc,
+            reason,
             Side::Accepting(local, remote),
         );
     }
-    stats::add(stats::global().fallback(Reason::ClientWithoutNetacc), 1);
+    stats::add(stats::global().fallback(reason), 1);
     super::lifecycle::install(got, Entry::Plain(socket));
     Ok((got, remote))
 }
