@@ -133,6 +133,8 @@ def judge(lines):
 def main():
     args = arguments()
     interruptible()
+    # Short connections are to be accelerated, too.
+    os.environ.setdefault("NACC_SHORT_CONN_LIMIT", "0")
     with tempfile.TemporaryDirectory(prefix="netacc-chaos-") as place:
         work = Path(args.keep or place)
         work.mkdir(parents=True, exist_ok=True)

@@ -147,6 +147,8 @@ def chosen(patterns, short):
 
 
 def main():
+    # Short connections are to be accelerated, too.
+    os.environ.setdefault("NACC_SHORT_CONN_LIMIT", "0")
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--bin", default="target/release", help="where the release build is")
     options.add_argument("--suites", nargs="+", metavar="NAME", default=[], help="only those with this in their names")

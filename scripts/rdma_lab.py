@@ -87,7 +87,7 @@ def main():
     if args.device != "both":
         devices = (args.device,)
     deadline = time.monotonic() + args.time_limit
-    settings = {"NACC_TEST_LIB": library, "LAB_MEGABYTES": args.megabytes}
+    settings = {"NACC_TEST_LIB": library, "LAB_MEGABYTES": args.megabytes, "NACC_SHORT_CONN_LIMIT": 0}
     codes = []
     for device in devices:
         run = guests.Run(machine, parts, device, PROJECT, args.memory, args.mtu, settings)

@@ -5,7 +5,7 @@
 //! only reused (see [`crate::slab`]), so a look-up that races with `close` in another thread reads a
 //! valid object and finds out under the object's lock that it is no longer this descriptor's.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use rustix::fd::RawFd;
 
 use crate::poll::epoll::EpollSet;
@@ -16,8 +16,20 @@ pub const CAPACITY: usize = 1 << 20;
 
 static ENTRIES: [AtomicUsize; CAPACITY] = [const { AtomicUsize::new(0) }; CAPACITY];
 
-/// One more than the highest number that ever had an entry: bounds the walk in a forked child.
-static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
+/// Numbers that share a bit of [`TOUCHED`].
+const BLOCK: usize = 64;
+/// A bit for each block of numbers of which one ever had an entry. A fork walks through them: the application's numbers are
+/// low, the library's own high, and there are thousands between.
+static TOUCHED: [AtomicU64; CAPACITY / BLOCK / 64] =
+    [const { AtomicU64::new(0) }; CAPACITY / BLOCK / 64];
+
+fn touch(fd: RawFd) {
+    let block = fd as usize / BLOCK;
+    let (word, bit) = (&TOUCHED[block / 64], 1 << (block % 64));
+    if word.load(Ordering::Relaxed) & bit == 0 {
+        word.fetch_or(bit, Ordering::Relaxed);
+    }
+}
 
 const TAG: usize = 0b111;
 const SOCKET: usize = 0b001;
@@ -92,7 +104,7 @@ pub fn fits(fd: RawFd) -> bool {
 /// Installs `entry` and returns what was there before.
 pub fn set(fd: RawFd, entry: Entry) -> Option<Entry> {
     let slot = slot(fd)?;
-    HIGH_WATER.fetch_max(fd as usize + 1, Ordering::Relaxed);
+    touch(fd);
     decode(slot.swap(encode(entry), Ordering::AcqRel))
 }
 
@@ -136,7 +148,7 @@ pub fn clear_internal(fd: RawFd) {
 /// Marks `fd` as taken by a blocked accept. Returns what was there before.
 pub fn reserve(fd: RawFd) -> Option<Entry> {
     let slot = slot(fd)?;
-    HIGH_WATER.fetch_max(fd as usize + 1, Ordering::Relaxed);
+    touch(fd);
     decode(slot.swap(RESERVED, Ordering::AcqRel))
 }
 
@@ -158,12 +170,17 @@ fn clear(fd: RawFd, from: usize) {
 
 /// Calls `f` for every number in `first..=last` that has an entry, in rising order.
 pub fn for_each(first: usize, last: usize, mut f: impl FnMut(RawFd, Entry)) {
-    let end = last
-        .saturating_add(1)
-        .min(HIGH_WATER.load(Ordering::Relaxed));
-    for fd in first..end {
-        if let Some(entry) = get(fd as RawFd) {
-            f(fd as RawFd, entry);
+    let last = last.min(CAPACITY - 1);
+    for word in first / BLOCK / 64..=last / BLOCK / 64 {
+        let mut blocks = TOUCHED[word].load(Ordering::Relaxed);
+        while blocks != 0 {
+            let start = (word * 64 + blocks.trailing_zeros() as usize) * BLOCK;
+            blocks &= blocks - 1;
+            for fd in start.max(first)..=(start + BLOCK - 1).min(last) {
+                if let Some(entry) = get(fd as RawFd) {
+                    f(fd as RawFd, entry);
+                }
+            }
         }
     }
 }

@@ -104,9 +104,11 @@ extern "C" fn prepare() {
             side_ports.extend(socket.heirs_side_port());
         }
     });
-    listener::forked();
+    let news = listener::forked();
     shelf::before_fork(&side_ports);
-    runtime.command(Command::Fork);
+    if news {
+        runtime.command(Command::Fork);
+    }
     // Without one the child is taken for gone: what the parent closes ends for both.
     if connections && let Ok(made) = Preparation::make() {
         let (reading, writing) = (made.reading.leave(), made.writing.leave());

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 use rustix::fd::AsFd;
 
-use crate::config::{Config, Program};
+use crate::config::Config;
 use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
@@ -129,7 +129,7 @@ fn make() -> Result<&'static Runtime, Errno> {
         })
         .collect::<Result<Vec<_>, Errno>>()?;
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
-        left_alone: config.leaves_alone(&Program::current()),
+        left_alone: config.leaves_us_alone(),
         config,
         identity: Identity::read(),
         cache: Mutex::default(),

@@ -55,6 +55,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// `NACC_PEER_TTL_S`.
     pub peer_ttl: Duration,
+    /// `NACC_SHORT_CONN_LIMIT`; 0: never.
+    pub short_conn_limit: u32,
     /// `NACC_SIDE_PORT_OFFSET`, added to a listening port.
     pub side_port_offset: u16,
     /// `NACC_SOR_QP_IDLE_S`; `None`: for ever.
@@ -135,6 +137,7 @@ impl Default for Config {
             spin: Duration::ZERO,
             connect_timeout: Duration::ZERO,
             peer_ttl: Duration::ZERO,
+            short_conn_limit: 0,
             side_port_offset: 0,
             qp_idle: None,
             tcp_first: false,
@@ -166,6 +169,12 @@ pub struct Flag<'a> {
 }
 
 impl Config {
+    /// Whether the lists of programs leave the one of this process to the kernel.
+    pub fn leaves_us_alone(&self) -> bool {
+        let any = !self.programs.is_empty() || !self.programs_except.is_empty();
+        any && self.leaves_alone(&Program::current())
+    }
+
     /// Whether the lists of programs leave `program` to the kernel.
     pub fn leaves_alone(&self, program: &Program) -> bool {
         let named = |names: &[String]| names.iter().any(|name| program.is(name));
@@ -176,12 +185,20 @@ impl Config {
 /// Reads the configuration inside an application. A bad value is left out, so that what it would
 /// have overridden, at last the default, stays; the diagnostics tell of it.
 pub fn load() -> (Config, Vec<Diagnostic>) {
+    let (config, diagnostics, _) = load_and_tell();
+    (config, diagnostics)
+}
+
+/// The same, with a line for each key: its name, its value and where that came from, between tabs.
+pub fn load_and_tell() -> (Config, Vec<Diagnostic>, String) {
     let _errno = ErrnoGuard::new();
-    let mut reader = Reader::new(Program::current());
+    let mut reader = Reader::new(None);
     reader.read_file_of_environment();
     reader.read_environment();
     reader.cross_check();
-    (reader.config, reader.diagnostics)
+    let report = reader.report();
+    let told = report.lines();
+    (report.config, report.problems, told)
 }
 
 /// Of which configuration a tool wants to know.
@@ -220,11 +237,30 @@ impl Report {
             .zip(&self.origins)
             .map(|((key, value), origin)| (key, value, origin.as_ref()))
     }
+
+    /// A line for each key: its name, its value and where that came from, between tabs.
+    fn lines(&self) -> String {
+        let mut lines = String::new();
+        for (key, origin) in KEYS.iter().zip(&self.origins) {
+            let origin = origin
+                .as_ref()
+                .map_or("default".to_owned(), Origin::to_string);
+            for (text, end) in [
+                (key.name, '\t'),
+                (value::shown(&self.config, key).as_str(), '\t'),
+                (origin.as_str(), '\n'),
+            ] {
+                lines.extend(text.chars().map(|c| if c.is_control() { '?' } else { c }));
+                lines.push(end);
+            }
+        }
+        lines
+    }
 }
 
 /// Reads the configuration for a tool: the file, the environment and the flags. Bad values are left out.
 pub fn inspect(request: &Request<'_>) -> Report {
-    let mut reader = Reader::new(request.program.clone());
+    let mut reader = Reader::new(Some(request.program.clone()));
     match request.path {
         Some(path) => reader.read_file(path.as_bytes(), true),
         None => reader.read_file_of_environment(),

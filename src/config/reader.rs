@@ -1,5 +1,6 @@
 //! Puts the sources together: what each of them says, who said it, and what is wrong with it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
@@ -15,20 +16,21 @@ pub(super) struct Reader {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// Who set each key of [`KEYS`]; `None`: it has its default.
     set_by: Vec<Option<Origin>>,
-    /// Whose settings they are.
-    program: Program,
+    /// Whose settings they are; asked for only when it matters.
+    program: OnceCell<Program>,
     file: Option<String>,
     sections: Vec<String>,
 }
 
 impl Reader {
-    pub(super) fn new(program: Program) -> Self {
+    /// For that program; `None`: for the one of this process.
+    pub(super) fn new(program: Option<Program>) -> Self {
         let set_by = vec![None; KEYS.len()];
         Reader {
             config: Config::default(),
             diagnostics: Vec::new(),
             set_by,
-            program,
+            program: program.map_or_else(OnceCell::new, OnceCell::from),
             file: None,
             sections: Vec::new(),
         }
@@ -145,13 +147,14 @@ impl Reader {
                 lines.insert(place, line);
             }
         });
-        if !self.sections.iter().any(|name| self.program.is(name)) {
+        if self.sections.is_empty() {
             return;
         }
+        let program = self.program.get_or_init(Program::current).clone();
         file::parse(bytes, &mut |line, finding| {
             if let Finding::Setting(setting) = finding
                 && let Some(name) = setting.program
-                && self.program.is(name)
+                && program.is(name)
                 && lines.get(&(Some(name.to_owned()), setting.index)) == Some(&line)
                 && value::store(&mut self.config, setting.key, setting.raw).is_ok()
             {

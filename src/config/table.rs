@@ -212,6 +212,23 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "NACC_SHORT_CONN_LIMIT",
+        doc: "After so many connections to one address that all end within a second of each other and \
+              after fewer than 16 reads and writes, further ones go over TCP for a while (250 \
+              milliseconds at first, 4 seconds at most; one that a child process takes over counts \
+              for four): to be accelerated costs a connection more \
+              than so few messages earn back. 0: all are accelerated, however short they are.",
+        option: None,
+        kind: Kind::Number {
+            unit: Unit::Count,
+            default: 16,
+            min: 0,
+            max: 1_000_000,
+            set: |c, v| c.short_conn_limit = v as u32,
+            get: |c| c.short_conn_limit.into(),
+        },
+    },
+    Key {
         name: "NACC_TCP_FIRST",
         doc: "1: a connect never waits for the first contact with a peer. As long as nothing is known of it, \
               connections to it are kernel TCP, and a link is made meanwhile for those that follow.",

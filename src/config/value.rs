@@ -128,12 +128,21 @@ pub(super) fn store_default(config: &mut Config, key: &Key) {
     }
 }
 
-/// The value of `key` as a line of the file has it.
-pub(super) fn written(config: &Config, key: &Key) -> String {
+/// The value of `key` as the environment has it.
+pub(super) fn shown(config: &Config, key: &Key) -> String {
     match key.kind {
         Kind::Number { get, .. } => get(config).to_string(),
         Kind::Switch { get, .. } => u8::from(get(config)).to_string(),
-        Kind::Text { get, .. } | Kind::List { get, .. } => quoted(&get(config)),
+        Kind::Text { get, .. } | Kind::List { get, .. } => get(config),
+    }
+}
+
+/// The value of `key` as a line of the file has it.
+pub(super) fn written(config: &Config, key: &Key) -> String {
+    let value = shown(config, key);
+    match key.kind {
+        Kind::Number { .. } | Kind::Switch { .. } => value,
+        Kind::Text { .. } | Kind::List { .. } => quoted(&value),
     }
 }
 

@@ -23,6 +23,10 @@ pub use window::Windows;
 /// was there a moment ago.
 pub const GRACE_NS: u64 = 250_000_000;
 
+/// So many reads and writes, or so many bytes, earn back what it costs to join a link.
+const WORTH_CALLS: u64 = 16;
+const WORTH_BYTES: u64 = 256 << 10;
+
 const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
 const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
 
@@ -76,6 +80,8 @@ pub struct Conn {
     refused: bool,
     /// How far each side may send.
     pub windows: Windows,
+    /// Reads and writes of the application.
+    calls: u64,
 }
 
 /// The peer did what the protocol forbids.
@@ -108,6 +114,7 @@ impl Conn {
             returned: Vec::new(),
             refused: false,
             windows,
+            calls: 0,
         }
     }
 
@@ -310,14 +317,21 @@ impl Conn {
 
     /// `n` bytes went to the link.
     pub fn sent(&mut self, n: usize) {
+        self.calls += 1;
         self.windows.sent(n);
     }
 
     /// The application took `n` bytes. Returns a new grant when it is time to send one.
     pub fn took(&mut self, n: usize) -> Option<u64> {
+        self.calls += 1;
         let grant = self.windows.took(n);
         // After the end of the stream, too: a peer whose process ends must know that all was read.
         grant.filter(|_| !self.peer_closed && !self.rx_left)
+    }
+
+    /// Whether so little came and went that it was not worth a place on a link.
+    pub fn was_short(&self) -> bool {
+        self.calls < WORTH_CALLS && self.windows.moved() < WORTH_BYTES
     }
 
     /// The peer is to know exactly what was read: if this process dies, a child of it may go on. Returns a grant if it does

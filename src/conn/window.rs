@@ -166,6 +166,11 @@ impl Windows {
         self.unacknowledged() >= self.send / 4
     }
 
+    /// Bytes that have arrived and were sent.
+    pub fn moved(&self) -> u64 {
+        self.arrived + self.sent
+    }
+
     /// How many bytes have arrived.
     pub fn received(&self) -> u64 {
         self.arrived

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::wire::Name;
+use super::worth::{Life, Worth};
 use crate::link::Link;
 use crate::real::sys::now_ns;
 use crate::socket::addr::Address;
@@ -35,6 +36,7 @@ enum Known {
         ttl_ns: u64,
         refusals: Vec<Refusal>,
         accepting: Accepting,
+        worth: Worth,
     },
     NotUs {
         until_ns: u64,
@@ -131,6 +133,7 @@ impl Cache {
                 links,
                 enough_ns,
                 accepting,
+                worth,
                 ..
             }) => {
                 let before = links.len();
@@ -143,6 +146,8 @@ impl Cache {
                     Look::Unknown
                 } else if accepting.is_absent(now) {
                     Look::NotUs(Reason::NotNetacc)
+                } else if worth.is_little(now) {
+                    Look::NotUs(Reason::ShortLived)
                 } else {
                     Look::Linked {
                         links: links.clone(),
@@ -160,14 +165,15 @@ impl Cache {
 
     /// A link to `key` was made.
     pub fn linked(&mut self, key: Key, link: Arc<Link>) {
-        let (mut links, mut refusals, accepting) = match self.known.remove(&key) {
+        let (mut links, mut refusals, accepting, worth) = match self.known.remove(&key) {
             Some(Known::Linked {
                 links,
                 refusals,
                 accepting,
+                worth,
                 ..
-            }) => (links, refusals, accepting),
-            _ => (Vec::new(), Vec::new(), Accepting::default()),
+            }) => (links, refusals, accepting, worth),
+            _ => Default::default(),
         };
         refusals.retain(|refusal| refusal.process != *link.acceptor());
         links.push(link);
@@ -177,6 +183,7 @@ impl Cache {
             ttl_ns: 0,
             refusals,
             accepting,
+            worth,
         };
         self.known.insert(key, known);
     }
@@ -199,6 +206,14 @@ impl Cache {
     pub fn unanswered(&mut self, key: &Key, max_ttl_ns: u64) {
         if let Some(accepting) = self.accepting(key) {
             accepting.unanswered(now_ns(), max_ttl_ns);
+        }
+    }
+
+    /// A connection to `key` has ended, which was like this. After `limit` short ones in a row further ones go over TCP for a
+    /// while.
+    pub fn ended(&mut self, key: &Key, life: Life, limit: u32) {
+        if let Some(Known::Linked { worth, .. }) = self.known.get_mut(key) {
+            worth.ended(life, limit, now_ns());
         }
     }
 

@@ -152,9 +152,14 @@ impl Bequest {
 /// Forks of this process and those from which it was forked.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// A child is about to be forked, which will share all side ports that there are.
-pub fn forked() {
+/// Whether a side port was opened since the last fork.
+static OPENED: AtomicBool = AtomicBool::new(false);
+
+/// A child is about to be forked, which will share all side ports that there are. Returns whether the control thread has to
+/// know: it does not if all of them have been shared before.
+pub fn forked() -> bool {
     FORKS.fetch_add(1, Ordering::AcqRel);
+    OPENED.swap(false, Ordering::AcqRel)
 }
 
 /// Connections that a queue takes, at most.
@@ -251,6 +256,7 @@ impl SideListener {
         backlog: usize,
         forks: u32,
     ) -> SideListener {
+        OPENED.store(true, Ordering::Release);
         SideListener {
             fd,
             local,

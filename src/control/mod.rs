@@ -20,3 +20,4 @@ pub mod server;
 pub mod session;
 pub mod shelf;
 pub mod wire;
+pub mod worth;

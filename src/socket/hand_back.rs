@@ -19,7 +19,7 @@ use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
 
 use super::leaving::PATIENCE_NS;
-use super::lifecycle::Farewell;
+use super::lifecycle::{Farewell, note_worth};
 use super::wait::Wait;
 use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
@@ -416,6 +416,7 @@ impl Socket {
         let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
             return;
         };
+        note_worth(inner.remote, &conn, true);
         let mut unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
         if let Some(all) = conn.known_to.filter(|_| !conn.given_back.is_empty()) {

@@ -7,12 +7,16 @@ use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
 use rustix::net::{Shutdown, sockopt};
 
+use super::addr::Address;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
+use crate::conn::Conn;
+use crate::control::cache;
 use crate::control::heirs;
 use crate::control::io_thread::Command;
 use crate::control::listener::Closing;
 use crate::control::shelf;
+use crate::control::worth::Life;
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::link::Link;
@@ -402,6 +406,7 @@ impl Inner {
                 if conn.has_left() {
                     stats::add(&stats::global().handed_back, 1);
                 }
+                note_worth(self.remote, &conn, conn.has_left());
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
                 // As the kernel: unread data, or a linger time of zero, breaks the connection off, if it is not over.
@@ -420,5 +425,18 @@ impl Inner {
             }
         }
         farewell
+    }
+}
+
+/// A connection that this process made to `dest` ends on its link: what it was like is remembered for those that follow.
+pub(super) fn note_worth(dest: Option<Address>, conn: &Conn, handed_back: bool) {
+    if let (Some(dest), Some(runtime)) = (dest, runtime::started()) {
+        let (mut cache, key) = (runtime.cache.lock(), cache::key(&dest));
+        let life = match (conn.was_short(), handed_back) {
+            (false, _) => Life::Long,
+            (true, false) => Life::Short,
+            (true, true) => Life::HandedBack,
+        };
+        cache.ended(&key, life, runtime.config.short_conn_limit);
     }
 }

@@ -13,7 +13,10 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
+/// Reasons that a page has room for: a library that knows more of them has the same layout.
+pub const REASON_SLOTS: usize = 64;
+const _: () = assert!(Reason::COUNT <= REASON_SLOTS);
 /// Links that a page can show.
 pub const LINK_SLOTS: usize = 2048;
 /// Connections that a page can show; more are counted in [`Global`] only.
@@ -39,7 +42,7 @@ pub struct Header {
     pub magic: AtomicU64,
     /// [`LAYOUT`].
     pub layout: AtomicU32,
-    /// Number of reasons in [`Global::fallbacks`].
+    /// Number of reasons that the writer knows.
     pub reasons: AtomicU32,
     /// Size of the whole page, bytes.
     pub total_size: AtomicU32,
@@ -86,7 +89,7 @@ macro_rules! counters {
         pub struct Global {
             $($(#[doc = $doc])+ pub $name: AtomicU64,)+
             /// Connections left to kernel TCP, by [`Reason`].
-            pub fallbacks: [AtomicU64; Reason::COUNT],
+            pub fallbacks: [AtomicU64; REASON_SLOTS],
         }
 
         impl Global {

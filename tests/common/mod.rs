@@ -83,11 +83,14 @@ pub enum With {
 /// How long a peer may take to answer: see [`command`].
 pub const ANSWER_LIMIT: &str = "NACC_CONNECT_TIMEOUT_MS";
 
+/// After how many short connections further ones go over TCP: see [`command`].
+pub const SHORT_LIMIT: &str = "NACC_SHORT_CONN_LIMIT";
+
 /// A command for `program`, preloaded or not.
 ///
 /// A peer that has no processor for a second is not to be taken for one that does not answer, or the connection
 /// would rightly be left to the kernel; so peers are waited for. A test of peers that do not answer has a shorter
-/// [`ANSWER_LIMIT`].
+/// [`ANSWER_LIMIT`]. Short connections are accelerated, too, unless a test sets another [`SHORT_LIMIT`].
 pub fn command(program: impl AsRef<std::ffi::OsStr>, with: With) -> Command {
     match with {
         With::Library if !bare() => command_with(program, &library()),
@@ -105,6 +108,7 @@ pub fn command_with(program: impl AsRef<std::ffi::OsStr>, library: &Path) -> Com
     if !bare() {
         command.env("LD_PRELOAD", library);
         command.env(ANSWER_LIMIT, "60000");
+        command.env(SHORT_LIMIT, "0");
     }
     command
 }

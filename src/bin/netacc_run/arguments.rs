@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use netacc::config::Flag;
 use netacc::config::keys::{Choice, KEYS};
 
@@ -60,6 +60,7 @@ pub fn command() -> Command {
                 .short('f')
                 .value_name("CONFIG")
                 .value_parser(value_parser!(PathBuf))
+                .value_hint(ValueHint::FilePath)
                 .help("Configuration file instead of /etc/netacc.conf (NACC_CONF)"),
         )
         .arg(flag(CHECK, "Check configuration, installation and system, and stop"))
@@ -76,6 +77,7 @@ pub fn command() -> Command {
                 .value_name("CMD")
                 .num_args(1..)
                 .trailing_var_arg(true)
+                .value_hint(ValueHint::CommandWithArguments)
                 .value_parser(value_parser!(OsString))
                 .required_unless_present_any([CHECK, PRINT])
                 .help("The program and its arguments"),

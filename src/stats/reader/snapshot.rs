@@ -221,7 +221,6 @@ fn copy_checked(bytes: &[u8]) -> Result<Box<Page>, FormatError> {
             get32(&header.global_size),
             size_of::<Global>(),
         ),
-        ("number of reasons", get32(&header.reasons), Reason::COUNT),
         (
             "link size",
             get32(&header.link_size),

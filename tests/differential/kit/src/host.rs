@@ -127,6 +127,7 @@ pub trait Host: Sync {
             command.env("LD_PRELOAD", library());
             // Who has no processor for a second is not to be taken for one that does not answer.
             command.env("NACC_CONNECT_TIMEOUT_MS", "60000");
+            command.env("NACC_SHORT_CONN_LIMIT", "0");
         }
         command.arg(control.to_string()).arg(actor);
         command
