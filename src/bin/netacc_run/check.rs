@@ -325,6 +325,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_device_that_is_down_or_not_to_be_used_is_warned_of() {
+        let sysfs =
+            rdma::tests::sysfs(&[("rxe0", "4: ACTIVE", "eth0"), ("siw0", "1: DOWN", "eth1")]);
+        let dev = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dev.path().join("infiniband")).unwrap();
+        for name in ["uverbs0", "uverbs1"] {
+            std::fs::write(dev.path().join("infiniband").join(name), "").unwrap();
+        }
+        let look = |config: &Config| -> Vec<String> {
+            let found = rdma_devices(config, sysfs.path(), dev.path());
+            found.iter().map(Finding::to_string).collect()
+        };
+        let found = look(&Config::default());
+        assert_eq!(found[0], "ok       RDMA: rxe0 on eth0 is up");
+        assert!(
+            found[1].starts_with("warning  RDMA: siw0 on eth1 is down. Bring"),
+            "{found:?}"
+        );
+        assert!(found[2].starts_with("warning  RDMA: "), "{found:?}");
+        assert!(
+            found[2].contains("infiniband/rdma_cm cannot be used: No such file"),
+            "{found:?}"
+        );
+        // What follows depends on whether this machine has the libraries.
+        let without = Config {
+            fabrics: vec![FabricName::Shm],
+            ..Config::default()
+        };
+        assert_eq!(look(&without).len(), 1);
+        let none = tempfile::tempdir().unwrap();
+        let found = rdma_devices(&Config::default(), none.path(), dev.path());
+        assert!(found.len() == 1 && found[0].verdict == Verdict::Ok);
+    }
+
+    #[test]
     fn only_what_must_be_mended_is_a_failure() {
         assert_eq!(tell(&[]), 0);
         assert_eq!(tell(&[ok("a", "b"), warning("c", "d")]), 0);

@@ -78,11 +78,11 @@ fn read(file: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// Files as Linux has them for these devices: name, state, interface.
-    fn sysfs(devices: &[(&str, &str, &str)]) -> tempfile::TempDir {
+    pub fn sysfs(devices: &[(&str, &str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (number, (name, state, interface)) in devices.iter().enumerate() {
             let port = root
