@@ -171,8 +171,9 @@ fn clear(fd: RawFd, from: usize) {
 /// Calls `f` for every number in `first..=last` that has an entry, in rising order.
 pub fn for_each(first: usize, last: usize, mut f: impl FnMut(RawFd, Entry)) {
     let last = last.min(CAPACITY - 1);
-    for word in first / BLOCK / 64..=last / BLOCK / 64 {
-        let mut blocks = TOUCHED[word].load(Ordering::Relaxed);
+    let words = TOUCHED.iter().enumerate();
+    for (word, blocks) in words.take(last / BLOCK / 64 + 1).skip(first / BLOCK / 64) {
+        let mut blocks = blocks.load(Ordering::Relaxed);
         while blocks != 0 {
             let start = (word * 64 + blocks.trailing_zeros() as usize) * BLOCK;
             blocks &= blocks - 1;
