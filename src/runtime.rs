@@ -152,7 +152,7 @@ impl Runtime {
 
     /// Why nothing of this program is accelerated, if that is so: NetACC is switched off (NACC_FABRICS=none), or leaves
     /// this program alone.
-    pub fn is_off(&self) -> Option<Reason> {
+    pub fn why_off(&self) -> Option<Reason> {
         match self.config.fabrics.is_empty() {
             true => Some(Reason::Disabled),
             false => self.left_alone.then_some(Reason::LeftAlone),

@@ -161,11 +161,14 @@ fn a_section_is_for_its_program_alone() {
 }
 
 /// Which processors each thread of `process` may run on, by its number: the I/O threads, and the others.
-fn processors(process: &Proc) -> [BTreeMap<String, String>; 2] {
+fn processors(process: &Proc) -> [Threads; 2] {
     let mut found = [BTreeMap::new(), BTreeMap::new()];
     for task in fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap() {
         let task = task.unwrap();
-        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(task.path().join("status")) else {
+            continue;
+        };
         let value = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap().trim().to_owned()
@@ -192,23 +195,34 @@ fn io_threads_run_where_they_are_told_to() {
     let bound = server(port, &[threads, ("NACC_AFFINITY", &format!("cpu:{last}"))]);
     let free = server(port + 1, &[threads]);
     let each = server(port + 2, &[threads, ("NACC_AFFINITY", "1")]);
-    let [io, others] = processors(&bound);
     let last = last.to_string();
+    // Each thread names and binds itself when it begins to run.
+    let (io, others) = settled(&bound, |io| io.values().all(|list| *list == last));
     assert_eq!(io.values().collect::<Vec<_>>(), [&last, &last]);
-    let [io, all] = processors(&free);
+    let (io, all) = settled(&free, |_| true);
     let all = all.values().next().unwrap();
     assert!(io.values().chain(others.values()).all(|list| list == all));
-    let [io, _] = processors(&each);
-    assert!(
-        io.values().all(|list| list.parse::<u32>().is_ok()),
-        "{io:?}"
-    );
+    let (io, _) = settled(&each, |io| {
+        io.values().all(|list| list.parse::<u32>().is_ok())
+    });
     if set.count() > 1 {
-        assert_eq!(
-            io.values().collect::<std::collections::BTreeSet<_>>().len(),
-            2,
-            "{io:?}"
-        );
+        let different: std::collections::BTreeSet<_> = io.values().collect();
+        assert_eq!(different.len(), 2, "{io:?}");
+    }
+}
+
+type Threads = BTreeMap<String, String>;
+
+/// What [`processors`] tells of `process` once it has two I/O threads and they are as they should be.
+fn settled(process: &Proc, as_should_be: impl Fn(&Threads) -> bool) -> (Threads, Threads) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let [io, others] = processors(process);
+        if io.len() == 2 && as_should_be(&io) {
+            return (io, others);
+        }
+        assert!(Instant::now() < deadline, "{io:?}, {others:?}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -255,6 +269,35 @@ fn a_fallback_is_told_once_for_each_cause_and_nothing_unless_asked() {
         assert!(of_port[0].ends_with("reason=side_port_refused"), "{text}");
     }
     assert_eq!(lines.len(), 2, "{text}");
+}
+
+/// A server's connections have many peers and one cause.
+#[test]
+fn hand_backs_are_told_once_at_both_ends() {
+    let port = ports::pair();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let logs = [path("server"), path("client")];
+    let settings = |n: usize| [("NACC_LOG", "info"), ("NACC_LOG_FILE", logs[n].as_str())];
+    let server = server(port, &settings(0));
+    let mut client = client(&settings(1));
+    for _ in 0..5 {
+        client.tell(&format!("127.0.0.1 {port} back"));
+        assert_eq!(client.line().as_deref(), Some("answered"));
+    }
+    if bare() {
+        return;
+    }
+    for process in [&server, &client] {
+        let counters = Counters::of(process.pid()).unwrap();
+        assert_eq!(counters.get("handed_back"), 5, "{counters:#?}");
+    }
+    for (log, words) in logs.iter().zip(["connections at", "connections to"]) {
+        let text = fs::read_to_string(log).unwrap();
+        let line = format!("kernel TCP for {words} 127.0.0.1:{port}: ");
+        assert_eq!(text.matches(&line).count(), 1, "{text}");
+        assert_eq!(text.matches("reason=handed_back").count(), 1, "{text}");
+    }
 }
 
 /// Without a file the log goes to standard error.

@@ -146,7 +146,7 @@ impl Socket {
     ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
-        if let Some(reason) = runtime.is_off() {
+        if let Some(reason) = runtime.why_off() {
             return Err(reason);
         }
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
@@ -408,6 +408,7 @@ impl Inner {
             if reason != Reason::None {
                 page.set_mode(Mode::Tcp, reason);
                 stats::add(stats::global().fallback(reason), 1);
+                log::fallback(reason, Left::Listener(local.to_std()));
             }
             self.stats = Some(page);
         }

@@ -86,7 +86,7 @@ impl Socket {
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
-        if let Some(reason) = runtime.is_off() {
+        if let Some(reason) = runtime.why_off() {
             return self.leave_to_kernel(inner, dest, reason);
         }
         self.connect_by(runtime, fd, inner, dest)

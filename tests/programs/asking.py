@@ -1,7 +1,8 @@
 """Connections one by one: a server that sends each client back what it sends, and a client that is told where to connect.
 
     asking.py serve HOST PORT    prints "listening"
-    asking.py ask                for each line "HOST PORT" prints "answered"; the connections stay open"""
+    asking.py ask                for each line "HOST PORT" prints "answered"; the connections stay open
+                                 if a third word follows, it first has the connection handed back to the kernel"""
 
 import socket
 import sys
@@ -25,9 +26,11 @@ def serve(host, port):
 def ask():
     connections = []
     for line in sys.stdin:
-        host, port = line.split()
+        host, port, *hand_back = line.split()
         connection = socket.create_connection((host, int(port)))
         connections.append(connection)
+        if hand_back:
+            connection.setsockopt(socket.SOL_SOCKET, 29, 1)  # SO_TIMESTAMP
         connection.sendall(b"x")
         assert connection.recv(1) == b"x"
         print("answered", flush=True)
