@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use netacc::config::{self, Config, DEFAULT_PATH, FabricName, Program, Report, Request};
+use netacc::config::{self, Config, DEFAULT_PATH, FabricName, LogLevel, Program, Report, Request};
 use netacc::stats::Page;
 use rustix::fs::{Access, MemfdFlags};
 use rustix::io::Errno;
@@ -83,6 +83,7 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
     let config = &report.config;
     let mut findings = configuration(request, report);
     findings.extend(command.map(|command| started(command, config, &request.program)));
+    findings.extend(log_file(config));
     findings.push(preload_library());
     findings.extend(rdma_devices(config, Path::new("/sys"), Path::new("/dev")));
     findings.push(locked_memory(config));
@@ -150,6 +151,35 @@ fn started(command: &OsStr, config: &Config, names: &Program) -> Finding {
         );
     }
     ok(MATTER, format!("{} can be preloaded into", path.display()))
+}
+
+/// A log that cannot be written is lost without a word.
+fn log_file(config: &Config) -> Option<Finding> {
+    const MATTER: &str = "log";
+    let file = Path::new(&config.log_file);
+    if config.log == LogLevel::Off || config.log_file.is_empty() {
+        return None;
+    }
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let may = |path: &Path, access| rustix::fs::access(path.as_os_str().as_bytes(), access);
+    let writable = match may(file, Access::EXISTS) {
+        Ok(()) => may(file, Access::WRITE_OK),
+        Err(_) => may(folder, Access::WRITE_OK | Access::EXEC_OK),
+    };
+    let shown = file.display();
+    Some(match writable {
+        Ok(()) => ok(MATTER, format!("goes to {shown}")),
+        Err(error) => warning(
+            MATTER,
+            format!(
+                "{shown} cannot be written: {}. Correct NACC_LOG_FILE, or its permissions for the user who runs the program.",
+                system(error)
+            ),
+        ),
+    })
 }
 
 fn preload_library() -> Finding {
@@ -357,6 +387,26 @@ mod tests {
         let none = tempfile::tempdir().unwrap();
         let found = rdma_devices(&Config::default(), none.path(), dev.path());
         assert!(found.len() == 1 && found[0].verdict == Verdict::Ok);
+    }
+
+    #[test]
+    fn a_log_that_would_be_lost_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = |log, file: &str| {
+            let path = folder.path().join(file);
+            let config = Config {
+                log,
+                log_file: path.to_str().unwrap().to_owned(),
+                ..Config::default()
+            };
+            log_file(&config).map(|finding| finding.verdict == Verdict::Ok)
+        };
+        assert_eq!(to(LogLevel::Off, "no/log"), None);
+        assert_eq!(to(LogLevel::Info, "log"), Some(true));
+        assert_eq!(to(LogLevel::Info, "no/log"), Some(false));
+        std::fs::write(folder.path().join("there"), "").unwrap();
+        assert_eq!(to(LogLevel::Info, "there"), Some(true));
+        assert!(!folder.path().join("log").exists(), "only looked at");
     }
 
     #[test]
