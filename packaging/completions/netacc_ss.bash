@@ -23,18 +23,18 @@ _netacc_ss() {
 
     case "${cmd}" in
         netacc_ss)
-            opts="-s -p -h -V --show --pid --counters --help --version"
+            opts="-s -p -j -o -w -n -h -V --show --pid --json --counters --prometheus --output --listen --watch --times --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --show)
-                    COMPREPLY=($(compgen -W "all cnt sock link proc" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "all cfg cnt mem qp sock link proc" -- "${cur}"))
                     return 0
                     ;;
                 -s)
-                    COMPREPLY=($(compgen -W "all cnt sock link proc" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "all cfg cnt mem qp sock link proc" -- "${cur}"))
                     return 0
                     ;;
                 --pid)
@@ -42,6 +42,34 @@ _netacc_ss() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --times)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
