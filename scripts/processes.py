@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab import Failure, Session, binaries, interruptible, need, progress
 from processes.rows import ROWS
-from programs import apache, nginx, postgres
+from programs import apache, nginx, postgres, sshd
 from programs.side import UNFORESEEN, CaseFailed, Side
 
 SIDES = {"bare": "kernel TCP", "on": "NetACC"}
@@ -72,7 +72,7 @@ def line(row, found):
 def main():
     args = arguments()
     interruptible()
-    need(*nginx.NEEDS, *postgres.NEEDS, *apache.NEEDS, "gunicorn", "socat", "prlimit", "redis-server", "redis-benchmark")
+    need(*nginx.NEEDS, *postgres.NEEDS, *apache.NEEDS, *sshd.NEEDS, "gunicorn", "socat", "prlimit", "redis-server", "redis-benchmark")
     bin_dir = binaries(args.bin)
     passes, all_found = True, {}
     with tempfile.TemporaryDirectory(prefix="netacc-processes-") as work:

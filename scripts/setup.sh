@@ -12,10 +12,11 @@ demo="redis-server redis-tools strace python3"
 test="redis-server redis-tools memcached sockperf iperf3 curl python3 valgrind binutils
       tcl dpkg-dev xz-utils procps python3-jsonschema python3-prometheus-client"
 programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openssl postgresql python3 python3.11
-          apache2-bin gunicorn openbsd-inetd systemd
+          apache2-bin gunicorn openbsd-inetd systemd openssh-server openssh-client
           libpython3.11-testsuite nodejs default-jdk-headless netcat-openbsd socat iperf3 sockperf stress-ng
           tcl dpkg-dev xz-utils procps iproute2 util-linux gdb"
-processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn apache2-bin python3 curl openssl util-linux"
+processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn apache2-bin python3 curl openssl util-linux
+           openssh-server openssh-client"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
 show="gcc libc6-dev redis-server redis-tools sockperf strace python3 perftest"
 lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
@@ -82,9 +83,9 @@ start=$SECONDS
 quietly apt-get -q update
 quietly apt-get -qy install --no-install-recommends "${missing[@]}"
 if [ -d /run/systemd/system ]; then
-    for service in redis-server memcached nginx haproxy postgresql openbsd-inetd; do
+    for service in redis-server memcached nginx haproxy postgresql openbsd-inetd openssh-server; do
         case " ${missing[*]} " in
-            *" $service "*) "${as_root[@]}" systemctl --quiet disable "$service" || true ;;
+            *" $service "*) "${as_root[@]}" systemctl --quiet disable "${service/openssh-server/ssh}" || true ;;
         esac
     done
 fi

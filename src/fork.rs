@@ -110,9 +110,12 @@ extern "C" fn prepare() {
         runtime.command(Command::Fork);
     }
     // Without one the child is taken for gone: what the parent closes ends for both.
-    if connections && let Ok(made) = Preparation::make() {
+    if connections
+        && let Ok(will) = heirs::will()
+        && let Ok(made) = Preparation::make()
+    {
         let (reading, writing) = (made.reading.leave(), made.writing.leave());
-        PREPARED.set(Some([reading, writing, made.will.leave()]));
+        PREPARED.set(Some([reading, writing, will]));
         heirs::will_fork();
     }
 }
@@ -124,10 +127,10 @@ thread_local! {
 
 /// Runs in the parent, after a fork (or the attempt).
 extern "C" fn parent() {
-    if let Some([reading, writing, will]) = PREPARED.take() {
+    if let Some([reading, writing, _]) = PREPARED.take() {
         let _errno = crate::log::ErrnoGuard::new();
         drop(InternalFd::take_back(writing));
-        heirs::forked(InternalFd::take_back(reading), InternalFd::take_back(will));
+        heirs::forked(InternalFd::take_back(reading));
     }
 }
 

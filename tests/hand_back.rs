@@ -100,6 +100,7 @@ fn connections_across_fork() {
         ("client_is_gone", 1),
         ("parent_exits", 1),
         ("left_in_a_will", 1),
+        ("left_to_a_later_child", 1),
     ] {
         let (kernel, _) = forks(case, With::Kernel);
         assert!(

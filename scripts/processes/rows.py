@@ -1,5 +1,6 @@
 """The rows: each starts its servers at one side and gives a function that measures one run: a rate, in whatever unit."""
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 from lab import benchmark_figures
-from programs import apache, http_client, nginx, postgres
+from programs import apache, http_client, nginx, postgres, sshd
 from programs.gunicorn import words as gunicorn_words
 from programs.side import CaseFailed, equal, expect, own_user, tail
 
@@ -118,6 +119,26 @@ def inetd(side):
 
 
 @contextlib.contextmanager
+def sshd_commands(side):
+    """OpenSSH's server, which forks and starts itself anew for each connection: eight clients, a command each time."""
+    with sshd.started(side) as (words, host):
+        def client(until):
+            count = 0
+            while time.monotonic() < until:
+                equal("what the command says", side.run(["ssh", *words, host, "echo", count]).strip(), str(count))
+                count += 1
+            return count
+
+        def run(seconds):
+            begun = time.monotonic()
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                done = sum(pool.map(client, [begun + seconds] * 8))
+            return done / (time.monotonic() - begun)
+
+        yield run
+
+
+@contextlib.contextmanager
 def crowd(side, port):
     """Ten thousand connections that stay: gives a function that checks all of them."""
     argv = [*MANY_FILES, sys.executable, "-B", CROWD, port, CLIENTS]
@@ -198,14 +219,15 @@ def repeated(pause, action):
 # {name: (title, unit, server, least ratio; None: shown without a verdict)}
 ROWS = {
     "pgbench": ("PostgreSQL, pgbench -S, 8 connections", "transactions/s", lambda side: pgbench(side, "-c", "8", "-j", "2"), 0.95),
-    "pgbench-c": ("PostgreSQL, a connection a transaction", "transactions/s", lambda side: pgbench(side, "-c", "4", "-C"), 0.95),
+    "pgbench-c": ("PostgreSQL, a connection a transaction", "transactions/s", lambda side: pgbench(side, "-c", "4", "-C"), None),
     "nginx": ("nginx, 4 workers, reloaded all the time", "requests/s", nginx_reloads, 0.95),
-    "gunicorn": ("gunicorn, 3 workers", "requests/s", gunicorn, 0.95),
+    "gunicorn": ("gunicorn, 3 workers, a connection a request", "requests/s", gunicorn, None),
     "apache": ("Apache, prefork, keep-alive", "requests/s", apache_prefork, 0.95),
     "apache-close": ("Apache, prefork, a connection a request", "requests/s",
                      lambda side: apache_prefork(side, "-H", "Connection: close"), None),
-    "fork": ("a child for each connection", "connections/s", fork_server, 0.95),
-    "inetd": ("socat, fork and exec for each connection", "connections/s", inetd, 0.95),
+    "sshd": ("OpenSSH, a connection for each command", "commands/s", sshd_commands, 0.95),
+    "fork": ("a child for each connection", "connections/s", fork_server, None),
+    "inetd": ("socat, fork and exec for each connection", "connections/s", inetd, None),
     "redis": ("redis, 100 clients, SET", "requests/s", lambda side: redis(side, False), 0.95),
     "bgsave": ("redis, the same with BGSAVE every second", "requests/s", lambda side: redis(side, True), 0.95),
     "crowd": ("redis, and 10,000 clients besides", "requests/s", lambda side: redis(side, False, True), 0.95),

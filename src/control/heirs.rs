@@ -11,10 +11,10 @@
 //! claimed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::fs::{MemfdFlags, SeekFrom};
 
 use super::io_thread::{Command, Control, Source};
@@ -22,7 +22,7 @@ use super::passing;
 use super::wire::Frame;
 use crate::exit;
 use crate::fdtable::{self, Entry};
-use crate::real::sys::{Errno, InternalFd};
+use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 use crate::socket::Socket;
 use crate::socket::leaving::cookie;
@@ -37,8 +37,34 @@ static LAST_ALIVE: AtomicU64 = AtomicU64::new(0);
 pub struct Heirs {
     fork: u64,
     pipe: InternalFd,
-    /// None for a program that was started by vfork: it says itself that it is there, too late for one.
-    will: Option<InternalFd>,
+    /// Whether they have this process's will. Not a program that was started by vfork: it says itself that it is there,
+    /// too late for that.
+    have_will: bool,
+}
+
+/// What children find of unread bytes when this process is gone; -1 while there was no fork that inherits connections. One
+/// for all of them: whoever of them uses a connection first takes what is left of it.
+static WILL: AtomicI32 = AtomicI32::new(-1);
+
+/// This process's will, which is made now if need be.
+///
+/// # Errors
+/// The kernel's.
+pub fn will() -> Result<RawFd, Errno> {
+    let made = WILL.load(Ordering::Acquire);
+    if made >= 0 {
+        return Ok(made);
+    }
+    let will = rustix::fs::memfd_create(c"netacc-will", MemfdFlags::CLOEXEC)?;
+    let will = InternalFd::adopt(will).leave();
+    match WILL.compare_exchange(-1, will, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(will),
+        // Another thread that forks was faster.
+        Err(other) => {
+            drop(InternalFd::take_back(will));
+            Ok(other)
+        }
+    }
 }
 
 /// How many forks there were: what is made now is inherited by later ones only.
@@ -57,19 +83,23 @@ pub fn will_fork() {
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
 }
 
-/// A child has inherited connections, those that were made since [`will_fork`], too. `pipe` ends with it, `will` is what it
-/// can read then.
-pub fn forked(pipe: InternalFd, will: InternalFd) {
+/// A child has inherited connections, those that were made since [`will_fork`], too. `pipe` ends with it.
+pub fn forked(pipe: InternalFd) {
     let fork = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
     LAST_ALIVE.fetch_max(fork, Ordering::AcqRel);
-    let will = Some(will);
-    runtime::get().command(Command::Heirs(Heirs { fork, pipe, will }));
+    let have_will = true;
+    runtime::get().command(Command::Heirs(Heirs {
+        fork,
+        pipe,
+        have_will,
+    }));
 }
 
 /// A forked child has children of its own, and none yet.
 pub fn reset_after_fork() {
     FORKS.store(0, Ordering::Relaxed);
     LAST_ALIVE.store(0, Ordering::Relaxed);
+    WILL.store(-1, Ordering::Relaxed);
     // SAFETY: the child is alone; the old list, which another thread may have been changing, is left as it is.
     unsafe { sync::renew(&CLOSED, Vec::new()) };
 }
@@ -141,7 +171,7 @@ impl Control {
         self.watch_heirs(Heirs {
             fork,
             pipe,
-            will: None,
+            have_will: false,
         });
     }
 
@@ -254,7 +284,7 @@ impl Control {
         done
     }
 
-    /// Leaves what is unread to the children of the first fork that inherited it.
+    /// Leaves what is unread to children that inherited it.
     fn make_wills(&mut self) {
         let mut unread = core::mem::take(&mut self.estate.unread);
         fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
@@ -265,13 +295,11 @@ impl Control {
             }
         });
         for (serial, Unread { forks, bytes, .. }) in unread {
-            let after = self.heirs().filter(|heirs| heirs.fork > forks.0);
-            let will = after
-                .min_by_key(|heirs| heirs.fork)
-                .and_then(|heirs| heirs.will.as_ref());
-            if let Some(will) = will {
+            let inherited = |heirs: &Heirs| heirs.have_will && heirs.fork > forks.0;
+            let will = WILL.load(Ordering::Acquire);
+            if will >= 0 && self.heirs().any(inherited) {
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
-                let _ = write_all(will, &[head, bytes].concat());
+                let _ = write_all(sys::borrow(will), &[head, bytes].concat());
             }
         }
     }
@@ -302,7 +330,7 @@ fn answer(to: &InternalFd, unread: &[u8]) -> bool {
     passed.is_ok()
 }
 
-fn write_all(to: &InternalFd, bytes: &[u8]) -> Result<(), Errno> {
+fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
     let mut written = 0;
     while written < bytes.len() {
         written += rustix::io::write(to, &bytes[written..])?;
@@ -339,7 +367,7 @@ pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
 pub(super) fn memory_of(bytes: &[u8]) -> Result<InternalFd, Errno> {
     let memory = rustix::fs::memfd_create(c"netacc-unread", MemfdFlags::CLOEXEC)?;
     let memory = InternalFd::adopt(memory);
-    write_all(&memory, bytes)?;
+    write_all(memory.as_fd(), bytes)?;
     rustix::fs::seek(&memory, SeekFrom::Start(0))?;
     Ok(memory)
 }

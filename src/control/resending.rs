@@ -50,9 +50,10 @@ impl Resending {
                 socket,
                 serial,
             })),
-            // Without it nobody could tell when there is room.
+            // Without it nobody could tell when there is room: rather an error than a stream with a hole.
             Err(error) => {
                 tracing::warn!(target: "netacc::conn", "what a peer gave back cannot be sent again: {error}");
+                sys::disconnect(fd.as_raw_fd());
                 socket.all_resent(serial);
             }
         }

@@ -252,7 +252,7 @@ pub struct Dying {
 }
 
 /// How long a process takes at most that has closed one of its descriptors to close the others, and to be dead.
-const DYING_NS: u64 = 200_000_000;
+const DYING_NS: u64 = 2_000_000_000;
 
 /// The process at the other end of a Unix socket.
 ///

@@ -167,31 +167,29 @@ impl Departure {
         // SAFETY: by the contract.
         let preloaded = unsafe { program.is_preloaded(environment) };
         let child = match preloaded && !lose_legacy(actions) {
-            true => Preparation::make().ok(),
+            true => heirs::will()
+                .and_then(|will| Ok((Preparation::make()?, will)))
+                .ok(),
             false => None,
         };
-        let Some(child) = child else {
+        let Some((child, will)) = child else {
             leaving::let_out(all.into_iter().map(|(_, socket)| socket));
             return departure;
         };
-        let Preparation {
-            reading,
-            writing,
-            will,
-        } = child;
+        let Preparation { reading, writing } = child;
         let mut held = fork::held();
         let by = leaving::deadline();
         let items: Vec<Item> = all
             .iter()
-            .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd(), by))
+            .filter_map(|&(fd, socket)| socket.loan(fd, will, by))
             .collect();
         // (A process without links has only what its own parent is to be asked for.)
         if crate::runtime::started().is_some() {
-            held.extend([writing.as_raw_fd(), will.as_raw_fd()]);
+            held.extend([writing.as_raw_fd(), will]);
             // Whatever is closed from now on may be the program's.
             departure.child = Some(writing);
             heirs::will_fork();
-            heirs::forked(reading, will);
+            heirs::forked(reading);
         }
         departure.leave(&items, &held, &all);
         departure

@@ -12,7 +12,7 @@ use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::sys::Errno;
 use crate::runtime;
-use crate::socket::leaving::{self, broken, cookie, replace, stand_in};
+use crate::socket::leaving::{self, broken, cookie, replace, whole};
 use crate::socket::orphan::Orphan;
 use crate::socket::{Role, Socket};
 
@@ -120,17 +120,25 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
         held.into_iter().for_each(core::mem::forget);
         return;
     }
-    let orphans = items.iter().filter_map(|item| match &item.what {
-        What::Orphan(orphan) => Some((item.fd, *orphan)),
-        // A listener's description is the parent's, too, which must not be made to wait in the kernel.
-        What::Listener(_) | What::Leftover(_) => None,
-    });
-    let orphans: Vec<_> = orphans.collect();
+    let mut orphans = Vec::new();
+    for item in &items {
+        match &item.what {
+            What::Orphan(orphan) => orphans.push((item.fd, *orphan)),
+            // The parent is a forked child itself, and has been told.
+            What::Leftover(unread) if !unread.is_empty() => {
+                if let Ok(made) = whole(unread) {
+                    replace(item.fd, &made);
+                }
+            }
+            // A listener's description is the parent's, too, which must not be made to wait in the kernel.
+            What::Listener(_) | What::Leftover(_) => {}
+        }
+    }
     for (fd, claimed) in claim_all(&orphans, by) {
         let made = match claimed {
             Ok(unread) if unread.is_empty() => continue,
             // Its peer has closed it.
-            Ok(unread) => stand_in(&unread).map(|(reading, ..)| reading),
+            Ok(unread) => whole(&unread),
             Err(error) => {
                 tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 match error {

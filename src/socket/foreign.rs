@@ -52,8 +52,11 @@ pub fn before_fork() {
         return;
     }
     for fd in FIRST..FIRST.saturating_add(NAMED.swap(0, Ordering::Relaxed)) {
-        if let Some(Entry::Socket(socket)) = fdtable::get(fd) {
-            socket.lock().try_side_port(socket);
+        // (A signal's handler may fork while its thread has the lock.)
+        if let Some(Entry::Socket(socket)) = fdtable::get(fd)
+            && let Some(mut inner) = socket.inner.try_lock()
+        {
+            inner.try_side_port(socket);
         }
     }
 }

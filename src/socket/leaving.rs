@@ -73,6 +73,18 @@ pub fn stand_in(bytes: &[u8]) -> Result<(OwnedFd, OwnedFd, usize), Errno> {
     Ok((reading, writing, sent))
 }
 
+/// The end to read of a connection that gives `bytes` and then ends, for a process that has nobody who could send more as
+/// there is room: one that is broken off if there is not room for all.
+///
+/// # Errors
+/// The kernel's.
+pub fn whole(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    match stand_in(bytes) {
+        Ok((reading, _, sent)) if sent == bytes.len() => Ok(reading),
+        _ => broken(),
+    }
+}
+
 /// Has `number` stand for what `fd` does; it stays open over exec, or not, as it was.
 pub fn replace(number: RawFd, fd: &OwnedFd) {
     let flags = match exec::program::survives(number) {
@@ -192,7 +204,14 @@ impl Socket {
         let Role::Leftover(left) = &inner.role else {
             return true;
         };
-        let is_last = left.is_last || ends_soon(fd, by);
+        let mut is_last = left.is_last;
+        if !is_last {
+            inner.users += 1;
+            drop(inner);
+            is_last = ends_soon(fd, by);
+            inner = self.lock();
+            inner.users -= 1;
+        }
         let (nonblocking, serial) = (inner.nonblocking, inner.serial);
         let numbers = inner.fds.clone();
         let Role::Leftover(left) = &mut inner.role else {

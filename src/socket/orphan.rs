@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, OwnedFd, RawFd};
-use rustix::fs::MemfdFlags;
 use rustix::process::Uid;
 
 use parking_lot::MutexGuard;
@@ -525,8 +524,6 @@ pub struct Preparation {
     pub reading: InternalFd,
     /// Its writing end: the child's.
     pub writing: InternalFd,
-    /// Both have this.
-    pub will: InternalFd,
 }
 
 impl Preparation {
@@ -537,11 +534,9 @@ impl Preparation {
     pub fn make() -> Result<Preparation, Errno> {
         let (reading, writing): (OwnedFd, OwnedFd) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let will = rustix::fs::memfd_create(c"netacc-will", MemfdFlags::CLOEXEC)?;
         Ok(Preparation {
             reading: InternalFd::adopt(reading),
             writing: InternalFd::adopt(writing),
-            will: InternalFd::adopt(will),
         })
     }
 }

@@ -211,14 +211,35 @@ def left_in_a_will(connection):
     sys.exit(0)
 
 
+def left_to_a_later_child(connection):
+    """The client is gone, and so is the parent when the second of its children reads what that had not; the first lives on."""
+    os.read(0, 1)
+    unread(connection, 1000)
+    parent = os.getpid()
+    wait, go = os.pipe()
+
+    def helper():
+        os.close(go)
+        os.read(wait, 1)
+
+    def child():
+        while os.getppid() == parent:
+            time.sleep(0.001)
+        say("child", read_to_end(connection))
+    fork(helper)
+    fork(child)
+    sys.exit(0)
+
+
 def client(case, port):
     connection = socket.create_connection(("127.0.0.1", port))
     connection.sendall(ASKED[:HALF])
-    if case != "client_is_gone":
+    goes = case in ("client_is_gone", "left_to_a_later_child")
+    if not goes:
         # So that some of it comes after the fork.
         time.sleep(0.05)
     connection.sendall(ASKED[HALF:])
-    if case == "client_is_gone":
+    if goes:
         return
     connection.shutdown(socket.SHUT_WR)
     say("client", read_to_end(connection))
