@@ -23,3 +23,6 @@ pub mod socket;
 pub mod stats;
 pub mod sync;
 pub mod verbs;
+
+/// Whose the note in the preload library's file is that tells its version.
+pub const VERSION_NOTE: &[u8; 7] = b"NetACC\0";

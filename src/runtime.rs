@@ -20,12 +20,14 @@ use crate::fabric::rdma::engine::Engine;
 use crate::link::{Link, Token};
 use crate::real::sys::{Errno, InternalFd};
 use crate::real::{orig, sys};
-use crate::stats;
+use crate::stats::{self, Reason};
 
 /// See the module.
 pub struct Runtime {
     /// The settings.
     pub config: Config,
+    /// Whether they leave this program to the kernel.
+    left_alone: bool,
     /// Who we are.
     pub identity: Identity,
     /// What is known of destinations.
@@ -128,6 +130,7 @@ fn make() -> Result<&'static Runtime, Errno> {
         })
         .collect::<Result<Vec<_>, Errno>>()?;
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
+        left_alone: config.leaves_us_alone(),
         config,
         identity: Identity::read(),
         cache: Mutex::default(),
@@ -148,9 +151,13 @@ impl Runtime {
         self.config.connect_timeout
     }
 
-    /// Whether NetACC is switched off (NACC_FABRICS=none).
-    pub fn is_off(&self) -> bool {
-        self.config.fabrics.is_empty()
+    /// Why nothing of this program is accelerated, if that is so: NetACC is switched off (NACC_FABRICS=none), or leaves
+    /// this program alone.
+    pub fn why_off(&self) -> Option<Reason> {
+        match self.config.fabrics.is_empty() {
+            true => Some(Reason::Disabled),
+            false => self.left_alone.then_some(Reason::LeftAlone),
+        }
     }
 
     /// The I/O thread number `index`.

@@ -1,5 +1,7 @@
 //! `netacc_run`: options, configuration, finding the library and the program, and becoming it.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
+use common::ports;
 
 const NETACC_RUN: &str = env!("CARGO_BIN_EXE_netacc_run");
 
@@ -105,13 +108,18 @@ fn options_become_variables() {
     let run = netacc_run()
         .current_dir(folder.path())
         .env("NACC_SOR_IO_THREADS", "9")
-        .args(["-t", "3", "-p", "77", "-d", "-f", "my.conf", "env"])
+        .args(["-t", "3", "-p", "77", "-s", "32K", "-d", "-f", "my.conf"])
+        .args(["-T", "-A", "cpu:0-1", "-P", "0.25", "env"])
         .assert()
         .code(0);
     let env = stdout(&run);
     assert_eq!(variable(&env, "NACC_SOR_IO_THREADS"), Some("3"));
     assert_eq!(variable(&env, "NACC_SOR_CONN_PER_QP"), Some("77"));
     assert_eq!(variable(&env, "NACC_LOG"), Some("debug"));
+    assert_eq!(variable(&env, "NACC_SOR_MSG_SIZE"), Some("32K"));
+    assert_eq!(variable(&env, "NACC_TCP_FIRST"), Some("1"));
+    assert_eq!(variable(&env, "NACC_AFFINITY"), Some("cpu:0-1"));
+    assert_eq!(variable(&env, "NACC_SPIN_US"), Some("250"));
     let config = variable(&env, "NACC_CONF").unwrap();
     assert!(Path::new(config).is_absolute());
     assert_eq!(
@@ -197,7 +205,10 @@ fn a_bad_configuration_starts_nothing() {
     let config = folder.path().join("bad.conf");
     fs::write(&config, "# one\nNACC_SOR_MSG_SIZE=16K\nNACC_SPINS_US=1\n").unwrap();
     let marker = folder.path().join("started");
-    for extra in [&["--check"][..], &["touch", marker.to_str().unwrap()]] {
+    for extra in [
+        &["--print-config"][..],
+        &["touch", marker.to_str().unwrap()],
+    ] {
         let run = netacc_run()
             .arg("-f")
             .arg(&config)
@@ -222,11 +233,212 @@ fn a_bad_configuration_starts_nothing() {
         .assert()
         .code(2);
     assert!(stderr(&run).contains("/no/such.conf: there is no such file."));
-    netacc_run()
-        .args(["-f", "/dev/null", "--check"])
+}
+
+/// `netacc_run --check` with the library of this build.
+fn check() -> Command {
+    let mut command = netacc_run();
+    command
+        .arg("--check")
+        .env("NACC_PRELOAD_LIB", common::library());
+    command
+}
+
+/// The lines about `matter` that a check printed, without that word.
+fn about<'a>(printed: &'a str, matter: &str) -> Vec<(&'a str, &'a str)> {
+    let split = |line: &'a str| {
+        let (verdict, rest) = line.split_once(' ')?;
+        let text = rest.trim_start().strip_prefix(matter)?.strip_prefix(": ")?;
+        Some((verdict, text))
+    };
+    printed.lines().filter_map(split).collect()
+}
+
+#[test]
+fn a_check_tells_of_each_matter() {
+    let run = check().arg("cat").assert().code(0);
+    let printed = stdout(&run);
+    assert_eq!(stderr(&run), "");
+    let keys = netacc::config::keys::KEYS.len();
+    let configuration = format!("/dev/null; 0 of {keys} keys are set");
+    assert_eq!(
+        about(&printed, "configuration"),
+        [("ok", configuration.as_str())]
+    );
+    let version = format!("is version {}", env!("CARGO_PKG_VERSION"));
+    let [("ok", library)] = about(&printed, "library")[..] else {
+        panic!("{printed}");
+    };
+    assert!(library.ends_with(&version), "{printed}");
+    let [("ok", program)] = about(&printed, "program")[..] else {
+        panic!("{printed}");
+    };
+    assert!(program.contains("/cat can be preloaded into"), "{printed}");
+    for matter in ["RDMA", "locked memory", "side ports", "shared memory"] {
+        assert!(!about(&printed, matter).is_empty(), "{matter}: {printed}");
+    }
+    let verdicts = printed.lines().filter_map(|line| line.split(' ').next());
+    assert!(
+        verdicts.into_iter().all(|v| v == "ok" || v == "warning"),
+        "{printed}"
+    );
+    // Without verbs no device is looked for.
+    let run = check().env("NACC_FABRICS", "shm").assert().code(0);
+    let printed = stdout(&run);
+    assert_eq!(
+        about(&printed, "RDMA"),
+        [("ok", "not used: NACC_FABRICS does not name verbs")]
+    );
+}
+
+#[test]
+fn a_check_tells_what_to_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bad.conf");
+    let text =
+        "NACC_SPINS_US=1\n[program.a]\nNACC_WINDOW_SIZE=\"1M\"\n[program.b]\nNACC_SPIN_US=2\n";
+    fs::write(&config, text).unwrap();
+    let run = check()
+        .arg("-f")
+        .arg(&config)
+        .args(["-t", "0", "no-such-program-anywhere"])
+        .env("NACC_PRELOAD_LIB", harmless_library())
+        .env("NACC_LOGS", "1")
         .assert()
-        .code(0)
-        .stdout("The configuration is valid.\n");
+        .code(2);
+    let printed = stdout(&run);
+    let configuration = about(&printed, "configuration");
+    let at = |line: u32| format!("{}:{line}: ", config.display());
+    let expected = [
+        ("fix", at(1), "Did you mean NACC_SPIN_US?"),
+        ("fix", "option -t: ".to_owned(), "NACC_SOR_IO_THREADS is 0"),
+        // The section that does not fit the settings for all.
+        ("fix", at(3), "half of NACC_RING_SIZE"),
+        (
+            "warning",
+            "environment variable NACC_LOGS".to_owned(),
+            "Did you mean NACC_LOG?",
+        ),
+    ];
+    assert_eq!(configuration.len(), expected.len(), "{printed}");
+    for ((verdict, text), (wanted, start, part)) in configuration.iter().zip(&expected) {
+        assert_eq!(verdict, wanted, "{printed}");
+        assert!(text.starts_with(start) && text.contains(part), "{printed}");
+    }
+    let [("fix", library)] = about(&printed, "library")[..] else {
+        panic!("{printed}");
+    };
+    assert!(library.contains("is no library of NetACC"), "{printed}");
+    let [("fix", program)] = about(&printed, "program")[..] else {
+        panic!("{printed}");
+    };
+    assert!(program.contains("no such program in PATH"), "{printed}");
+}
+
+#[test]
+fn a_check_wants_a_library_of_the_same_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libnetacc-preload.so");
+    let mut bytes = fs::read(common::library()).unwrap();
+    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    let note = [&b"NetACC\0\0"[..], version].concat();
+    let at = bytes
+        .windows(note.len())
+        .position(|window| window == note)
+        .expect("its note");
+    bytes[at + 8] = b'9';
+    fs::write(&library, bytes).unwrap();
+    let run = check().env("NACC_PRELOAD_LIB", &library).assert().code(2);
+    let printed = stdout(&run);
+    let [("fix", text)] = about(&printed, "library")[..] else {
+        panic!("{printed}");
+    };
+    assert!(
+        text.contains("is version 9") && text.contains("Install the same release"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_check_tells_of_a_side_port_that_is_taken() {
+    let port = ports::pair();
+    let offset = ports::SIDE;
+    let _server = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let _other = std::net::TcpListener::bind(("127.0.0.1", port + offset)).unwrap();
+    let printed = stdout(&check().assert().code(0));
+    let told = format!(
+        "somebody listens at {}, the side port of {port}.",
+        port + offset
+    );
+    let warned = |(verdict, text): &(&str, &str)| *verdict == "warning" && text.starts_with(&told);
+    assert!(
+        about(&printed, "side ports").iter().any(warned),
+        "{printed}"
+    );
+}
+
+#[test]
+fn settings_are_printed_with_their_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "NACC_SOR_MSG_SIZE=\"32K\"\n[program.cat]\nNACC_SPIN_US=7\n";
+    fs::write(folder.path().join("my.conf"), text).unwrap();
+    let print = || {
+        let mut command = netacc_run();
+        command.current_dir(folder.path()).env("NACC_LOG", "warn");
+        command.args(["-f", "my.conf", "-t", "3", "--print-config"]);
+        command
+    };
+    let run = print().arg("/bin/cat").assert().code(0);
+    assert_eq!(stderr(&run), "");
+    let place = fs::canonicalize(folder.path()).unwrap();
+    let printed = stdout(&run).replace(place.to_str().unwrap(), "/PLACE");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/print_config.txt");
+    if std::env::var_os("NETACC_UPDATE").is_some() {
+        fs::write(&golden, &printed).unwrap();
+    }
+    assert_eq!(
+        printed,
+        fs::read_to_string(&golden).unwrap(),
+        "write {} anew with: NETACC_UPDATE=1 cargo test --test netacc_run",
+        golden.display()
+    );
+    // Another program has no part in that section, and what was printed does as a file.
+    let file = folder.path().join("printed.conf");
+    fs::write(&file, stdout(&run)).unwrap();
+    let other = stdout(&print().arg("true").assert().code(0));
+    assert!(other.contains("NACC_SPIN_US=50 "), "{other}");
+    let again = netacc_run()
+        .arg("-f")
+        .arg(&file)
+        .arg("--print-config")
+        .assert();
+    let values = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap().trim_end());
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(values(&stdout(&again.code(0))), values(&stdout(&run)));
+}
+
+#[test]
+fn who_is_left_alone_is_told_so() {
+    let run = netacc_run()
+        .env("NACC_PROGRAMS_EXCEPT", "cat")
+        .args(["--print-config", "cat"])
+        .assert()
+        .code(0);
+    assert!(stdout(&run).ends_with("# The lists of programs leave this one to kernel TCP.\n"));
+    let run = check()
+        .env("NACC_PROGRAMS", "dog")
+        .arg("cat")
+        .assert()
+        .code(0);
+    let printed = stdout(&run);
+    let [("warning", text)] = about(&printed, "program")[..] else {
+        panic!("{printed}");
+    };
+    assert!(text.contains("left to kernel TCP"), "{printed}");
 }
 
 #[test]
@@ -285,12 +497,26 @@ fn a_program_that_is_not_there_gives_127_and_one_that_cannot_run_126() {
 
 #[test]
 fn bad_usage_gives_2() {
-    for arguments in [&[][..], &["-x", "true"], &["-t"], &["-t", "true"]] {
+    let bad = [
+        &[][..],
+        &["-x", "true"],
+        &["-t"],
+        &["-t", "true"],
+        &["-P", "fast", "true"],
+        &["-P", "11", "true"],
+        &["-A", "cpu:x", "true"],
+        &["-s", "16KB", "true"],
+    ];
+    for arguments in bad {
         let run = netacc_run().args(arguments).assert().code(2);
         assert!(!stderr(&run).is_empty());
     }
     let help = stdout(&netacc_run().arg("-h").assert().code(0));
     assert!(help.contains("-t <IO_THREADS>") && help.contains("CMD"));
+    for key in netacc::config::keys::KEYS {
+        let Some(option) = &key.option else { continue };
+        assert!(help.contains(&format!("-{} ", option.letter)) && help.contains(key.name));
+    }
     let version = stdout(&netacc_run().arg("-v").assert().code(0));
     assert_eq!(
         version,

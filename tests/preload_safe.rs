@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use netacc::config::{self, Config, LogLevel};
 use netacc::log;
+use netacc::stats::Reason;
 
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
@@ -106,11 +107,16 @@ fn neither_configuration_nor_log_calls_a_shadowed_function() {
     assert_eq!(calls(|| tracing::info!(number = 1, "a line")), 0);
     std::fs::rename(&log_file, format!("{log_file}.old")).unwrap();
     assert_eq!(calls(|| tracing::info!("another")), 0);
+    let peer = log::Left::ConnectionsTo("10.0.0.1:80".parse().unwrap());
+    let tell = || log::fallback(Reason::SidePortRefused, peer);
+    assert_eq!(calls(tell), 0);
+    assert_eq!(calls(tell), 0);
     assert_eq!(
         std::fs::read_to_string(format!("{log_file}.old"))
             .unwrap()
             .lines()
             .count(),
-        2
+        3,
+        "the fallback is told once"
     );
 }

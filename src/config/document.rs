@@ -1,7 +1,16 @@
 //! Writes the example file and the manual's list of keys from the table of keys.
 
-use super::keys::{KEYS, Key, Kind, Unit};
-use super::value::show_number;
+use super::Config;
+use super::keys::{KEYS, Key, Kind, Takes, Unit};
+use super::value::{show_number, written};
+
+/// How settings of one program are written.
+const SECTION: &str = "
+# Settings of one program, by the name of its process or the base name by which it is started; a * at the
+# end of a name stands for anything. They override those above in that program.
+#[program.redis-server]
+#NACC_SOR_IO_THREADS=2
+";
 
 /// The text of `netacc.conf.example`: every key with its meaning and, commented out, its default.
 pub fn example() -> String {
@@ -11,6 +20,7 @@ pub fn example() -> String {
 #
 # A line is KEY=VALUE (TOML). Every value below is the default: remove the # before a line to change it.
 # A size may carry a unit when it stands in quotes: \"16K\", \"8M\", \"1G\" (multiples of 1024).
+# A list stands in quotes with commas, or in brackets: \"10.0.0.0/8, :6379\", [\"10.0.0.0/8\", \":6379\"].
 # Environment variables of the same names override this file; netacc_run's options override both.
 
 [netacc]
@@ -21,11 +31,9 @@ pub fn example() -> String {
         for line in wrap(key.doc, 98).into_iter().chain(wrap(&range(key), 98)) {
             text += &format!("# {line}\n");
         }
-        text += &match key.kind {
-            Kind::Number { default, .. } => format!("#{}={default}\n", key.name),
-            Kind::Text { default, .. } => format!("#{}=\"{default}\"\n", key.name),
-        };
+        text += &format!("#{}={}\n", key.name, written(&Config::default(), key));
     }
+    text += SECTION;
     text
 }
 
@@ -36,16 +44,43 @@ pub fn manual() -> String {
         text += &format!(".TP\n.B {}\n", key.name);
         let words = format!("{} {}", key.doc, range(key));
         for line in wrap(&words, 98) {
-            // A line that starts with a dot or a quote would be a request.
-            let line = line.replace('\\', "\\e").replace('-', "\\-");
-            text += &if line.starts_with(['.', '\'']) {
-                format!("\\&{line}\n")
-            } else {
-                format!("{line}\n")
-            };
+            text += &roff(&line);
         }
     }
     text
+}
+
+/// The options of `netacc_run(1)` that set keys, as roff.
+pub fn options() -> String {
+    let mut text = String::new();
+    for (key, option) in KEYS
+        .iter()
+        .filter_map(|key| Some((key, key.option.as_ref()?)))
+    {
+        text += &match option.takes.value_name() {
+            Some(name) => format!(".TP\n.BI \\-{} \" {name}\"\n", option.letter),
+            None => format!(".TP\n.B \\-{}\n", option.letter),
+        };
+        let sets = match option.takes {
+            Takes::Value(_) => format!("sets {}", key.name),
+            Takes::Milliseconds(_) => format!("sets {} to a thousand times that", key.name),
+            Takes::Nothing(value) => format!("sets {} to {value}", key.name),
+        };
+        for line in wrap(&format!("{}; {sets}.", option.help), 98) {
+            text += &roff(&line);
+        }
+    }
+    text
+}
+
+/// A line of text as roff.
+fn roff(line: &str) -> String {
+    let line = line.replace('\\', "\\e").replace('-', "\\-");
+    // A line that starts with a dot or a quote would be a request.
+    match line.starts_with(['.', '\'']) {
+        true => format!("\\&{line}\n"),
+        false => format!("{line}\n"),
+    }
 }
 
 /// The range and the default of a key, and the option that sets it, in words.
@@ -73,17 +108,34 @@ fn range(key: &Key) -> String {
                 show(default)
             )
         }
+        Kind::Switch { default, .. } => {
+            let words = |on| if on { "1 (on)" } else { "0 (off)" };
+            format!(
+                "Takes {} or {}; default {}.",
+                words(true),
+                words(false),
+                u8::from(default)
+            )
+        }
         Kind::Text {
+            default: "",
+            allowed,
+            ..
+        }
+        | Kind::List {
             default: "",
             allowed,
             ..
         } => format!("Takes {allowed}; default empty."),
         Kind::Text {
             default, allowed, ..
+        }
+        | Kind::List {
+            default, allowed, ..
         } => format!("Takes {allowed}; default {default}."),
     };
-    match key.flag {
-        Some(letter) => format!("{values} Option -{letter} of netacc_run."),
+    match &key.option {
+        Some(option) => format!("{values} Option -{} of netacc_run.", option.letter),
         None => values,
     }
 }

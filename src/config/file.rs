@@ -2,84 +2,167 @@
 //!
 //! Every setting is one line, so each line is parsed as a TOML document of its own: a mistake costs
 //! its own line only, and every problem has a line number. What TOML can spread over lines
-//! (`"""` strings, arrays) no key needs.
+//! (`"""` strings, long arrays) no key needs.
 
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::keys::{self, Key};
 use super::value::{self, Raw, Refusal};
+use super::{Config, words};
 
-/// The one section a file may have; a key may stand in it or before any section.
+/// The section of settings for all programs; they may stand before any section as well.
 const SECTION: &str = "netacc";
+/// The sections of settings for one program begin with this: `[program.NAME]`.
+const PROGRAM: &str = "program";
 
 /// What a line of the file turned out to be.
 pub(super) enum Finding<'a> {
-    /// A value for a key, with the key's place in the table.
-    Setting(usize, &'static Key, &'a Raw<'a>),
+    /// A value for a key.
+    Setting(Setting<'a>),
     /// A mistake.
     Problem(Refusal),
 }
 
+/// A value for a key.
+pub(super) struct Setting<'a> {
+    /// The program that it is for; `None`: all.
+    pub(super) program: Option<&'a str>,
+    /// The key's place in the table.
+    pub(super) index: usize,
+    /// The key.
+    pub(super) key: &'static Key,
+    /// Its value.
+    pub(super) raw: &'a Raw<'a>,
+}
+
+/// Where in a file a line stands.
+enum Place {
+    All,
+    Program(String),
+    /// In a section that is not known, of which there is nothing more to tell.
+    Foreign,
+}
+
+type Found<'f> = &'f mut dyn FnMut(u32, Finding<'_>);
+
 /// Parses the bytes of a file and hands each finding with its line number to `found`.
-pub(super) fn parse(bytes: &[u8], found: &mut dyn FnMut(u32, Finding<'_>)) {
+pub(super) fn parse(bytes: &[u8], found: Found<'_>) {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let mut in_foreign_section = false;
+    let mut place = Place::All;
     for (number, line) in (1u32..).zip(bytes.split(|&byte| byte == b'\n')) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let problem = |sentence: &str, remedy: &str| {
-            Finding::Problem((sentence.to_owned(), remedy.to_owned()))
-        };
         let Ok(line) = std::str::from_utf8(line) else {
-            let sentence = "this line is not UTF-8 text.";
-            found(
-                number,
-                problem(sentence, "Save the file as UTF-8, or remove the line."),
-            );
+            let sentence = "this line is not UTF-8 text.".to_owned();
+            let remedy = "Save the file as UTF-8, or remove the line.".to_owned();
+            found(number, Finding::Problem((sentence, remedy)));
             continue;
         };
         let table = match DeTable::parse(line) {
             Ok(table) => table.into_inner(),
-            Err(_) if in_foreign_section => continue,
+            Err(_) if matches!(place, Place::Foreign) && !is_header(line) => continue,
             Err(error) => {
-                found(
-                    number,
-                    Finding::Problem(syntax_problem(line, error.message())),
-                );
+                if is_header(line) {
+                    place = Place::Foreign;
+                }
+                let problem = syntax_problem(line, error.message());
+                found(number, Finding::Problem(problem));
                 continue;
             }
         };
-        if line.trim_start().starts_with('[') {
-            let ours = matches!(
-                table.get(SECTION).map(|section| section.get_ref()),
-                Some(DeValue::Table(section)) if section.is_empty()
-            );
-            in_foreign_section = !ours;
-            if !ours {
+        if is_header(line) {
+            place = section(&table).unwrap_or_else(|remedy| {
                 let sentence = format!(
                     "the section {} is not known, and what is in it is ignored.",
                     line.trim()
                 );
-                found(
-                    number,
-                    problem(&sentence, "Use [netacc], or no section at all."),
-                );
-            }
-        } else if !in_foreign_section {
-            parse_table(&table, found, number);
+                found(number, Finding::Problem((sentence, remedy)));
+                Place::Foreign
+            });
+            continue;
+        }
+        match &place {
+            Place::All => settings(&table, None, found, number),
+            Place::Program(name) => settings(&table, Some(name), found, number),
+            Place::Foreign => {}
         }
     }
 }
 
+fn is_header(line: &str) -> bool {
+    line.trim_start().starts_with('[')
+}
+
+/// The section that a header begins, or what to write instead.
+fn section(table: &DeTable<'_>) -> Result<Place, String> {
+    let Some((name, value)) = table.iter().next() else {
+        return Err(sections());
+    };
+    let name: &str = name.get_ref();
+    let DeValue::Table(inner) = value.get_ref() else {
+        return Err(sections());
+    };
+    match name {
+        SECTION if inner.is_empty() => Ok(Place::All),
+        PROGRAM => program(inner),
+        name => Err(match keys::nearest_of(&[SECTION, PROGRAM], name) {
+            Some(SECTION) => format!("Did you mean [{SECTION}]?"),
+            Some(_) => format!("Did you mean [{PROGRAM}.NAME]?"),
+            None => sections(),
+        }),
+    }
+}
+
+/// The program whose section is begun by these names, of which there may be one.
+fn program(names: &DeTable<'_>) -> Result<Place, String> {
+    let Some((name, value)) = names.iter().next() else {
+        return Err(format!(
+            "Name a program: [{PROGRAM}.NAME], such as [{PROGRAM}.redis-server]."
+        ));
+    };
+    let mut whole = name.get_ref().to_string();
+    let mut rest = value.get_ref();
+    let mut is_one = true;
+    while let DeValue::Table(inner) = rest {
+        let Some((name, value)) = inner.iter().next() else {
+            break;
+        };
+        is_one = false;
+        whole = format!("{whole}.{}", name.get_ref());
+        rest = value.get_ref();
+    }
+    match is_one && matches!(rest, DeValue::Table(_)) {
+        true => match words::programs(&[&whole]) {
+            Ok(_) => Ok(Place::Program(whole)),
+            Err(_) => Err(format!(
+                "Name the program without its folder, such as [{PROGRAM}.redis-server]."
+            )),
+        },
+        // TOML takes a dot for the beginning of a section within the section.
+        false => Err(format!("Write [{PROGRAM}.{}].", value::quoted(&whole))),
+    }
+}
+
+/// The sections that there are.
+fn sections() -> String {
+    format!("Use [{SECTION}], [{PROGRAM}.NAME], or no section at all.")
+}
+
 /// Hands on the settings of one line: usually one, more in an inline table.
-fn parse_table(table: &DeTable<'_>, found: &mut dyn FnMut(u32, Finding<'_>), number: u32) {
+fn settings(table: &DeTable<'_>, program: Option<&str>, found: Found<'_>, number: u32) {
     for (name, value) in table.iter() {
         let name: &str = name.get_ref();
         if name == SECTION
+            && program.is_none()
             && let DeValue::Table(section) = value.get_ref()
         {
             // `netacc.NACC_LOG="info"`: TOML's other way to write a section.
-            parse_table(section, found, number);
+            settings(section, None, found, number);
+            continue;
+        }
+        if name == PROGRAM {
+            let sentence = "the settings of one program stand in a section.".to_owned();
+            let remedy = format!("Begin it with [{PROGRAM}.NAME] on a line of its own.");
+            found(number, Finding::Problem((sentence, remedy)));
             continue;
         }
         let Some((index, key)) = keys::find(name) else {
@@ -91,13 +174,25 @@ fn parse_table(table: &DeTable<'_>, found: &mut dyn FnMut(u32, Finding<'_>), num
             DeValue::Integer(integer) => {
                 Raw::Integer(integer_value(integer.as_str(), integer.radix()))
             }
+            DeValue::Boolean(on) => Raw::Boolean(*on),
+            DeValue::Array(items) => {
+                let texts = items.iter().map(|item| item.get_ref().as_str());
+                match texts.collect() {
+                    Some(texts) => Raw::List(texts),
+                    None => Raw::Other("a list of other things than strings"),
+                }
+            }
             DeValue::Float(_) => Raw::Other("a number with a fraction or an exponent"),
-            DeValue::Boolean(_) => Raw::Other("a boolean"),
             DeValue::Datetime(_) => Raw::Other("a date or time"),
-            DeValue::Array(_) => Raw::Other("a list"),
             DeValue::Table(_) => Raw::Other("a table"),
         };
-        found(number, Finding::Setting(index, key, &raw));
+        let setting = Setting {
+            program,
+            index,
+            key,
+            raw: &raw,
+        };
+        found(number, Finding::Setting(setting));
     }
 }
 
@@ -135,6 +230,9 @@ fn syntax_problem(line: &str, toml_says: &str) -> Refusal {
     {
         let sentence = "this line is a shell command, not a setting.".to_owned();
         return (sentence, format!("Write {}.", rest.trim()));
+    }
+    if is_header(line) {
+        return (not_understood, sections());
     }
     let Some((name, text)) = line.split_once('=') else {
         return (

@@ -1,27 +1,31 @@
-//! Configuration: defaults, then `/etc/netacc.conf`, then the environment, then `netacc_run`'s flags;
-//! each overrides the ones before it.
+//! Configuration: defaults, then `/etc/netacc.conf` and in it the section of the program, then the environment,
+//! then `netacc_run`'s flags; each overrides the ones before it.
 //!
 //! [`load`] serves inside an application: it never fails, does no std I/O and leaves `errno` alone.
-//! [`check`] serves the tools, for which every problem is an error. Both read the same table of keys
-//! ([`keys::KEYS`]), which the example file and the manual are written from ([`document`]).
+//! [`inspect`] serves the tools and tells all problems, and where each value came from. Both read the same table
+//! of keys ([`keys::KEYS`]), which the example file and the manual are written from ([`document`]).
 
 mod diagnostic;
 pub mod document;
 mod file;
 pub mod keys;
-mod shown;
+mod program;
+mod reader;
+mod rules;
 mod sys;
+mod table;
 mod value;
+mod words;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 pub use diagnostic::{Diagnostic, Origin};
-use file::Finding;
-use keys::KEYS;
-use sys::ReadError;
-use value::{Raw, Refusal};
+use keys::{KEYS, Key};
+pub use program::Program;
+use reader::Reader;
+pub use rules::Rule;
 
 use crate::log::ErrnoGuard;
 
@@ -57,12 +61,37 @@ pub struct Config {
     pub side_port_offset: u16,
     /// `NACC_SOR_QP_IDLE_S`; `None`: for ever.
     pub qp_idle: Option<Duration>,
+    /// `NACC_TCP_FIRST`.
+    pub tcp_first: bool,
+    /// `NACC_AFFINITY`.
+    pub affinity: Affinity,
     /// `NACC_FABRICS`, the preferred first; none twice.
     pub fabrics: Vec<FabricName>,
+    /// `NACC_PEERS`; empty: all.
+    pub peers: Vec<Rule>,
+    /// `NACC_PEERS_EXCEPT`.
+    pub peers_except: Vec<Rule>,
+    /// `NACC_PROGRAMS`; empty: all.
+    pub programs: Vec<String>,
+    /// `NACC_PROGRAMS_EXCEPT`.
+    pub programs_except: Vec<String>,
     /// `NACC_LOG`.
     pub log: LogLevel,
     /// `NACC_LOG_FILE`; empty: standard error.
     pub log_file: String,
+}
+
+/// Where the I/O threads run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Affinity {
+    /// Wherever the thread may that makes them.
+    Anywhere,
+    /// Each on one processor, of those.
+    Each,
+    /// The same, if there are more processors than I/O threads.
+    EachIfRoom,
+    /// All on these.
+    On(Vec<u16>),
 }
 
 /// A way to make links.
@@ -111,7 +140,13 @@ impl Default for Config {
             short_conn_limit: 0,
             side_port_offset: 0,
             qp_idle: None,
+            tcp_first: false,
+            affinity: Affinity::Anywhere,
             fabrics: Vec::new(),
+            peers: Vec::new(),
+            peers_except: Vec::new(),
+            programs: Vec::new(),
+            programs_except: Vec::new(),
             log: LogLevel::Off,
             log_file: String::new(),
         };
@@ -133,6 +168,20 @@ pub struct Flag<'a> {
     pub value: &'a str,
 }
 
+impl Config {
+    /// Whether the lists of programs leave the one of this process to the kernel.
+    pub fn leaves_us_alone(&self) -> bool {
+        let any = !self.programs.is_empty() || !self.programs_except.is_empty();
+        any && self.leaves_alone(&Program::current())
+    }
+
+    /// Whether the lists of programs leave `program` to the kernel.
+    pub fn leaves_alone(&self, program: &Program) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| program.is(name));
+        !self.programs.is_empty() && !named(&self.programs) || named(&self.programs_except)
+    }
+}
+
 /// Reads the configuration inside an application. A bad value is left out, so that what it would
 /// have overridden, at last the default, stays; the diagnostics tell of it.
 pub fn load() -> (Config, Vec<Diagnostic>) {
@@ -143,198 +192,94 @@ pub fn load() -> (Config, Vec<Diagnostic>) {
 /// The same, with a line for each key: its name, its value and where that came from, between tabs.
 pub fn load_and_tell() -> (Config, Vec<Diagnostic>, String) {
     let _errno = ErrnoGuard::new();
-    let mut reader = Reader::new();
+    let mut reader = Reader::new(None);
     reader.read_file_of_environment();
     reader.read_environment();
     reader.cross_check();
-    let told = shown::lines(&reader.config, &reader.set_by);
-    (reader.config, reader.diagnostics, told)
+    let report = reader.report();
+    let told = report.lines();
+    (report.config, report.problems, told)
 }
 
-/// Reads the configuration for a tool: from the file at `path` (`None`: where an application would
-/// find it), the environment and `flags`. Any problem at all is an error.
-pub fn check(path: Option<&OsStr>, flags: &[Flag<'_>]) -> Result<Config, Vec<Diagnostic>> {
-    let mut reader = Reader::new();
-    match path {
+/// Of which configuration a tool wants to know.
+#[derive(Debug, Clone, Default)]
+pub struct Request<'a> {
+    /// The file; `None`: where an application would find it.
+    pub path: Option<&'a OsStr>,
+    /// What was said on the command line.
+    pub flags: &'a [Flag<'a>],
+    /// Which program it is to be for.
+    pub program: Program,
+}
+
+/// The configuration that a program would have.
+#[derive(Debug)]
+pub struct Report {
+    /// The settings.
+    pub config: Config,
+    /// Where each came from, in the order of [`KEYS`]; `None`: it has its default.
+    pub origins: Vec<Option<Origin>>,
+    /// All that is wrong.
+    pub problems: Vec<Diagnostic>,
+    /// The file that was read, if there is one.
+    pub file: Option<String>,
+    /// The programs that have sections in it, in its order.
+    pub sections: Vec<String>,
+}
+
+impl Report {
+    /// Each key, its value as a line of the file has it, and who set it.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static Key, String, Option<&Origin>)> {
+        let values = KEYS
+            .iter()
+            .map(|key| (key, value::written(&self.config, key)));
+        values
+            .zip(&self.origins)
+            .map(|((key, value), origin)| (key, value, origin.as_ref()))
+    }
+
+    /// A line for each key: its name, its value and where that came from, between tabs.
+    fn lines(&self) -> String {
+        let mut lines = String::new();
+        for (key, origin) in KEYS.iter().zip(&self.origins) {
+            let origin = origin
+                .as_ref()
+                .map_or("default".to_owned(), Origin::to_string);
+            for (text, end) in [
+                (key.name, '\t'),
+                (value::shown(&self.config, key).as_str(), '\t'),
+                (origin.as_str(), '\n'),
+            ] {
+                lines.extend(text.chars().map(|c| if c.is_control() { '?' } else { c }));
+                lines.push(end);
+            }
+        }
+        lines
+    }
+}
+
+/// Reads the configuration for a tool: the file, the environment and the flags. Bad values are left out.
+pub fn inspect(request: &Request<'_>) -> Report {
+    let mut reader = Reader::new(Some(request.program.clone()));
+    match request.path {
         Some(path) => reader.read_file(path.as_bytes(), true),
         None => reader.read_file_of_environment(),
     }
     reader.read_environment();
-    for flag in flags {
-        let origin = Origin::Flag(flag.spelling.to_owned());
-        match keys::find(flag.key) {
-            Some((index, _)) => reader.set(origin, index, &Raw::Text(flag.value)),
-            None => reader.complain(origin, file::unknown_key(flag.key)),
-        }
-    }
+    request.flags.iter().for_each(|flag| reader.read_flag(flag));
     reader.cross_check();
-    if reader.diagnostics.is_empty() {
-        Ok(reader.config)
-    } else {
-        Err(reader.diagnostics)
-    }
+    reader.report()
 }
 
-/// What the sources said so far.
-struct Reader {
-    config: Config,
-    diagnostics: Vec<Diagnostic>,
-    /// Who set each key of [`KEYS`]; `None`: it has its default.
-    set_by: Vec<Option<Origin>>,
-}
-
-impl Reader {
-    fn new() -> Self {
-        let set_by = vec![None; KEYS.len()];
-        Reader {
-            config: Config::default(),
-            diagnostics: Vec::new(),
-            set_by,
-        }
-    }
-
-    fn complain(&mut self, origin: Origin, (sentence, remedy): Refusal) {
-        self.diagnostics.push(Diagnostic {
-            origin,
-            sentence,
-            remedy,
-        });
-    }
-
-    fn set(&mut self, origin: Origin, index: usize, raw: &Raw<'_>) {
-        match value::store(&mut self.config, &KEYS[index], raw) {
-            Ok(()) => self.set_by[index] = Some(origin),
-            Err(refusal) => self.complain(origin, refusal),
-        }
-    }
-
-    /// Reads the file that `NACC_CONF` names, which must be there, or else the system's, which need not.
-    fn read_file_of_environment(&mut self) {
-        match sys::environment(c"NACC_CONF") {
-            Some(path) => self.read_file(&path, true),
-            None => self.read_file(DEFAULT_PATH.as_bytes(), false),
-        }
-    }
-
-    fn read_file(&mut self, path: &[u8], must_exist: bool) {
-        let shown = String::from_utf8_lossy(path).into_owned();
-        let at = |line| Origin::File {
-            path: shown.clone(),
-            line,
-        };
-        let read = match CString::new(path) {
-            Ok(path) => sys::read_file(&path),
-            Err(_) => Err(ReadError::Missing),
-        };
-        let refusal = match read {
-            Ok(bytes) => {
-                // Of a key that stands twice, the first line, so that the message can name it.
-                let mut lines = vec![None; KEYS.len()];
-                file::parse(&bytes, &mut |line, finding| match finding {
-                    Finding::Problem(refusal) => self.complain(at(line), refusal),
-                    Finding::Setting(index, key, raw) => match lines[index] {
-                        Some(first) => {
-                            let sentence = format!("{} is already set in line {first}.", key.name);
-                            self.complain(
-                                at(line),
-                                (sentence, "Remove one of the two.".to_owned()),
-                            );
-                        }
-                        None => {
-                            lines[index] = Some(line);
-                            self.set(at(line), index, raw);
-                        }
-                    },
-                });
-                return;
-            }
-            Err(ReadError::Missing) if !must_exist => return,
-            Err(ReadError::Missing) => (
-                "there is no such file.".to_owned(),
-                "Check the path, or copy netacc.conf.example there.".to_owned(),
-            ),
-            Err(ReadError::NotAFile) => (
-                "this is no regular file.".to_owned(),
-                "Name a file of KEY=VALUE lines.".to_owned(),
-            ),
-            Err(ReadError::TooLarge) => (
-                "this file is larger than 64 KiB, so it is no configuration.".to_owned(),
-                "Name a file of KEY=VALUE lines.".to_owned(),
-            ),
-            Err(ReadError::Os(errno)) => {
-                let error = std::io::Error::from_raw_os_error(errno.raw_os_error());
-                let sentence = format!("the file cannot be read: {error}.");
-                (
-                    sentence,
-                    "Check the permissions of the file and of the folders above it.".to_owned(),
-                )
-            }
-        };
-        self.complain(at(0), refusal);
-    }
-
-    fn read_environment(&mut self) {
-        for (index, key) in KEYS.iter().enumerate() {
-            let Ok(name) = CString::new(key.name) else {
-                continue;
-            };
-            let Some(bytes) = sys::environment(&name) else {
-                continue;
-            };
-            let origin = Origin::Environment(key.name);
-            match std::str::from_utf8(&bytes) {
-                Ok(text) => self.set(origin, index, &Raw::Text(text)),
-                Err(_) => {
-                    let sentence = format!("{} is not UTF-8 text.", key.name);
-                    self.complain(origin, (sentence, value::remedy(key)));
-                }
-            }
-        }
-    }
-
-    /// Checks settings against each other. A pair that does not fit gets its defaults.
-    fn cross_check(&mut self) {
-        if self.config.mr_max_inc_size < self.config.mr_min_inc_size {
-            let (min, max) = (self.config.mr_min_inc_size, self.config.mr_max_inc_size);
-            self.mismatch(
-                ["NACC_RDMA_MR_MAX_INC_SIZE", "NACC_RDMA_MR_MIN_INC_SIZE"],
-                format!("NACC_RDMA_MR_MAX_INC_SIZE ({max}) is smaller than NACC_RDMA_MR_MIN_INC_SIZE ({min})."),
-                format!("Set NACC_RDMA_MR_MAX_INC_SIZE to {min} or more, or the other to {max} or less."),
-            );
-        }
-        let half = self.config.ring_size / 2;
-        let window_is_set =
-            keys::find("NACC_WINDOW_SIZE").is_some_and(|(i, _)| self.set_by[i].is_some());
-        if !window_is_set {
-            self.config.window_size = self.config.window_size.min(half);
-        }
-        if self.config.window_size > half {
-            let (window, ring) = (self.config.window_size, self.config.ring_size);
-            let wanted = (2 * window).next_power_of_two();
-            self.mismatch(
-                ["NACC_WINDOW_SIZE", "NACC_RING_SIZE"],
-                format!(
-                    "NACC_WINDOW_SIZE ({window}) is more than half of NACC_RING_SIZE ({ring})."
-                ),
-                format!(
-                    "Set NACC_WINDOW_SIZE to {half} or less, or NACC_RING_SIZE to {wanted} or more."
-                ),
-            );
-        }
-    }
-
-    /// Complains at the first of `names` that was set, and gives them all their defaults.
-    fn mismatch(&mut self, names: [&str; 2], sentence: String, remedy: String) {
-        let mut origin = None;
-        for (index, key) in names.iter().filter_map(|name| keys::find(name)) {
-            origin = origin.or(self.set_by[index].take());
-            value::store_default(&mut self.config, key);
-        }
-        // Defaults fit each other, so one of the two was set.
-        let origin = origin.unwrap_or(Origin::File {
-            path: DEFAULT_PATH.to_owned(),
-            line: 0,
-        });
-        self.complain(origin, (sentence, remedy));
+/// As [`inspect`], for no program in particular; any problem at all is an error.
+pub fn check(path: Option<&OsStr>, flags: &[Flag<'_>]) -> Result<Config, Vec<Diagnostic>> {
+    let report = inspect(&Request {
+        path,
+        flags,
+        program: Program::default(),
+    });
+    match report.problems.is_empty() {
+        true => Ok(report.config),
+        false => Err(report.problems),
     }
 }

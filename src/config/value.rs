@@ -10,8 +10,25 @@ pub(super) enum Raw<'a> {
     Text(&'a str),
     /// A whole number of the file.
     Integer(i128),
+    /// `true` or `false` of the file.
+    Boolean(bool),
+    /// A list of strings of the file.
+    List(Vec<&'a str>),
     /// Something else of the file, with its name ("a floating-point number").
     Other(&'static str),
+}
+
+impl Raw<'_> {
+    /// What sort of value it is, in words.
+    fn what(&self) -> &'static str {
+        match self {
+            Raw::Text(_) => "a string",
+            Raw::Integer(_) => "a number",
+            Raw::Boolean(_) => "a boolean",
+            Raw::List(_) => "a list",
+            Raw::Other(what) => what,
+        }
+    }
 }
 
 /// Why a value was refused: a sentence on what is wrong, and one on what to do.
@@ -28,13 +45,13 @@ pub(super) fn store(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), Ref
             set,
             ..
         } => {
-            let value = match *raw {
-                Raw::Integer(value) => value,
+            let value = match raw {
+                Raw::Integer(value) => *value,
                 Raw::Text(text) => match parse_number(text, unit) {
                     Some(value) => value,
                     None => return refuse(format!("is \"{text}\", which is no whole number")),
                 },
-                Raw::Other(kind) => return refuse(format!("is {kind}, not a whole number")),
+                raw => return refuse(format!("is {}, not a whole number", raw.what())),
             };
             if value < i128::from(min) {
                 return refuse(format!("is {value}, below the smallest allowed value"));
@@ -49,13 +66,52 @@ pub(super) fn store(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), Ref
             set(config, value);
             Ok(())
         }
-        Kind::Text { set, .. } => match *raw {
+        Kind::Switch { set, .. } => {
+            let on = match raw {
+                Raw::Boolean(on) => Some(*on),
+                Raw::Integer(number) => switch(&number.to_string()),
+                Raw::Text(text) => switch(text.trim()),
+                raw => return refuse(format!("is {}, not 1 or 0", raw.what())),
+            };
+            match on {
+                Some(on) => set(config, on),
+                None => return refuse("is neither on nor off".to_owned()),
+            }
+            Ok(())
+        }
+        Kind::Text { set, .. } => match raw {
             Raw::Text(text) => set(config, text).or_else(refuse),
             // Of some keys a number is a value like others.
             Raw::Integer(number) => set(config, &number.to_string())
                 .or_else(|_| refuse("is a number, not a string".to_owned())),
-            Raw::Other(kind) => refuse(format!("is {kind}, not a string")),
+            raw => refuse(format!("is {}, not a string", raw.what())),
         },
+        Kind::List { set, .. } => match raw {
+            Raw::Text(text) => set(config, &items(text).collect::<Vec<_>>()).or_else(refuse),
+            Raw::List(items) => {
+                let items: Vec<&str> = items.iter().map(|item| item.trim()).collect();
+                set(config, &items).or_else(refuse)
+            }
+            raw => refuse(format!(
+                "is {}, not a string or a list of strings",
+                raw.what()
+            )),
+        },
+    }
+}
+
+/// The items of a list that is written with commas; none if it is empty.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    let is_empty = text.trim().is_empty();
+    text.split(',').map(str::trim).filter(move |_| !is_empty)
+}
+
+/// What a word says of a switch.
+fn switch(word: &str) -> Option<bool> {
+    match word {
+        "1" | "on" | "yes" | "true" => Some(true),
+        "0" | "off" | "no" | "false" => Some(false),
+        _ => None,
     }
 }
 
@@ -65,7 +121,43 @@ pub(super) fn store_default(config: &mut Config, key: &Key) {
         Kind::Number { default, set, .. } => set(config, default),
         // A default that its own check refuses leaves the field empty; a test keeps that from happening.
         Kind::Text { default, set, .. } => drop(set(config, default)),
+        Kind::List { default, set, .. } => {
+            drop(set(config, &items(default).collect::<Vec<_>>()));
+        }
+        Kind::Switch { default, set, .. } => set(config, default),
     }
+}
+
+/// The value of `key` as the environment has it.
+pub(super) fn shown(config: &Config, key: &Key) -> String {
+    match key.kind {
+        Kind::Number { get, .. } => get(config).to_string(),
+        Kind::Switch { get, .. } => u8::from(get(config)).to_string(),
+        Kind::Text { get, .. } | Kind::List { get, .. } => get(config),
+    }
+}
+
+/// The value of `key` as a line of the file has it.
+pub(super) fn written(config: &Config, key: &Key) -> String {
+    let value = shown(config, key);
+    match key.kind {
+        Kind::Number { .. } | Kind::Switch { .. } => value,
+        Kind::Text { .. } | Kind::List { .. } => quoted(&value),
+    }
+}
+
+/// A TOML string.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// What to write instead, for a value that `key` refused.
@@ -86,7 +178,16 @@ pub(super) fn remedy(key: &Key) -> String {
             let (min, max, default) = (show(min), show(max), show(default));
             format!("Give a number from {min} to {max}{words}; the default is {default}.")
         }
+        Kind::Switch { default, .. } => {
+            format!(
+                "Give 1 for on or 0 for off; the default is {}.",
+                u8::from(default)
+            )
+        }
         Kind::Text {
+            allowed, default, ..
+        }
+        | Kind::List {
             allowed, default, ..
         } => {
             format!("Give {allowed}, in double quotes in the file; the default is \"{default}\".")
@@ -171,6 +272,20 @@ mod tests {
             assert_eq!(bytes(bad), None, "{bad}");
         }
         assert_eq!(parse_number("16K", Unit::Count), None);
+    }
+
+    #[test]
+    fn an_empty_list_has_no_items() {
+        let all = |text| items(text).collect::<Vec<_>>();
+        assert_eq!(all("a, b ,c"), ["a", "b", "c"]);
+        assert_eq!(all(" "), [""; 0]);
+        assert_eq!(all("a,,b"), ["a", "", "b"]);
+    }
+
+    #[test]
+    fn what_is_written_is_toml() {
+        assert_eq!(quoted("/var/log/a b"), "\"/var/log/a b\"");
+        assert_eq!(quoted("a\"b\\c\td"), "\"a\\\"b\\\\c\\u0009d\"");
     }
 
     #[test]

@@ -32,8 +32,13 @@ impl Control {
         }
     }
 
-    /// The answer to a hello that came to our address `local`.
-    pub(super) fn answer(&mut self, hello: &Hello, local: Option<Address>) -> Answer {
+    /// The answer to a hello that came from `remote` to our address `local`.
+    pub(super) fn answer(
+        &mut self,
+        hello: &Hello,
+        local: Option<Address>,
+        remote: &Address,
+    ) -> Answer {
         stats::add(&stats::global().hellos_received, 1);
         let runtime = self.runtime;
         let mut answer = Answer {
@@ -42,6 +47,12 @@ impl Control {
         };
         if hello.oldest > VERSION || hello.newest < OLDEST {
             answer.verdict = Verdict::Version;
+            return answer;
+        }
+        let offset = runtime.config.side_port_offset;
+        let port = local.map_or(0, |side| side.port().wrapping_sub(offset));
+        if !runtime.config.accelerates(remote.to_std().ip(), port) {
+            answer.verdict = Verdict::Plain;
             return answer;
         }
         let verbs = hello.fabrics.contains(&(FabricKind::Verbs as u8));

@@ -21,6 +21,7 @@ use crate::config::FabricName;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
 use crate::link::{Link, Terms};
+use crate::log::{self, Left};
 use crate::poll::waiter::Waiter;
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
@@ -30,6 +31,8 @@ use crate::stats::{self, Reason};
 
 /// Who waits for a contact's outcome.
 pub enum Waiting {
+    /// Nobody: it is for connections that come later.
+    Nobody,
     /// A thread in a blocking connect.
     Thread(Arc<AtomicBool>, &'static Waiter),
     /// A socket whose connect is under way, in the life of that number.
@@ -110,7 +113,7 @@ impl Control {
     /// No link comes of the contact with `goal`.
     pub fn contact_failed(&mut self, goal: &Goal, reason: Reason) {
         let address = &goal.address;
-        tracing::info!(target: "netacc::control", "{address:?} is not reached by NetACC: {}", reason.name());
+        log::fallback(reason, Left::ConnectionsTo(address.to_std()));
         if reason == Reason::SidePortForeign {
             stats::add(&stats::global().foreign_peers, 1);
         }
@@ -137,6 +140,7 @@ impl Control {
     fn contact_over(&mut self, goal: &Goal) {
         for waiting in self.contacts.remove(&goal.key()).unwrap_or_default() {
             match waiting {
+                Waiting::Nobody => {}
                 Waiting::Opening(opening) => self.open(opening),
                 Waiting::Thread(done, waiter) => {
                     done.store(true, Ordering::Release);

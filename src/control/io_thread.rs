@@ -12,6 +12,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use super::affinity;
 use super::cache::Key;
 use super::contact::{Contact, Goal, Waiting};
 use super::heirs::{Estate, Heirs};
@@ -166,9 +167,16 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         estate: Estate::default(),
     };
     control.open_rendezvous();
-    spawn(move || control.run())?;
+    let bind = move |index| affinity::bind(&runtime.config.affinity, index, runtime.io_count());
+    spawn(move || {
+        bind(0);
+        control.run();
+    })?;
     for index in 1..runtime.io_count() {
-        spawn(move || serve(runtime, index))?;
+        spawn(move || {
+            bind(index);
+            serve(runtime, index);
+        })?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! How two processes find each other and agree on a link: side ports, hellos, the memory of who is
 //! NetACC, and the I/O thread that drives it all.
 
+mod affinity;
 mod answering;
 pub mod cache;
 pub mod contact;

@@ -373,7 +373,7 @@ impl Stranger {
                         return None;
                     }
                     let local = Address::local_of(self.fd.as_raw_fd());
-                    let answer = control.answer(&hello, local);
+                    let answer = control.answer(&hello, local, &self.remote);
                     reply(&self.fd, &Frame::Answer(answer.clone())).ok()?;
                     let kind = FabricKind::from_code(answer.fabric);
                     if answer.verdict == Verdict::Yes

@@ -7,6 +7,7 @@
 
 mod errno;
 mod line;
+mod once;
 mod sink;
 
 use std::cell::Cell;
@@ -20,6 +21,7 @@ use tracing::{Dispatch, Event, Metadata, Subscriber, span};
 use crate::config::{Config, LogLevel};
 pub(crate) use errno::ErrnoGuard;
 use line::{Fields, Line, Message};
+pub use once::{Left, fallback};
 use sink::Sink;
 
 /// Whether some thread has begun to set the log up. No lock: a child forked meanwhile would hang on it.

@@ -33,3 +33,37 @@ static LOADED: extern "C" fn() = {
     }
     loaded
 };
+
+/// An ELF note, for who wants to know the version of the file (`netacc_run --check`, `readelf -n`).
+#[repr(C)]
+struct Note {
+    name_size: u32,
+    text_size: u32,
+    kind: u32,
+    name: [u8; 8],
+    text: [u8; 32],
+}
+
+#[used]
+#[unsafe(link_section = ".note.netacc")]
+static VERSION: Note = {
+    let mut note = Note {
+        name_size: netacc::VERSION_NOTE.len() as u32,
+        text_size: 32,
+        kind: 1,
+        name: [0; 8],
+        text: [0; 32],
+    };
+    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    let mut at = 0;
+    while at < version.len() {
+        note.text[at] = version[at];
+        at += 1;
+    }
+    at = 0;
+    while at < netacc::VERSION_NOTE.len() {
+        note.name[at] = netacc::VERSION_NOTE[at];
+        at += 1;
+    }
+    note
+};

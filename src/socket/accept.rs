@@ -19,6 +19,7 @@ use crate::control::listener::{self, Arrival, Place, SideListener, Standing};
 use crate::control::{heirs, server};
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
+use crate::log::{self, Left};
 use crate::poll::twin;
 use crate::poll::waiter::Wakes;
 use crate::real::orig;
@@ -90,7 +91,6 @@ impl Socket {
                 runtime::get().command(Command::Listen(side));
             }
             Err(reason) => {
-                tracing::info!(target: "netacc::control", "listener stays with TCP: {}", reason.sentence());
                 inner.stays_with_tcp(fd, reason);
                 let sets = self.be_plain(&mut inner);
                 drop(inner);
@@ -146,10 +146,13 @@ impl Socket {
     ) -> Result<Arc<SideListener>, Reason> {
         use rustix::net::sockopt;
         let runtime = runtime::start().ok_or(Reason::ResourceLimit)?;
-        if runtime.is_off() {
-            return Err(Reason::Disabled);
+        if let Some(reason) = runtime.why_off() {
+            return Err(reason);
         }
         let local = Address::local_of(fd).ok_or(Reason::UnsupportedCall)?;
+        if !runtime.config.accelerates_port(local.port()) {
+            return Err(Reason::LeftAlone);
+        }
         let socket = sys::borrow(fd);
         let only_v6 =
             local.family() == libc::AF_INET6 && sockopt::ipv6_v6only(socket).unwrap_or(false);
@@ -359,6 +362,7 @@ impl Inner {
         page.set_state(ConnState::Listening);
         if let Some(local) = Address::local_of(fd) {
             page.set_addresses(local.to_std(), local.unspecified());
+            log::fallback(reason, Left::Listener(local.to_std()));
         }
         self.stats = Some(page);
         stats::add(stats::global().fallback(reason), 1);
@@ -404,6 +408,7 @@ impl Inner {
             if reason != Reason::None {
                 page.set_mode(Mode::Tcp, reason);
                 stats::add(stats::global().fallback(reason), 1);
+                log::fallback(reason, Left::Listener(local.to_std()));
             }
             self.stats = Some(page);
         }
@@ -630,6 +635,14 @@ pub(super) fn accept_kernel(
 /// A connection of the kernel's was accepted as `got`: it is counted and shown, with why it is the kernel's.
 fn show_plain(got: RawFd, remote: Address, flags: i32, reason: Reason) {
     let local = Address::local_of(got).unwrap_or(remote);
+    let by_rule = |runtime: &runtime::Runtime| {
+        let config = &runtime.config;
+        !config.accelerates(remote.to_std().ip(), local.port())
+    };
+    let reason = match reason {
+        Reason::ClientWithoutNetacc if runtime::started().is_some_and(by_rule) => Reason::LeftAlone,
+        reason => reason,
+    };
     let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
     {
         let mut inner = socket.lock();

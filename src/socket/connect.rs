@@ -19,6 +19,7 @@ use crate::control::io_thread::Command;
 use crate::control::opening::{Opening, Patience, Step};
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::log::{self, Left};
 use crate::poll::epoll::EpollSet;
 use crate::poll::waiter::{Waiter, Wakes};
 use crate::poll::{interest, kernel};
@@ -85,8 +86,8 @@ impl Socket {
         let Some(runtime) = runtime::start() else {
             return self.leave_to_kernel(inner, dest, Reason::ResourceLimit);
         };
-        if runtime.is_off() {
-            return self.leave_to_kernel(inner, dest, Reason::Disabled);
+        if let Some(reason) = runtime.why_off() {
+            return self.leave_to_kernel(inner, dest, reason);
         }
         self.connect_by(runtime, fd, inner, dest)
     }
@@ -188,9 +189,17 @@ impl Socket {
         {
             return Road::Kernel(Reason::SidePortOutOfRange);
         }
+        if !runtime.config.accelerates(dest.to_std().ip(), dest.port()) {
+            return Road::Kernel(Reason::LeftAlone);
+        }
         let look = runtime.cache.lock().look(&cache::key(dest));
         match look {
             Look::NotUs(reason) => Road::Kernel(reason),
+            Look::Unknown if runtime.config.tcp_first => {
+                let goal = whoever_listens_at(*dest);
+                runtime.command(Command::Contact(goal, Waiting::Nobody));
+                Road::Kernel(Reason::TcpFirst)
+            }
             Look::Unknown => Road::Contact,
             Look::Linked {
                 links,
@@ -553,6 +562,9 @@ impl Socket {
         match side {
             Side::Connecting(dest) => {
                 stats::add(global.connected(mode), 1);
+                if mode == Mode::Tcp {
+                    log::fallback(reason, Left::ConnectionsTo(dest.to_std()));
+                }
                 tracing::debug!(target: "netacc::conn", reason = %reason.name(), "connects to {dest:?} over {}", mode.name());
                 if mode != Mode::Tcp
                     && let Some(local) = Address::local_of(inner.fds.first().copied().unwrap_or(-1))
@@ -564,6 +576,9 @@ impl Socket {
             }
             Side::Accepting(local, remote) => {
                 stats::add(global.accepted(mode), 1);
+                if mode == Mode::Tcp {
+                    log::fallback(reason, Left::ConnectionsAt(local.to_std()));
+                }
                 tracing::debug!(target: "netacc::conn", reason = %reason.name(), "accepted {remote:?} at {local:?} over {}", mode.name());
                 page.set_addresses(local.to_std(), remote.to_std());
             }

@@ -246,7 +246,6 @@ impl Inner {
                 }
             }
             Err(reason) => {
-                tracing::info!(target: "netacc::control", "an inherited listener stays with TCP: {}", reason.sentence());
                 self.stays_with_tcp(fd, reason);
             }
         }

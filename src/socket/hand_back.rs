@@ -29,6 +29,7 @@ use crate::fabric::network;
 use crate::fdtable::{self, Entry};
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::log::{self, Left};
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
 use crate::poll::ready::{INPUT, Watch};
@@ -455,6 +456,13 @@ impl Socket {
         page.set_state(ConnState::Tcp);
         page.set_link(None);
         tracing::debug!(target: "netacc::conn", "handed back to the kernel: {:?}", inner.remote);
+        let local = inner.local.map(|local| Left::ConnectionsAt(local.to_std()));
+        let remote = inner
+            .remote
+            .map(|remote| Left::ConnectionsTo(remote.to_std()));
+        if let Some(which) = local.or(remote) {
+            log::fallback(Reason::HandedBack, which);
+        }
         let mut wakes = Wakes::new(None);
         // Its watches have heard of what came by the link; the kernel tells them of the rest.
         inner.wake_sleepers(&mut wakes);

@@ -82,6 +82,10 @@ reasons! {
         "It was accelerated until a call came that only the kernel can serve (urgent data, MSG_ZEROCOPY, a child process that uses it): nothing to do.",
     ShortLived = 26 "short_lived"
         "The last connections to this address ended after a few messages, which is less than acceleration earns back: keep connections open, or set NACC_SHORT_CONN_LIMIT=0.",
+    TcpFirst = 27 "tcp_first"
+        "Nothing was known of the peer, and NACC_TCP_FIRST (netacc_run -T) lets nobody wait: nothing to do, later connections are accelerated if the peer runs NetACC.",
+    LeftAlone = 28 "left_alone"
+        "The configuration leaves this program, or this peer and port, to the kernel: see NACC_PEERS, NACC_PROGRAMS and those that end in _EXCEPT (netacc_run --print-config CMD).",
 }
 
 impl Reason {

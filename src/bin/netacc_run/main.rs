@@ -3,100 +3,49 @@
 //! It checks the configuration first, so that a mistake is told to a person at a prompt and not to a
 //! log of the application, sets the environment and becomes the program.
 
+mod arguments;
+mod check;
 mod library;
 mod limits;
+mod note;
+mod print;
 mod program;
+mod rdma;
+mod side_ports;
 mod start;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
-use clap::Parser;
-use netacc::config::{self, DEFAULT_PATH, Flag};
+use arguments::Arguments;
+use netacc::config::{self, DEFAULT_PATH, Program, Request};
 
 /// Our own failures: a bad option, configuration or installation.
 const EXIT_USAGE: i32 = 2;
 
-/// Run CMD with its TCP connections accelerated by NetACC.
-#[derive(Parser)]
-#[command(
-    name = "netacc_run",
-    version,
-    disable_version_flag = true,
-    override_usage = "netacc_run [OPTIONS] [--] CMD [ARGS]...",
-    after_help = "Settings come from /etc/netacc.conf, then the environment, then the options; see netacc.conf(5).\n\
-                  Exit status: CMD's own; 2 a bad option or configuration; 126 CMD cannot be run; 127 no such CMD."
-)]
-struct Arguments {
-    /// Threads that keep links moving (NACC_SOR_IO_THREADS)
-    #[arg(short = 't', value_name = "IO_THREADS", allow_hyphen_values = true)]
-    io_threads: Option<String>,
-
-    /// Connections that one link carries at most (NACC_SOR_CONN_PER_QP)
-    #[arg(short = 'p', value_name = "CONN_PER_QP", allow_hyphen_values = true)]
-    conn_per_qp: Option<String>,
-
-    /// Configuration file instead of /etc/netacc.conf (NACC_CONF)
-    #[arg(short = 'f', value_name = "CONFIG")]
-    config: Option<PathBuf>,
-
-    /// Tell what NetACC does (NACC_LOG=debug)
-    #[arg(short = 'd')]
-    debug: bool,
-
-    /// Check the configuration and stop
-    #[arg(long)]
-    check: bool,
-
-    /// Print version
-    #[arg(short = 'v', long = "version", action = clap::ArgAction::Version)]
-    version: (),
-
-    /// The program and its arguments
-    #[arg(
-        value_name = "CMD",
-        trailing_var_arg = true,
-        required_unless_present = "check"
-    )]
-    command: Vec<OsString>,
-}
-
 fn main() {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read().unwrap_or_else(|message| fail(EXIT_USAGE, message));
     let path = absolute(&arguments);
-    let mut flags = Vec::new();
-    if let Some(value) = &arguments.io_threads {
-        flags.push(Flag {
-            key: "NACC_SOR_IO_THREADS",
-            spelling: "-t",
-            value,
-        });
+    let flags = arguments.flags();
+    let command = arguments.command.first();
+    let request = Request {
+        path: path.as_deref(),
+        flags: &flags,
+        program: command.map_or_else(Program::default, |command| Program::of(command)),
+    };
+    let report = config::inspect(&request);
+    if arguments.check {
+        let findings = check::all(&request, &report, command.map(OsString::as_os_str));
+        std::process::exit(check::tell(&findings));
     }
-    if let Some(value) = &arguments.conn_per_qp {
-        flags.push(Flag {
-            key: "NACC_SOR_CONN_PER_QP",
-            spelling: "-p",
-            value,
-        });
-    }
-    if arguments.debug {
-        flags.push(Flag {
-            key: "NACC_LOG",
-            spelling: "-d",
-            value: "debug",
-        });
-    }
-    if let Err(problems) = config::check(path.as_deref(), &flags) {
-        for problem in problems {
-            error(problem);
-        }
+    if !report.problems.is_empty() {
+        report.problems.iter().for_each(error);
         std::process::exit(EXIT_USAGE);
     }
-    warn_of_unknown_variables();
-    if arguments.check {
-        println!("The configuration is valid.");
+    misspelt_variables().iter().for_each(warn);
+    if arguments.print_config {
+        print::settings(&request, &report);
         return;
     }
 
@@ -134,8 +83,9 @@ fn absolute(arguments: &Arguments) -> Option<OsString> {
     }
 }
 
-/// A misspelt variable does nothing, which is hard to notice.
-fn warn_of_unknown_variables() {
+/// Of each misspelt variable, which does nothing and so is hard to notice, what it may have been meant to be.
+fn misspelt_variables() -> Vec<String> {
+    let mut found = Vec::new();
     for (name, _) in std::env::vars_os() {
         let known = ["NACC_CONF", "NACC_PRELOAD_LIB"]
             .iter()
@@ -148,11 +98,13 @@ fn warn_of_unknown_variables() {
         {
             let meant = config::keys::nearest(name).map(|known| format!(" Did you mean {known}?"));
             let meant = meant.unwrap_or_default();
-            warn(format!(
+            found.push(format!(
                 "environment variable {name}: NetACC knows no such key.{meant}"
             ));
         }
     }
+    found.sort();
+    found
 }
 
 fn error(message: impl Display) {

@@ -1,16 +1,18 @@
-//! Configuration: precedence, every kind of mistake, and the documents made from the table of keys.
+//! Configuration: precedence, every kind of mistake, sections, and the documents made from the table of keys.
 //!
 //! `NETACC_UPDATE=1 cargo test --test config` writes those documents anew.
 
-use std::collections::BTreeMap;
+mod any_bytes;
+mod documents;
+mod sections;
+
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use netacc::config::keys::{KEYS, Kind};
-use netacc::config::{self, Config, Diagnostic, FabricName, Flag, LogLevel, Origin, document};
-use proptest::prelude::*;
+use netacc::config::{self, Affinity, Config, Diagnostic, FabricName, Flag, LogLevel, Origin};
 
 /// Runs `body` with only these of our variables in the environment, one body at a time.
 fn with_environment<T>(variables: &[(&str, &str)], body: impl FnOnce() -> T) -> T {
@@ -81,6 +83,11 @@ fn defaults_are_those_of_the_manual() {
         [FabricName::Loop, FabricName::Shm, FabricName::Verbs]
     );
     assert_eq!((config.log, config.log_file.as_str()), (LogLevel::Off, ""));
+    assert_eq!(
+        (config.tcp_first, config.affinity),
+        (false, Affinity::Anywhere)
+    );
+    assert!(config.peers.is_empty() && config.programs.is_empty());
 }
 
 #[test]
@@ -99,6 +106,10 @@ fn every_way_to_write_a_value_is_read() {
                 NACC_SOR_QP_IDLE_S=-1\r\n\
                 NACC_SIDE_PORT_OFFSET=0b11\r\n\
                 NACC_FABRICS=\" shm , loop\"\r\n\
+                NACC_TCP_FIRST=true\r\n\
+                NACC_AFFINITY=1\r\n\
+                NACC_PROGRAMS=[\"redis-server\", \"nginx*\"] # a list\r\n\
+                NACC_PROGRAMS_EXCEPT=\"nginx-debug\"\r\n\
                 NACC_LOG_FILE=\"/var/log/netacc #1.log\"\r\n\
                 NACC_SOR_CONN_PER_QP=1";
     let config = check(text).unwrap();
@@ -114,6 +125,10 @@ fn every_way_to_write_a_value_is_read() {
         qp_idle: None,
         side_port_offset: 3,
         fabrics: vec![FabricName::Shm, FabricName::Loop],
+        tcp_first: true,
+        affinity: Affinity::Each,
+        programs: vec!["redis-server".to_owned(), "nginx*".to_owned()],
+        programs_except: vec!["nginx-debug".to_owned()],
         log_file: "/var/log/netacc #1.log".to_owned(),
         conn_per_qp: 1,
         ..Config::default()
@@ -200,6 +215,41 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     );
     assert_problem("NACC_SPIN_US=1.5", 1, &["fraction", "microseconds"]);
     assert_problem("NACC_SPIN_US=true", 1, &["boolean"]);
+    assert_problem("NACC_SPIN_US=[\"1\"]", 1, &["a list, not a whole number"]);
+    assert_problem("NACC_TCP_FIRST=2", 1, &["neither on nor off", "1 for on"]);
+    assert_problem("NACC_TCP_FIRST=1.0", 1, &["not 1 or 0"]);
+    assert_problem("NACC_AFFINITY=3", 1, &["cpu:"]);
+    assert_problem("NACC_AFFINITY=\"cpu:3-1\"", 1, &["begins behind its end"]);
+    assert_problem(
+        "NACC_AFFINITY=\"2-3\"",
+        1,
+        &["none of its values", "cpu: and a list"],
+    );
+    assert_problem(
+        "NACC_PEERS=10.0.0.0/8",
+        1,
+        &["Write NACC_PEERS=\"10.0.0.0/8\"."],
+    );
+    assert_problem(
+        "NACC_PEERS=\"10.0.0.0/33\"",
+        1,
+        &["\"10.0.0.0/33\"", "networks and ports"],
+    );
+    assert_problem(
+        "NACC_PEERS_EXCEPT=\":80, 6379\"",
+        1,
+        &["a port begins with a colon"],
+    );
+    assert_problem(
+        "NACC_PEERS=[80]",
+        1,
+        &["a list of other things than strings"],
+    );
+    assert_problem(
+        "NACC_PROGRAMS=\"/usr/bin/curl\"",
+        1,
+        &["without its folder"],
+    );
     assert_problem("NACC_SPIN_US=\"1K\"", 1, &["no whole number"]);
     assert_problem(
         "NACC_SPIN_US=99999999999999999999999999999999999999999",
@@ -215,9 +265,9 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     assert_problem("NACC_SOR_QP_IDLE_S=-2", 1, &["seconds", "or -1"]);
     assert_problem("NACC_SOR_QP_IDLE_S=\"long\"", 1, &["\"long\"", "or -1"]);
     assert_problem(
-        "NACC_FABRICS=[\"loop\"]",
+        "NACC_FABRICS=[\"loop\", \"rdma\"]",
         1,
-        &["a list", "\"loop,shm,verbs\""],
+        &["names \"rdma\"", "\"loop,shm,verbs\""],
     );
     assert_problem("NACC_FABRICS=\"loop,verb\"", 1, &["\"verb\"", "no fabric"]);
     assert_problem("NACC_FABRICS=\"\"", 1, &["no fabric"]);
@@ -240,7 +290,26 @@ fn every_mistake_is_told_with_its_line_and_a_remedy() {
     assert_problem(
         "[net]\nx=1\nNACC_LOG=info\n[netacc]\nNACC_SPIN_US=1",
         1,
-        &["[net]", "Use [netacc]"],
+        &["[net]", "Use [netacc], [program.NAME]"],
+    );
+    assert_problem("[netac]", 1, &["Did you mean [netacc]?"]);
+    assert_problem(
+        "[programs.redis-server]",
+        1,
+        &["Did you mean [program.NAME]?"],
+    );
+    assert_problem("[program]", 1, &["[program.redis-server]"]);
+    assert_problem(
+        "[program.python3.11]",
+        1,
+        &["Write [program.\"python3.11\"]."],
+    );
+    assert_problem("[program.\"/usr/bin/curl\"]", 1, &["without its folder"]);
+    assert_problem("[program.curl", 1, &["not understood", "[program.NAME]"]);
+    assert_problem(
+        "program.curl.NACC_SPIN_US=1",
+        1,
+        &["Begin it with [program.NAME]"],
     );
 }
 
@@ -400,133 +469,4 @@ fn loading_leaves_errno_alone() {
             assert_eq!((*errno, diagnostics.len()), (77, 2));
         },
     );
-}
-
-// --- documents
-
-/// Compares a file of the repository with what it should be, or writes it when asked to.
-fn assert_document(path: &str, expected: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
-    if std::env::var_os("NETACC_UPDATE").is_some() {
-        std::fs::write(&path, expected).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap();
-    assert!(
-        found == expected,
-        "{} is stale; write it anew with: NETACC_UPDATE=1 cargo test --test config",
-        path.display()
-    );
-}
-
-#[test]
-fn the_example_file_is_the_table_of_keys() {
-    assert_document("netacc.conf.example", &document::example());
-}
-
-#[test]
-fn the_example_file_is_valid_with_and_without_its_comment_signs() {
-    let example = document::example();
-    assert_eq!(check(&example).unwrap(), Config::default());
-    let active = example.replace("\n#NACC", "\nNACC");
-    assert_eq!(active.matches("\nNACC_").count(), KEYS.len());
-    assert_eq!(check(active).unwrap(), Config::default());
-}
-
-#[test]
-fn the_manual_page_lists_the_table_of_keys() {
-    const PAGE: &str = "docs/man/netacc.conf.5";
-    const BEGIN: &str = ".\\\" Keys: written by cargo test --test config\n";
-    const END: &str = ".\\\" End of keys\n";
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-    let page = std::fs::read_to_string(path).unwrap();
-    let (head, rest) = page
-        .split_once(BEGIN)
-        .expect("the page has a place for the keys");
-    let (_, tail) = rest.split_once(END).expect("the place for the keys ends");
-    assert_document(
-        PAGE,
-        &format!("{head}{BEGIN}{}{END}{tail}", document::manual()),
-    );
-}
-
-// --- any bytes
-
-/// Lines that come close to being right, so that the parser is entered deeply.
-fn nearly_a_line() -> impl Strategy<Value = String> {
-    let names = KEYS.iter().map(|key| key.name).chain([
-        "netacc",
-        "[netacc]",
-        "[",
-        "#",
-        "NACC",
-        "\"NACC_LOG\"",
-    ]);
-    let name = prop::sample::select(names.collect::<Vec<_>>());
-    let value = prop_oneof![
-        "\\PC{0,20}",
-        "\"\\PC{0,20}\"",
-        "[-+]?(0x|0b|0o)?[0-9_a-f]{1,40}[kKMG]?",
-        "[\\[{'\"]{0,200}",
-        Just("é".to_owned()),
-    ];
-    (
-        name,
-        prop::sample::select(vec!["=", " = ", ".", " ", ""]),
-        value,
-    )
-        .prop_map(|(name, between, value)| format!("{name}{between}{value}"))
-}
-
-/// What `check` and `load` promise of any file: the two agree, and every problem has a line.
-fn assert_total(bytes: &[u8]) {
-    let file = file(bytes);
-    let path = file.path().to_str().unwrap();
-    let (checked, (loaded, warnings)) = with_environment(&[("NACC_CONF", path)], || {
-        (config::check(None, &[]), config::load())
-    });
-    assert!(loaded.mr_min_inc_size <= loaded.mr_max_inc_size);
-    assert!(loaded.window_size <= loaded.ring_size / 2);
-    match checked {
-        Ok(config) => assert_eq!((config, vec![]), (loaded, warnings)),
-        Err(problems) => {
-            assert!(
-                problems
-                    .iter()
-                    .all(|p| matches!(p.origin, Origin::File { line: 1.., .. }))
-            );
-            assert!(
-                problems
-                    .iter()
-                    .all(|p| !p.sentence.is_empty() && !p.remedy.is_empty())
-            );
-            assert_eq!(problems, warnings);
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-        assert_total(&bytes);
-    }
-
-    #[test]
-    fn nearly_right_lines_are_read_without_a_panic(lines in prop::collection::vec(nearly_a_line(), 0..20)) {
-        assert_total(lines.join("\n").as_bytes());
-    }
-
-    #[test]
-    fn every_number_within_a_range_comes_back(value in 0u64..=10_000) {
-        let expected: BTreeMap<&str, String> = [
-            ("decimal", format!("NACC_SPIN_US={value}")),
-            ("hex", format!("NACC_SPIN_US={value:#x}")),
-            ("string", format!("NACC_SPIN_US=\"{value}\"")),
-            ("hex string", format!("NACC_SPIN_US=\"{value:#x}\"")),
-        ].into();
-        for (form, text) in expected {
-            prop_assert_eq!(check(&text).unwrap().spin, Duration::from_micros(value), "{}", form);
-        }
-    }
 }
