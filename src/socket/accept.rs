@@ -635,15 +635,13 @@ pub(super) fn accept_kernel(
 /// A connection of the kernel's was accepted as `got`: it is counted and shown, with why it is the kernel's.
 fn show_plain(got: RawFd, remote: Address, flags: i32, reason: Reason) {
     let local = Address::local_of(got).unwrap_or(remote);
-    let reason = match runtime::started() {
-        Some(runtime)
-            if !runtime
-                .config
-                .accelerates(remote.to_std().ip(), local.port()) =>
-        {
-            Reason::LeftAlone
-        }
-        _ => reason,
+    let by_rule = |runtime: &runtime::Runtime| {
+        let config = &runtime.config;
+        !config.accelerates(remote.to_std().ip(), local.port())
+    };
+    let reason = match reason {
+        Reason::ClientWithoutNetacc if runtime::started().is_some_and(by_rule) => Reason::LeftAlone,
+        reason => reason,
     };
     let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
     {
