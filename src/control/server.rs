@@ -222,7 +222,8 @@ impl Control {
                     deadline,
                 }));
             }
-            Err(Errno::SRCH) => self.is_dead(link),
+            // (In another PID namespace it cannot be watched. One that lives on hands back before it leaves a link.)
+            Err(Errno::SRCH | Errno::NOTSUP) => self.is_dead(link),
             Err(_) => self.is_left(link),
         }
         false
