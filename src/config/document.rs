@@ -63,7 +63,7 @@ pub fn options() -> String {
         };
         let sets = match option.takes {
             Takes::Value(_) => format!("sets {}", key.name),
-            Takes::Milliseconds(_) => format!("sets {} to a thousand times that", key.name),
+            Takes::Milliseconds(..) => format!("sets {} to a thousand times that", key.name),
             Takes::Nothing(value) => format!("sets {} to {value}", key.name),
         };
         for line in wrap(&format!("{}; {sets}.", option.help), 98) {

@@ -35,8 +35,8 @@ pub struct Choice {
 pub enum Takes {
     /// The key's value, called so in a summary.
     Value(&'static str),
-    /// Milliseconds, perhaps with a fraction, for a key that has microseconds.
-    Milliseconds(&'static str),
+    /// Milliseconds, perhaps with a fraction and so many at most, for a key that has microseconds.
+    Milliseconds(&'static str, u32),
     /// Nothing: the key gets this value.
     Nothing(&'static str),
 }
@@ -45,7 +45,7 @@ impl Takes {
     /// How its value is called in a summary, if it takes one.
     pub fn value_name(&self) -> Option<&'static str> {
         match *self {
-            Takes::Value(name) | Takes::Milliseconds(name) => Some(name),
+            Takes::Value(name) | Takes::Milliseconds(name, _) => Some(name),
             Takes::Nothing(_) => None,
         }
     }
@@ -58,10 +58,12 @@ impl Takes {
         match *self {
             Takes::Value(_) => Ok(given.to_owned()),
             Takes::Nothing(value) => Ok(value.to_owned()),
-            Takes::Milliseconds(_) => match given.trim().parse::<f64>() {
-                Ok(time) if (0.0..=1e9).contains(&time) => Ok(format!("{:.0}", time * 1000.0)),
+            Takes::Milliseconds(_, most) => match given.trim().parse::<f64>() {
+                Ok(time) if (0.0..=f64::from(most)).contains(&time) => {
+                    Ok(format!("{:.0}", time * 1000.0))
+                }
                 _ => Err(format!(
-                    "takes milliseconds, and \"{given}\" is no number of them"
+                    "takes 0 to {most} milliseconds, and \"{given}\" is not that"
                 )),
             },
         }
@@ -259,11 +261,11 @@ mod tests {
 
     #[test]
     fn milliseconds_become_microseconds() {
-        let takes = Takes::Milliseconds("MS");
+        let takes = Takes::Milliseconds("MS", 10);
         assert_eq!(takes.value("2").as_deref(), Ok("2000"));
         assert_eq!(takes.value("0.05").as_deref(), Ok("50"));
         assert_eq!(takes.value("0").as_deref(), Ok("0"));
-        for bad in ["", "-1", "1ms", "NaN", "inf", "1e300"] {
+        for bad in ["", "-1", "10.1", "1ms", "NaN", "inf", "1e300"] {
             assert!(takes.value(bad).is_err(), "{bad}");
         }
     }

@@ -57,7 +57,9 @@ impl Program {
             Some(start) => own.starts_with(start.as_bytes()),
             None => own == name.as_bytes(),
         };
-        let cut = || self.comm.len() == COMM && name.as_bytes().starts_with(&self.comm);
+        // Where the whole name is to be had, that is asked: it is not if the program has given itself a title.
+        let whole = self.invoked.starts_with(&self.comm);
+        let cut = || self.comm.len() == COMM && !whole && name.as_bytes().starts_with(&self.comm);
         let named = |n: &Vec<u8>| !n.is_empty() && own(n);
         named(&self.comm) || named(&self.invoked) || cut()
     }
@@ -81,6 +83,9 @@ mod tests {
         program.invoked = b"a title".to_vec();
         assert!(program.is("prometheus-node-exporter") && program.is("prometheus*"));
         assert!(!program.is("prometheus"));
+        let known = Program::of(OsStr::new("prometheus-node-exporter"));
+        assert!(known.is("prometheus-node-exporter"));
+        assert!(!known.is("prometheus-node-importer"));
     }
 
     #[test]

@@ -167,7 +167,7 @@ pub static KEYS: &[Key] = &[
               where spinning does not pay. 0 means never to spin.",
         option: Some(Choice {
             letter: 'P',
-            takes: Takes::Milliseconds("MS"),
+            takes: Takes::Milliseconds("MS", 10),
             help: "Milliseconds that a waiting thread polls before it sleeps",
         }),
         kind: Kind::Number {

@@ -478,7 +478,7 @@ fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failu
         _ => Reason::LinkFailed,
     })?;
     let unix = InternalFd::adopt(unix);
-    if credentials.uid != rustix::process::geteuid() {
+    if !credentials.is_of_our_user() {
         return Err(Reason::PeerOtherUser);
     }
     let attach = Frame::Attach {

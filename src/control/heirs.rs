@@ -67,6 +67,14 @@ pub fn will() -> Result<RawFd, Errno> {
     }
 }
 
+/// A number of its own for this process's will: who is given it may close and open it as it likes.
+///
+/// # Errors
+/// The kernel's.
+pub fn copy_of_will() -> Result<InternalFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(sys::borrow(will()?), 0).map(InternalFd::adopt)
+}
+
 /// How many forks there were: what is made now is inherited by later ones only.
 pub fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
@@ -297,9 +305,16 @@ impl Control {
         for (serial, Unread { forks, bytes, .. }) in unread {
             let inherited = |heirs: &Heirs| heirs.have_will && heirs.fork > forks.0;
             let will = WILL.load(Ordering::Acquire);
-            if will >= 0 && self.heirs().any(inherited) {
+            let is_there = matches!(fdtable::get(will), Some(Entry::Internal));
+            if is_there && self.heirs().any(inherited) {
+                let will = sys::borrow(will);
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
-                let _ = write_all(sys::borrow(will), &[head, bytes].concat());
+                let before = rustix::fs::fstat(will).map_or(0, |stat| stat.st_size as u64);
+                if write_all(will, &[head, bytes].concat()).is_err() {
+                    // No memory: nothing of it, rather than a part that hides what follows.
+                    let _ = rustix::fs::ftruncate(will, before);
+                    let _ = rustix::fs::seek(will, SeekFrom::Start(before));
+                }
             }
         }
     }
@@ -338,8 +353,19 @@ fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What a parent's will leaves of the connection with this number. Taken once.
+/// What a parent's will leaves of the connection with this number. Taken once, by whichever of its children comes first.
 pub fn inherited(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
+    use rustix::fs::{FlockOperation, fcntl_lock};
+    // A lock of the process's: it ends with it, and a fork does not share it.
+    let locked = fcntl_lock(will, FlockOperation::LockExclusive);
+    let found = taken(will, serial);
+    if locked.is_ok() {
+        let _ = fcntl_lock(will, FlockOperation::Unlock);
+    }
+    found
+}
+
+fn taken(will: BorrowedFd<'_>, serial: u64) -> Option<Vec<u8>> {
     let size = rustix::fs::fstat(will).ok()?.st_size as u64;
     let read = |len: u64, at: u64| {
         // Written by a relative, but not to be trusted to fit.

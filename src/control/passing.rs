@@ -74,6 +74,17 @@ pub struct Maker {
     pub uid: Uid,
 }
 
+/// The user that stands for all those that a user namespace does not know (/proc/sys/kernel/overflowuid).
+const NOBODY_KNOWN: u32 = 65534;
+
+impl Maker {
+    /// Whether it is of the same user as this process.
+    pub fn is_of_our_user(&self) -> bool {
+        let stands_for_many = self.pid.is_none() && self.uid.as_raw() == NOBODY_KNOWN;
+        self.uid == rustix::process::geteuid() && !stands_for_many
+    }
+}
+
 /// Who made the other end of the Unix socket `of`. (rustix's own `socket_peercred` has no room for a process without number.)
 ///
 /// # Errors

@@ -185,6 +185,7 @@ impl Control {
             let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
             let guest = Guest {
                 fd,
+                ours: whose.is_of_our_user(),
                 uid: whose.uid.as_raw(),
                 deadline,
             };
@@ -516,6 +517,8 @@ impl AsFd for Stranger {
 pub struct Guest {
     fd: InternalFd,
     uid: u32,
+    /// Of this process's user.
+    ours: bool,
     deadline: u64,
 }
 
@@ -533,7 +536,7 @@ impl Guest {
             Ok(got) if got.0 > 0 => got,
             _ => return None,
         };
-        let ours = self.uid == rustix::process::geteuid().as_raw();
+        let ours = self.ours;
         let token = match Frame::parse(&bytes[..n]) {
             Ok(Parsed::Frame(Frame::Attach { token }, _)) => token,
             // Another process that shares a side port has taken it.

@@ -98,7 +98,7 @@ pub struct Departure {
     /// Listeners that wait in the kernel meanwhile.
     waiting: Vec<RawFd>,
     /// Open until a program that runs beside this one has it, too.
-    child: Option<InternalFd>,
+    child: Option<[InternalFd; 2]>,
 }
 
 impl Departure {
@@ -167,7 +167,7 @@ impl Departure {
         // SAFETY: by the contract.
         let preloaded = unsafe { program.is_preloaded(environment) };
         let child = match preloaded && !lose_legacy(actions) {
-            true => heirs::will()
+            true => heirs::copy_of_will()
                 .and_then(|will| Ok((Preparation::make()?, will)))
                 .ok(),
             false => None,
@@ -181,13 +181,13 @@ impl Departure {
         let by = leaving::deadline();
         let items: Vec<Item> = all
             .iter()
-            .filter_map(|&(fd, socket)| socket.loan(fd, will, by))
+            .filter_map(|&(fd, socket)| socket.loan(fd, will.as_raw_fd(), by))
             .collect();
         // (A process without links has only what its own parent is to be asked for.)
         if crate::runtime::started().is_some() {
-            held.extend([writing.as_raw_fd(), will]);
+            held.extend([writing.as_raw_fd(), will.as_raw_fd()]);
             // Whatever is closed from now on may be the program's.
-            departure.child = Some(writing);
+            departure.child = Some([writing, will]);
             heirs::will_fork();
             heirs::forked(reading);
         }

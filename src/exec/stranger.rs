@@ -12,7 +12,7 @@ use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::real::sys::Errno;
 use crate::runtime;
-use crate::socket::leaving::{self, broken, cookie, replace, whole};
+use crate::socket::leaving::{self, broken, cookie, ends_soon, replace, whole};
 use crate::socket::orphan::Orphan;
 use crate::socket::{Role, Socket};
 
@@ -126,7 +126,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
             What::Orphan(orphan) => orphans.push((item.fd, *orphan)),
             // The parent is a forked child itself, and has been told.
             What::Leftover(unread) if !unread.is_empty() => {
-                if let Ok(made) = whole(unread) {
+                if let Ok(made) = last_of(item.fd, unread, by) {
                     replace(item.fd, &made);
                 }
             }
@@ -138,7 +138,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
         let made = match claimed {
             Ok(unread) if unread.is_empty() => continue,
             // Its peer has closed it.
-            Ok(unread) => whole(&unread),
+            Ok(unread) => last_of(fd, &unread, by),
             Err(error) => {
                 tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");
                 match error {
@@ -151,6 +151,15 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
         if let Ok(made) = made {
             replace(fd, &made);
         }
+    }
+}
+
+/// A connection that gives these bytes, which come before what the kernel has for `fd`. If more may come behind them, one
+/// that is broken off.
+fn last_of(fd: RawFd, unread: &[u8], by: u64) -> Result<OwnedFd, Errno> {
+    match ends_soon(fd, by) {
+        true => whole(unread),
+        false => broken(),
     }
 }
 

@@ -660,7 +660,7 @@ pub fn accepted_plain(got: RawFd, flags: i32, reason: Reason) {
     let remote = match reason {
         // Switched off, or it does not say why: nothing is to be slower than without the library.
         Reason::None | Reason::Disabled => None,
-        _ if crate::fork::is_stranger() => None,
+        _ if crate::fork::is_stranger() || !fdtable::fits(got) => None,
         _ => Address::peer_of(got),
     };
     match remote {

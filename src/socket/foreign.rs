@@ -51,12 +51,15 @@ pub fn before_fork() {
     if NAMED.load(Ordering::Relaxed) == 0 {
         return;
     }
-    for fd in FIRST..FIRST.saturating_add(NAMED.swap(0, Ordering::Relaxed)) {
-        // (A signal's handler may fork while its thread has the lock.)
-        if let Some(Entry::Socket(socket)) = fdtable::get(fd)
-            && let Some(mut inner) = socket.inner.try_lock()
-        {
-            inner.try_side_port(socket);
+    let named = NAMED.swap(0, Ordering::Relaxed);
+    for fd in FIRST..FIRST.saturating_add(named) {
+        let Some(Entry::Socket(socket)) = fdtable::get(fd) else {
+            continue;
+        };
+        match socket.inner.try_lock() {
+            Some(mut inner) => inner.try_side_port(socket),
+            // (A signal's handler may fork while its thread has the lock.) The next fork asks again.
+            None => NAMED.store(named, Ordering::Relaxed),
         }
     }
 }

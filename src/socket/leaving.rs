@@ -124,7 +124,7 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Whether the kernel has nothing but the end of a stream, or will have that in a moment, and by `by`: what the peer says
 /// by the link is here before.
-fn ends_soon(fd: RawFd, by: u64) -> bool {
+pub fn ends_soon(fd: RawFd, by: u64) -> bool {
     const MOMENT_NS: u64 = 1_000_000_000;
     if fd < 0 {
         return false;
@@ -206,17 +206,20 @@ impl Socket {
         };
         let mut is_last = left.is_last;
         if !is_last {
-            inner.users += 1;
-            drop(inner);
-            is_last = ends_soon(fd, by);
-            inner = self.lock();
-            inner.users -= 1;
+            // Another thread may close it meanwhile, read what is left, or give it away.
+            inner = match self.unlocked(inner, || is_last = ends_soon(fd, by)) {
+                Some(inner) => inner,
+                None => return true,
+            };
         }
         let (nonblocking, serial) = (inner.nonblocking, inner.serial);
         let numbers = inner.fds.clone();
         let Role::Leftover(left) = &mut inner.role else {
             return true;
         };
+        if left.is_empty() || left.resends {
+            return true;
+        }
         let bytes = left.take_all();
         let made = match is_last {
             true => stand_in(&bytes),

@@ -430,7 +430,9 @@ impl Inner {
 
 /// A connection that this process made to `dest` ends on its link: what it was like is remembered for those that follow.
 pub(super) fn note_worth(dest: Option<Address>, conn: &Conn, handed_back: bool) {
-    if let (Some(dest), Some(runtime)) = (dest, runtime::started()) {
+    if let (Some(dest), Some(runtime)) = (dest, runtime::started())
+        && runtime.config.short_conn_limit > 0
+    {
         let (mut cache, key) = (runtime.cache.lock(), cache::key(&dest));
         let life = match (conn.was_short(), handed_back) {
             (false, _) => Life::Long,

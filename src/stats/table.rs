@@ -39,6 +39,8 @@ pub(super) fn start(backed: usize) {
 /// Hands out spare slots only, until [`start`]. Only for a process with one thread.
 pub(super) fn reset() {
     BACKED.store(0, Release);
+    // SAFETY: fork leaves the child with this thread only.
+    unsafe { crate::sync::renew(&NAMING, ()) };
     LINKS.reset();
     CONNS.reset();
 }

@@ -13,12 +13,11 @@ const NAME: &str = "libnetacc-preload.so";
 const CARGO_NAME: &str = "libnetacc_preload.so";
 
 /// Where installations put it, relative to the folder of `netacc_run`.
-const RELATIVE: &[&str] = &[".", "../lib", "../lib64", "../lib/x86_64-linux-gnu"];
+const RELATIVE: &[&str] = &["../lib", "../lib64"];
 
 /// Where installations put it.
 const ABSOLUTE: &[&str] = &[
     "/lib64",
-    "/usr/lib/x86_64-linux-gnu",
     "/usr/lib64",
     "/usr/lib",
     "/usr/local/lib",
@@ -36,6 +35,8 @@ pub fn find() -> Result<PathBuf, String> {
             )),
         };
     }
+    // Debian's folder for this kind of processor.
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     let mut candidates = Vec::new();
     if let Some(here) = std::env::current_exe()
         .ok()
@@ -44,12 +45,10 @@ pub fn find() -> Result<PathBuf, String> {
     {
         candidates.push(here.join(NAME));
         candidates.push(here.join(CARGO_NAME));
-        candidates.extend(
-            RELATIVE[1..]
-                .iter()
-                .map(|folder| here.join(folder).join(NAME)),
-        );
+        candidates.extend(RELATIVE.iter().map(|folder| here.join(folder).join(NAME)));
+        candidates.push(here.join("../lib").join(&multiarch).join(NAME));
     }
+    candidates.push(Path::new("/usr/lib").join(&multiarch).join(NAME));
     candidates.extend(ABSOLUTE.iter().map(|folder| Path::new(folder).join(NAME)));
     for candidate in &candidates {
         // Without "..", so that an LD_PRELOAD that has it already is recognised.

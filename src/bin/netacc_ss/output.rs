@@ -20,7 +20,8 @@ pub fn write(path: Option<&Path>, text: &str) -> io::Result<()> {
     draft.push(name);
     draft.push(format!(".{}", std::process::id()));
     let draft = path.with_file_name(draft);
-    let written = File::create(&draft)
+    // Never through a link that somebody else has put there.
+    let written = File::create_new(&draft)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
