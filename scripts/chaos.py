@@ -22,7 +22,7 @@ from pathlib import Path
 
 from chaos import ends, talk
 from chaos.held import Held
-from lab import Failure, Session, binaries, counters, free_port, interruptible, progress
+from lab import Failure, Session, accelerate_short_connections, binaries, counters, free_port, interruptible, progress
 
 OVER = 3 * talk.PATIENCE
 CARRIED = ("accepted_shm", "connected_shm", "accepted_rdma", "connected_rdma", "handed_back")
@@ -133,8 +133,7 @@ def judge(lines):
 def main():
     args = arguments()
     interruptible()
-    # Short connections are to be accelerated, too.
-    os.environ.setdefault("NACC_SHORT_CONN_LIMIT", "0")
+    accelerate_short_connections()
     with tempfile.TemporaryDirectory(prefix="netacc-chaos-") as place:
         work = Path(args.keep or place)
         work.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 import programs
-from lab import BINARIES, Failure, Session, accelerated, binaries, interruptible, need, progress
+from lab import (
+    BINARIES, Failure, Session, accelerate_short_connections, accelerated, binaries, interruptible, need, progress,
+)
 from programs.known import known
 from programs.side import FAIL, OK, SIDES, UNFORESEEN, CaseFailed, Side
 
@@ -147,8 +149,7 @@ def chosen(patterns, short):
 
 
 def main():
-    # Short connections are to be accelerated, too.
-    os.environ.setdefault("NACC_SHORT_CONN_LIMIT", "0")
+    accelerate_short_connections()
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--bin", default="target/release", help="where the release build is")
     options.add_argument("--suites", nargs="+", metavar="NAME", default=[], help="only those with this in their names")

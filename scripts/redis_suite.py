@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 
 from lab import (
-    PORTS, Failure, Sampler, Session, accelerated, binaries, free_port, interruptible, need, progress, session_pids,
+    PORTS, Failure, Sampler, Session, accelerate_short_connections, accelerated, binaries, free_port, interruptible, need,
+    progress, session_pids,
 )
 from sources import source_tree
 
@@ -168,8 +169,7 @@ def judge(unit, outcome):
 
 
 def main():
-    # Short connections are to be accelerated, too.
-    os.environ.setdefault("NACC_SHORT_CONN_LIMIT", "0")
+    accelerate_short_connections()
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--bin", default="target/release", help="where the release build is")
     options.add_argument("--units", nargs="+", metavar="UNIT", help="only these, e.g. unit/pubsub")

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 
 use super::file::{self, Finding, Setting};
@@ -54,11 +55,15 @@ impl Reader {
         });
     }
 
-    fn set(&mut self, origin: Origin, index: usize, raw: &Raw<'_>) {
-        match value::store(&mut self.config, &KEYS[index], raw) {
+    /// Returns whether the value will do.
+    fn set(&mut self, origin: Origin, index: usize, raw: &Raw<'_>) -> bool {
+        let stored = value::store(&mut self.config, &KEYS[index], raw);
+        let is_set = stored.is_ok();
+        match stored {
             Ok(()) => self.set_by[index] = Some(origin),
             Err(refusal) => self.complain(origin, refusal),
         }
+        is_set
     }
 
     /// Reads the file that `NACC_CONF` names, which must be there, or else the system's, which need not.
@@ -110,10 +115,11 @@ impl Reader {
         self.complain(at(0), refusal);
     }
 
-    /// Takes the settings of a file in, those of this program's sections after the general ones.
+    /// Takes the settings of a file in. Those of this program's sections override the general ones, wherever they stand.
     fn take_in(&mut self, bytes: &[u8], at: &dyn Fn(u32) -> Origin) {
         // Of a key that stands twice in a section, the first line, so that the message can name it.
         let mut lines: BTreeMap<(Option<String>, usize), u32> = BTreeMap::new();
+        let mut is_its_own = vec![false; KEYS.len()];
         file::parse(bytes, &mut |line, finding| match finding {
             Finding::Problem(refusal) => self.complain(at(line), refusal),
             Finding::Setting(Setting {
@@ -122,43 +128,31 @@ impl Reader {
                 key,
                 raw,
             }) => {
-                let program = program.map(str::to_owned);
                 if let Some(name) = program
-                    .as_ref()
-                    .filter(|name| !self.sections.contains(name))
+                    && !self.sections.iter().any(|known| known == name)
                 {
-                    self.sections.push(name.clone());
+                    self.sections.push(name.to_owned());
                 }
-                let place = (program, index);
-                if let Some(first) = lines.get(&place) {
-                    let sentence = format!("{} is already set in line {first}.", key.name);
-                    self.complain(at(line), (sentence, "Remove one of the two.".to_owned()));
-                    return;
-                }
-                match place.0 {
-                    None => self.set(at(line), index, raw),
-                    // Its time comes below, but a mistake is told in the order of the lines.
-                    Some(_) => {
-                        if let Err(refusal) = value::store(&mut Config::default(), key, raw) {
-                            self.complain(at(line), refusal);
-                        }
+                match lines.entry((program.map(str::to_owned), index)) {
+                    Entry::Occupied(first) => {
+                        let sentence =
+                            format!("{} is already set in line {}.", key.name, first.get());
+                        self.complain(at(line), (sentence, "Remove one of the two.".to_owned()));
+                        return;
                     }
+                    Entry::Vacant(place) => _ = place.insert(line),
                 }
-                lines.insert(place, line);
-            }
-        });
-        if self.sections.is_empty() {
-            return;
-        }
-        let program = self.program.get_or_init(Program::current).clone();
-        file::parse(bytes, &mut |line, finding| {
-            if let Finding::Setting(setting) = finding
-                && let Some(name) = setting.program
-                && program.is(name)
-                && lines.get(&(Some(name.to_owned()), setting.index)) == Some(&line)
-                && value::store(&mut self.config, setting.key, setting.raw).is_ok()
-            {
-                self.set_by[setting.index] = Some(at(line));
+                let counts = match program {
+                    None => !is_its_own[index],
+                    Some(name) => self.program.get_or_init(Program::current).is(name),
+                };
+                if counts {
+                    let is_set = self.set(at(line), index, raw);
+                    is_its_own[index] |= program.is_some() && is_set;
+                } else if let Err(refusal) = value::store(&mut Config::default(), key, raw) {
+                    // Another program's, or overridden: what is wrong with it is told all the same.
+                    self.complain(at(line), refusal);
+                }
             }
         });
     }
@@ -167,7 +161,7 @@ impl Reader {
     pub(super) fn read_flag(&mut self, flag: &Flag<'_>) {
         let origin = Origin::Flag(flag.spelling.to_owned());
         match keys::find(flag.key) {
-            Some((index, _)) => self.set(origin, index, &Raw::Text(flag.value)),
+            Some((index, _)) => _ = self.set(origin, index, &Raw::Text(flag.value)),
             None => self.complain(origin, file::unknown_key(flag.key)),
         }
     }
@@ -182,7 +176,7 @@ impl Reader {
             };
             let origin = Origin::Environment(key.name);
             match std::str::from_utf8(&bytes) {
-                Ok(text) => self.set(origin, index, &Raw::Text(text)),
+                Ok(text) => _ = self.set(origin, index, &Raw::Text(text)),
                 Err(_) => {
                     let sentence = format!("{} is not UTF-8 text.", key.name);
                     self.complain(origin, (sentence, value::remedy(key)));

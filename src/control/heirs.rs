@@ -51,13 +51,13 @@ static WILL: AtomicI32 = AtomicI32::new(-1);
 /// # Errors
 /// The kernel's.
 pub fn will() -> Result<RawFd, Errno> {
-    let made = WILL.load(Ordering::Acquire);
-    if made >= 0 {
-        return Ok(made);
+    let before = WILL.load(Ordering::Acquire);
+    if is_will(before) {
+        return Ok(before);
     }
     let will = rustix::fs::memfd_create(c"netacc-will", MemfdFlags::CLOEXEC)?;
     let will = InternalFd::adopt(will).leave();
-    match WILL.compare_exchange(-1, will, Ordering::AcqRel, Ordering::Acquire) {
+    match WILL.compare_exchange(before, will, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(will),
         // Another thread that forks was faster.
         Err(other) => {
@@ -65,6 +65,11 @@ pub fn will() -> Result<RawFd, Errno> {
             Ok(other)
         }
     }
+}
+
+/// Whether `number` is that of the will: there is one, and nobody has closed it behind our back.
+fn is_will(number: RawFd) -> bool {
+    matches!(fdtable::get(number), Some(Entry::Internal))
 }
 
 /// A number of its own for this process's will: who is given it may close and open it as it likes.
@@ -305,8 +310,7 @@ impl Control {
         for (serial, Unread { forks, bytes, .. }) in unread {
             let inherited = |heirs: &Heirs| heirs.have_will && heirs.fork > forks.0;
             let will = WILL.load(Ordering::Acquire);
-            let is_there = matches!(fdtable::get(will), Some(Entry::Internal));
-            if is_there && self.heirs().any(inherited) {
+            if is_will(will) && self.heirs().any(inherited) {
                 let will = sys::borrow(will);
                 let head = [serial.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat();
                 let before = rustix::fs::fstat(will).map_or(0, |stat| stat.st_size as u64);

@@ -11,7 +11,6 @@ use rustix::process::{Pid, Uid};
 
 use super::identity::is_rendezvous;
 use super::wire::Name;
-use crate::real::orig;
 use crate::real::sys::{self, Errno, InternalFd};
 
 /// Descriptors that one message may carry.
@@ -90,26 +89,10 @@ impl Maker {
 /// # Errors
 /// The kernel's, of getsockopt(2).
 pub fn maker(of: impl AsFd) -> Result<Maker, Errno> {
-    let mut found = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let mut len = size_of_val(&found) as libc::socklen_t;
     let fd = of.as_fd().as_raw_fd();
-    // SAFETY: room for the credentials, and its length.
-    let got = unsafe {
-        orig::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut found).cast(),
-            &raw mut len,
-        )
-    };
-    if got != 0 {
-        return Err(sys::last_error());
-    }
+    // SAFETY: integers.
+    let found: libc::ucred =
+        unsafe { sys::socket_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED) }?;
     Ok(Maker {
         pid: Pid::from_raw(found.pid),
         uid: Uid::from_raw(found.uid),

@@ -137,7 +137,6 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
     for (fd, claimed) in claim_all(&orphans, by) {
         let made = match claimed {
             Ok(unread) if unread.is_empty() => continue,
-            // Its peer has closed it.
             Ok(unread) => last_of(fd, &unread, by),
             Err(error) => {
                 tracing::warn!(target: "netacc::conn", "a program does not get its connection: {error}");

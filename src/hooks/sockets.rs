@@ -8,7 +8,7 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, accept, foreign, lifecycle, options};
+use crate::socket::{Inner, Role, by_kernel, foreign, lifecycle, options};
 use crate::{fork, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
@@ -76,7 +76,7 @@ unsafe fn take(
         && let Some(Entry::Plain(listener)) = fdtable::get(fd)
     {
         let reason = listener.lock().reason();
-        accept::accepted_plain(accepted, flags, reason);
+        by_kernel::accepted(accepted, flags, reason);
     }
     accepted
 }

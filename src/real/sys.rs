@@ -165,28 +165,36 @@ fn timespec(nanoseconds: u64) -> Timespec {
     }
 }
 
+/// A socket option; what the kernel does not tell of it is zero.
+///
+/// # Errors
+/// The kernel's, of getsockopt(2).
+///
+/// # Safety
+/// Any bytes are a value of `T`.
+pub unsafe fn socket_option<T>(fd: RawFd, level: i32, name: i32) -> Result<T, Errno> {
+    let _errno = crate::log::ErrnoGuard::new();
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    let at = value.as_mut_ptr().cast();
+    // SAFETY: so much room, and its length.
+    match unsafe { orig::getsockopt(fd, level, name, at, &raw mut len) } {
+        // SAFETY: by the contract.
+        0 => Ok(unsafe { value.assume_init() }),
+        _ => Err(last_error()),
+    }
+}
+
 /// A socket option that is a number.
 pub fn int_option(fd: RawFd, level: i32, name: i32) -> Option<i32> {
-    let _errno = crate::log::ErrnoGuard::new();
-    let mut value = 0;
-    let mut len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: an int and its length.
-    let got = unsafe { orig::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
-    (got == 0).then_some(value)
+    // SAFETY: an integer.
+    unsafe { socket_option(fd, level, name) }.ok()
 }
 
 /// TCP_INFO of a socket of the kernel's; what the kernel does not tell is zero.
 pub fn tcp_info(fd: RawFd) -> Option<libc::tcp_info> {
-    let _errno = crate::log::ErrnoGuard::new();
-    // SAFETY: integers, for which zero is a value.
-    let mut info: libc::tcp_info = unsafe { core::mem::zeroed() };
-    let mut len = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: a live structure of that length.
-    let got = unsafe {
-        let at = (&raw mut info).cast();
-        orig::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len)
-    };
-    (got == 0).then_some(info)
+    // SAFETY: integers.
+    unsafe { socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO) }.ok()
 }
 
 /// Adds one to an eventfd, waking whoever sleeps on it.

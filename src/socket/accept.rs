@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use parking_lot::MutexGuard;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 
 use super::addr::Address;
+use super::by_kernel;
 use super::connect::Side;
 use super::lifecycle::Farewell;
+use super::number::Number;
 use super::options::{self, Kept};
 use super::wait::Wait;
 use super::{Inner, Listening, NOT_ACCEPTED, Role, Socket};
 use crate::control::io_thread::Command;
 use crate::control::listener::{self, Arrival, Place, SideListener, Standing};
 use crate::control::{heirs, server};
-use crate::fdtable::{self, Entry};
+use crate::fdtable::Entry;
 use crate::link::Link;
 use crate::log::{self, Left};
 use crate::poll::twin;
@@ -454,44 +456,6 @@ fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
     }
 }
 
-/// The number of a connection that has not come yet.
-pub(super) struct Number(RawFd);
-
-impl Number {
-    /// The lowest that is free.
-    fn reserve(listener: RawFd) -> Result<Number, Errno> {
-        let number = rustix::io::fcntl_dupfd_cloexec(sys::borrow(listener), 0)?.into_raw_fd();
-        if let Some(stale) = fdtable::reserve(number) {
-            super::lifecycle::release(number, stale);
-        }
-        Ok(Number(number))
-    }
-
-    /// Gives it to `connection`, as a further number.
-    fn give(self, connection: BorrowedFd<'_>, flags: i32) -> Result<RawFd, Errno> {
-        let closed_by_exec = match flags & libc::SOCK_CLOEXEC {
-            0 => 0,
-            _ => libc::O_CLOEXEC,
-        };
-        let _errno = crate::log::ErrnoGuard::new();
-        // SAFETY: no pointers.
-        match unsafe { orig::dup3(connection.as_raw_fd(), self.0, closed_by_exec) } {
-            number if number < 0 => Err(sys::last_error()),
-            number => {
-                core::mem::forget(self);
-                Ok(number)
-            }
-        }
-    }
-}
-
-impl Drop for Number {
-    fn drop(&mut self) {
-        fdtable::clear_reserved(self.0);
-        sys::close(self.0);
-    }
-}
-
 /// Takes one connection from either queue, without waiting: not from a kernel's listener that would. It gets the number
 /// that was `reserved`.
 pub(super) fn accept_one(
@@ -509,7 +473,7 @@ pub(super) fn accept_one(
             if leaves || inner.is_foreign() && !inner.nonblocking {
                 continue;
             }
-            match accept_kernel(fd, flags, reserved) {
+            match by_kernel::accept(fd, flags, reserved) {
                 Err(Errno::AGAIN) => {}
                 other => {
                     if let Role::Listening(listening) = &mut inner.role {
@@ -605,70 +569,6 @@ fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
     }
     if low_water > 1 {
         options::set_low_water(number, low_water);
-    }
-}
-
-/// From the kernel's queue. Under a lock only if the listener is non-blocking.
-pub(super) fn accept_kernel(
-    fd: RawFd,
-    flags: i32,
-    reserved: &mut Option<Number>,
-) -> Result<(RawFd, Address), Errno> {
-    let (mut got, remote) = match Address::accept(fd, flags) {
-        // The last number is the one that was kept for it.
-        Err(Errno::MFILE) if reserved.take().is_some() => Address::accept(fd, flags)?,
-        other => other?,
-    };
-    if let Some(number) = reserved.take()
-        && let Ok(number) = number.give(sys::borrow(got), flags)
-    {
-        sys::close(core::mem::replace(&mut got, number));
-    }
-    let Some(remote) = remote else {
-        super::lifecycle::close(got);
-        return Err(Errno::CONNABORTED);
-    };
-    show_plain(got, remote, flags, Reason::ClientWithoutNetacc);
-    Ok((got, remote))
-}
-
-/// A connection of the kernel's was accepted as `got`: it is counted and shown, with why it is the kernel's.
-fn show_plain(got: RawFd, remote: Address, flags: i32, reason: Reason) {
-    let local = Address::local_of(got).unwrap_or(remote);
-    let by_rule = |runtime: &runtime::Runtime| {
-        let config = &runtime.config;
-        !config.accelerates(remote.to_std().ip(), local.port())
-    };
-    let reason = match reason {
-        Reason::ClientWithoutNetacc if runtime::started().is_some_and(by_rule) => Reason::LeftAlone,
-        reason => reason,
-    };
-    let socket = Socket::new(remote.family(), flags & libc::SOCK_NONBLOCK != 0);
-    {
-        let mut inner = socket.lock();
-        inner.role = Role::Plain;
-        inner.fds.push(got);
-        let side = Side::Accepting(local, remote);
-        socket.describe(&mut inner, Mode::Tcp, reason, side);
-    }
-    stats::add(stats::global().fallback(reason), 1);
-    super::lifecycle::install(got, Entry::Plain(socket));
-}
-
-/// The kernel has accepted `got` from a listener that has no side port, for this reason, which its connections share.
-pub fn accepted_plain(got: RawFd, flags: i32, reason: Reason) {
-    let remote = match reason {
-        // Switched off, or it does not say why: nothing is to be slower than without the library.
-        Reason::None | Reason::Disabled => None,
-        _ if crate::fork::is_stranger() || !fdtable::fits(got) => None,
-        _ => Address::peer_of(got),
-    };
-    match remote {
-        Some(remote) => show_plain(got, remote, flags, reason),
-        None => {
-            stats::add(stats::global().accepted(Mode::Tcp), 1);
-            stats::add(stats::global().fallback(reason), 1);
-        }
     }
 }
 

@@ -18,8 +18,9 @@ use rustix::fd::{AsRawFd, RawFd};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::accept::{accept_kernel, accept_one};
+use super::accept::accept_one;
 use super::addr::Address;
+use super::by_kernel;
 use super::leaving::cookie;
 use super::options::Kept;
 use super::wait::Wait;
@@ -297,7 +298,7 @@ impl Socket {
             kernels.then_some(Err(Errno::AGAIN))
         };
         match self.wait_until(inner, wait, attempt) {
-            Err(Errno::AGAIN) if kernels => accept_kernel(fd, flags, &mut None),
+            Err(Errno::AGAIN) if kernels => by_kernel::accept(fd, flags, &mut None),
             other => other,
         }
     }

@@ -417,7 +417,7 @@ impl Socket {
         let Role::Connected(mut conn) = std::mem::replace(&mut inner.role, Role::Plain) else {
             return;
         };
-        note_worth(inner.remote, &conn, true);
+        note_worth(inner.remote, &conn);
         let mut unread = conn.rx.take_all(&link.slots);
         let fd = inner.fd();
         if let Some(all) = conn.known_to.filter(|_| !conn.given_back.is_empty()) {

@@ -406,7 +406,7 @@ impl Inner {
                 if conn.has_left() {
                     stats::add(&stats::global().handed_back, 1);
                 }
-                note_worth(self.remote, &conn, conn.has_left());
+                note_worth(self.remote, &conn);
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
                 // As the kernel: unread data, or a linger time of zero, breaks the connection off, if it is not over.
@@ -429,12 +429,12 @@ impl Inner {
 }
 
 /// A connection that this process made to `dest` ends on its link: what it was like is remembered for those that follow.
-pub(super) fn note_worth(dest: Option<Address>, conn: &Conn, handed_back: bool) {
+pub(super) fn note_worth(dest: Option<Address>, conn: &Conn) {
     if let (Some(dest), Some(runtime)) = (dest, runtime::started())
         && runtime.config.short_conn_limit > 0
     {
         let (mut cache, key) = (runtime.cache.lock(), cache::key(&dest));
-        let life = match (conn.was_short(), handed_back) {
+        let life = match (conn.was_short(), conn.has_left()) {
             (false, _) => Life::Long,
             (true, false) => Life::Short,
             (true, true) => Life::HandedBack,

@@ -6,11 +6,13 @@
 
 pub mod accept;
 pub mod addr;
+pub mod by_kernel;
 pub mod connect;
 pub mod foreign;
 pub mod hand_back;
 pub mod leaving;
 pub mod lifecycle;
+mod number;
 pub mod options;
 pub mod orphan;
 pub mod recv;

@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 
 use netacc::stats::ConnState;
-use netacc::stats::reader::Store;
+use netacc::stats::reader::{Store, kernel};
 
 /// Ports at which somebody listens, in the text of `/proc/net/tcp` or `/proc/net/tcp6`.
 pub fn listening(table: &str) -> BTreeSet<u16> {
-    const LISTEN: &str = "0A";
-    let port = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (_, port) = words.next()?.rsplit_once(':')?;
-        (words.nth(1)? == LISTEN).then(|| u16::from_str_radix(port, 16).ok())?
-    };
-    table.lines().filter_map(port).collect()
+    kernel::lines(table)
+        .filter(|line| line.state == "LISTEN")
+        .map(|line| line.local.port())
+        .collect()
 }
 
 /// Of these ports those whose side port is among them, too, and is not one of NetACC's as far as we may look.
@@ -60,7 +57,7 @@ mod tests {
 
     const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue\n\
         0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n\
-        1: 00000000000000000000000001000000:670B 00000000000000000000000000000000:0000 0A 0:0\n\
+        1: 00000000000000000000000001000000:670B 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1\n\
         2: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 1 1\n\
         3: nonsense\n";
 

@@ -17,8 +17,8 @@ use netacc::stats::reader::{Library, Snapshot, Store};
 
 use args::{Args, View};
 
-/// Processes with the library's file that each has, and a sentence for each that could not be read.
-type Seen = (Vec<(Snapshot, Option<Library>)>, Vec<String>);
+/// Processes, and a sentence for each that could not be read.
+type Seen = (Vec<Snapshot>, Vec<String>);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             kind: prometheus::CONTENT_TYPE,
             text: || {
                 let (pages, problems) = look(None, false);
-                prometheus::text(&pages, problems.len())
+                prometheus::text(&with_libraries(pages), problems.len())
             },
         };
         let Err(error) = server::serve(address, content);
@@ -39,10 +39,7 @@ fn main() -> ExitCode {
     }
     let shown = match args.watch {
         Some(period) => {
-            let look = || {
-                let (pages, problems) = look(args.pid, true);
-                (pages.into_iter().map(|(page, _)| page).collect(), problems)
-            };
+            let look = || look(args.pid, true);
             watch::watch(look, period, args.times).map(|()| ExitCode::SUCCESS)
         }
         None => show(&args),
@@ -83,8 +80,7 @@ fn look(pid: Option<u32>, connections: bool) -> Seen {
                 if connections {
                     store.ask_kernel(&mut page);
                 }
-                let library = store.library(page.pid);
-                seen.push((page, library));
+                seen.push(page);
             }
             Err(error) => problems.push(error.to_string()),
         }
@@ -92,10 +88,19 @@ fn look(pid: Option<u32>, connections: bool) -> Seen {
     (seen, problems)
 }
 
+/// The same with the library's file that each has.
+fn with_libraries(pages: Vec<Snapshot>) -> Vec<(Snapshot, Option<Library>)> {
+    let store = Store::default();
+    let library = |page: &Snapshot| store.library(page.pid);
+    let libraries: Vec<_> = pages.iter().map(library).collect();
+    pages.into_iter().zip(libraries).collect()
+}
+
 /// Prints what there is once.
 fn show(args: &Args) -> io::Result<ExitCode> {
     let connections = !args.counters && !args.prometheus && args.show.wants(View::Sock);
     let (pages, problems) = look(args.pid, connections);
+    let pages = with_libraries(pages);
     for problem in &problems {
         eprintln!("netacc_ss: {problem}");
     }
@@ -124,7 +129,7 @@ fn text(args: &Args, pages: &[(Snapshot, Option<Library>)]) -> String {
     };
     let mut parts: Vec<String> = pages.iter().map(show).collect();
     if pages.len() > 1 && !args.counters && args.show.wants(View::Cnt) {
-        let pages: Vec<Snapshot> = pages.iter().map(|(page, _)| page.clone()).collect();
+        let pages: Vec<&Snapshot> = pages.iter().map(|(page, _)| page).collect();
         parts.push(view::totals(&pages));
     }
     let between = match args.show {

@@ -9,15 +9,26 @@ use super::Snapshot;
 use crate::stats::codes::{ConnState, Mode};
 use crate::stats::reason::Reason;
 
-/// One line of `/proc/net/tcp`.
+/// One line of `/proc/net/tcp` or `/proc/net/tcp6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Line {
-    inode: u64,
-    local: SocketAddr,
-    peer: SocketAddr,
-    state: &'static str,
-    tx_queue: u64,
-    rx_queue: u64,
+pub struct Line {
+    /// The socket's inode.
+    pub inode: u64,
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// As `ss` names it.
+    pub state: &'static str,
+    /// Bytes sent that the peer has not acknowledged.
+    pub tx_queue: u64,
+    /// Bytes that nobody has read, of a listener connections that nobody has accepted.
+    pub rx_queue: u64,
+}
+
+/// The lines of such a table's text that can be read.
+pub fn lines(table: &str) -> impl Iterator<Item = Line> {
+    table.lines().filter_map(line)
 }
 
 /// Adds to the connections of `page` that are the kernel's what `/proc` below `proc` says of them. Where that may not be
@@ -31,7 +42,7 @@ pub(super) fn ask(proc: &Path, page: &mut Snapshot) {
     let lines: HashMap<u64, Line> = ["net/tcp", "net/tcp6"]
         .iter()
         .filter_map(|name| fs::read_to_string(process.join(name)).ok())
-        .flat_map(|text| text.lines().filter_map(line).collect::<Vec<_>>())
+        .flat_map(|text| lines(&text).collect::<Vec<_>>())
         .map(|line| (line.inode, line))
         .collect();
     for conn in &mut page.conns {
@@ -133,7 +144,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let client = std::net::TcpStream::connect(at).unwrap();
         let text = fs::read_to_string("/proc/self/net/tcp").unwrap();
-        let found: Vec<_> = text.lines().filter_map(line).collect();
+        let found: Vec<_> = lines(&text).collect();
         let one = |local, state| {
             found
                 .iter()

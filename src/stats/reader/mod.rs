@@ -3,7 +3,7 @@
 //! Nothing in a page is trusted: it is read into memory of our own (never mapped, so that a file cut
 //! short meanwhile does no harm), and any bytes give a [`Snapshot`] or a [`FormatError`].
 
-mod kernel;
+pub mod kernel;
 mod library;
 mod snapshot;
 

@@ -15,16 +15,17 @@ pub fn now(page: &Snapshot, mode: Mode) -> u64 {
 
 /// The counters that matter first, in words.
 pub fn summary(page: &Snapshot) -> String {
-    summary_of(std::slice::from_ref(page))
+    summary_of(&[page])
 }
 
 /// The same of all processes together.
-pub fn totals(pages: &[Snapshot]) -> String {
+pub fn totals(pages: &[&Snapshot]) -> String {
     format!("Total of {} processes\n{}", pages.len(), summary_of(pages))
 }
 
-fn summary_of(pages: &[Snapshot]) -> String {
-    let sum = |of: &dyn Fn(&Snapshot) -> u64| pages.iter().map(of).fold(0, u64::wrapping_add);
+fn summary_of(pages: &[&Snapshot]) -> String {
+    let sum =
+        |of: &dyn Fn(&Snapshot) -> u64| pages.iter().copied().map(of).fold(0, u64::wrapping_add);
     let count = |name: &str| sum(&|page| page.counter(name).unwrap_or(0));
     let of_state = |page: &Snapshot, is: fn(&Conn) -> bool| {
         page.conns.iter().filter(|conn| is(conn)).count() as u64
