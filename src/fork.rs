@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::fd::RawFd;
 
 use crate::control::io_thread::Command;
-use crate::control::{heirs, listener, shelf};
+use crate::control::{heirs, listener, shelf, standing};
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
 use crate::socket::orphan::Preparation;
@@ -96,6 +96,7 @@ extern "C" fn prepare() {
         return;
     };
     let _errno = crate::log::ErrnoGuard::new();
+    standing::before_fork();
     let mut connections = false;
     let mut side_ports = Vec::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |_, entry| {
@@ -176,6 +177,7 @@ extern "C" fn child() {
     heirs::reset_after_fork();
     listener::reset_after_fork();
     shelf::reset_after_fork();
+    standing::reset_after_fork();
     stats::after_fork_in_child();
     crate::exit::reset_after_fork();
     crate::exec::reset_after_fork();

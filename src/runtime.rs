@@ -15,6 +15,8 @@ use crate::config::Config;
 use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
+use crate::control::wire;
+use crate::link::ways::WayBook;
 use crate::fabric::network::Network;
 use crate::fabric::rdma::engine::Engine;
 use crate::link::{Link, Token};
@@ -32,6 +34,8 @@ pub struct Runtime {
     pub identity: Identity,
     /// What is known of destinations.
     pub cache: Mutex<Cache>,
+    /// Ways by which connections are opened fast.
+    pub ways: Mutex<WayBook>,
     /// Links that peers made to us, by their names.
     accepted: Mutex<HashMap<Token, Arc<Link>>>,
     /// Links to other hosts.
@@ -134,6 +138,7 @@ fn make() -> Result<&'static Runtime, Errno> {
         config,
         identity: Identity::read(),
         cache: Mutex::default(),
+        ways: Mutex::default(),
         accepted: Mutex::default(),
         network: Network::default(),
         commands: SegQueue::new(),
@@ -157,6 +162,14 @@ impl Runtime {
         match self.config.fabrics.is_empty() {
             true => Some(Reason::Disabled),
             false => self.left_alone.then_some(Reason::LeftAlone),
+        }
+    }
+
+    /// The capability bits that this process says hello with.
+    pub fn capabilities(&self) -> u64 {
+        match self.config.fast_connect {
+            true => wire::CAPABILITIES | wire::FAST,
+            false => wire::CAPABILITIES,
         }
     }
 
@@ -205,6 +218,8 @@ impl Runtime {
             io.links.lock().retain(|l| !Arc::ptr_eq(l, link));
         }
         let dead = self.cache.lock().dead();
+        drop(dead);
+        let dead = self.ways.lock().dead();
         drop(dead);
     }
 

@@ -63,6 +63,8 @@ pub struct Config {
     pub qp_idle: Option<Duration>,
     /// `NACC_TCP_FIRST`.
     pub tcp_first: bool,
+    /// `NACC_FAST_CONNECT`.
+    pub fast_connect: bool,
     /// `NACC_AFFINITY`.
     pub affinity: Affinity,
     /// `NACC_FABRICS`, the preferred first; none twice.
@@ -141,6 +143,7 @@ impl Default for Config {
             side_port_offset: 0,
             qp_idle: None,
             tcp_first: false,
+            fast_connect: false,
             affinity: Affinity::Anywhere,
             fabrics: Vec::new(),
             peers: Vec::new(),

@@ -244,6 +244,22 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "NACC_FAST_CONNECT",
+        doc: "1: where both ends have it on, a connection to a peer that is linked already is opened by one record on the \
+              link, without the kernel and before the peer's program runs. The kernel's connection behind it is made when \
+              something needs it: a fork, another program, a call that only the kernel serves.",
+        option: Some(Choice {
+            letter: 'F',
+            takes: Takes::Nothing("1"),
+            help: "Open connections fast, without the kernel, where both ends want it",
+        }),
+        kind: Kind::Switch {
+            default: false,
+            set: |c, v| c.fast_connect = v,
+            get: |c| c.fast_connect,
+        },
+    },
+    Key {
         name: "NACC_SIDE_PORT_OFFSET",
         doc: "Distance from a listening port to the side port on which NetACC processes find each \
               other. It must be the same on both sides. A port whose side port would be above \

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::link::ways::{Going, Grant, Lease};
 use crate::real::sys::{Errno, now_ns};
 pub use rx::{Chunk, RxQueue};
 pub use window::Windows;
@@ -78,10 +79,27 @@ pub struct Conn {
     pub returned: Vec<u8>,
     /// This end has broken it off: what is still on its way here is dropped.
     refused: bool,
+    /// A way that was granted with it, until it is established.
+    pub granted: Option<Grant>,
+    /// It was opened fast, and has no kernel's connection behind it.
+    pub afloat: Option<Box<Afloat>>,
     /// How far each side may send.
     pub windows: Windows,
     /// Reads and writes of the application.
     calls: u64,
+}
+
+/// What a connection has in place of a kernel's connection behind it ([`crate::link::ways`]).
+#[derive(Default)]
+pub struct Afloat {
+    /// The way by which this end has opened it; none at the accepting end.
+    pub way: Option<Arc<Going>>,
+    /// Its local port, at the connecting end, until the kernel's connection is being made.
+    pub lease: Option<Lease>,
+    /// That connection was asked for.
+    pub stands_soon: bool,
+    /// A hand-back begins when it is there.
+    pub then_leaves: bool,
 }
 
 /// The peer did what the protocol forbids.
@@ -113,6 +131,8 @@ impl Conn {
             awaits_return: false,
             returned: Vec::new(),
             refused: false,
+            granted: None,
+            afloat: None,
             windows,
             calls: 0,
         }

@@ -23,7 +23,7 @@ impl Control {
             version: hello.newest.min(VERSION),
             verdict: Verdict::Resources,
             fabric: 0,
-            capabilities: hello.capabilities & CAPABILITIES,
+            capabilities: hello.capabilities & self.runtime.capabilities(),
             window: self.runtime.config.window_size as u64,
             pid: std::process::id(),
             token: random(),

@@ -15,7 +15,7 @@ use super::passing;
 use super::rdma;
 use super::session::{Peer, Session};
 use super::wire::{
-    Answer, CAPABILITIES, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, RESENDS, VERSION, Verdict,
+    Answer, FAST, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, RESENDS, VERSION, Verdict,
 };
 use crate::config::FabricName;
 use crate::fabric::FabricKind;
@@ -394,6 +394,7 @@ pub fn terms(
         max_conns: config.conn_per_qp,
         msg_size: config.msg_size,
         resends: capabilities & RESENDS != 0,
+        fast: capabilities & FAST != 0,
     }
 }
 
@@ -418,7 +419,7 @@ fn hello(runtime: &Runtime, verbs: bool, wanted: Option<Name>) -> Frame {
     Frame::Hello(Hello {
         oldest: OLDEST,
         newest: VERSION,
-        capabilities: CAPABILITIES,
+        capabilities: runtime.capabilities(),
         host: runtime.identity.host,
         process: runtime.identity.process,
         pid: std::process::id(),

@@ -23,6 +23,7 @@ use super::resending::Resending;
 use super::server::{Dying, Guest, Stranger};
 use super::session::Session;
 use super::shelf;
+use super::standing::Rising;
 use super::wire::Name;
 use crate::conn::stalls;
 use crate::fabric::network::{self, Engine as _, Watch};
@@ -68,6 +69,12 @@ pub enum Command {
     Claims,
     /// Send again what a peer has given back.
     Resend(Resending),
+    /// Somebody has come to a listener by a way, and who waits there is to be told.
+    Announce(Arc<SideListener>),
+    /// Make a kernel's connection for the connection with that serial number.
+    Stand(&'static Socket, u64),
+    /// One has been made, or is not wanted any more.
+    Stood,
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -103,6 +110,10 @@ pub enum Source {
     Heirs(Heirs),
     /// What a peer has given back and is to be sent again.
     Resending(Resending),
+    /// Where kernel connections come in for connections that were opened fast.
+    Door(InternalFd),
+    /// One of them that this process makes.
+    Rising(Rising),
     /// A listener of the kernel's, by a number that is closed with it.
     #[allow(missing_docs)]
     Knocks {
@@ -133,6 +144,8 @@ pub struct Control {
     pub contacts: HashMap<(Key, Option<Name>), Vec<Waiting>>,
     /// What children claim.
     pub estate: Estate,
+    /// Ports of the doors that are open, of IPv4 and IPv6.
+    pub doors: [Option<u16>; 2],
 }
 
 const BELL: u64 = 0;
@@ -165,6 +178,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         next_beat: 0,
         contacts: HashMap::new(),
         estate: Estate::default(),
+        doors: [None; 2],
     };
     control.open_rendezvous();
     let bind = move |index| affinity::bind(&runtime.config.affinity, index, runtime.io_count());
@@ -304,6 +318,12 @@ impl Control {
             Command::Claims => self.settle_claims(),
             Command::Resend(resending) => {
                 self.insert(Source::Resending(resending));
+            }
+            Command::Announce(listener) => listener.announce(),
+            Command::Stand(socket, serial) => self.make_stand(socket, serial),
+            Command::Stood => {
+                self.forget(|source| matches!(source, Source::Rising(r) if r.is_over()));
+                self.settle_claims();
             }
             Command::Stalled(token) => {
                 if let Some(&key) = self.sessions.get(&token) {
@@ -523,6 +543,8 @@ impl Source {
             Source::Removals(removals) => f(removals.as_fd(), EventFlags::IN),
             Source::Heirs(heirs) => f(heirs.as_fd(), EventFlags::empty()),
             Source::Resending(r) => f(r.as_fd(), r.interest()),
+            Source::Door(fd) => f(fd.as_fd(), EventFlags::IN),
+            Source::Rising(r) => f(r.as_fd(), r.interest()),
             Source::Knocks { fd, .. } => f(sys::borrow(*fd), EventFlags::IN | EventFlags::ET),
         }
     }
@@ -544,6 +566,7 @@ impl Source {
                 | Source::Device(_)
                 | Source::Removals(_)
                 | Source::Heirs(_)
+                | Source::Door(_)
                 | Source::Knocks { .. }
         )
     }
@@ -557,6 +580,7 @@ impl Source {
             Source::Opening(o) => Some(o.deadline()),
             Source::Dying(dying) => Some(dying.deadline),
             Source::Session(s) => s.deadline(),
+            Source::Rising(r) => Some(r.deadline()),
             Source::Listener(_)
             | Source::Rendezvous(_)
             | Source::Peer { .. }
@@ -566,6 +590,7 @@ impl Source {
             | Source::Removals(_)
             | Source::Resending(_)
             | Source::Heirs(_)
+            | Source::Door(_)
             | Source::Knocks { .. } => None,
         }
     }
@@ -634,6 +659,11 @@ impl Source {
                 None
             }
             Source::Resending(resending) => resending.advance(control).map(Source::Resending),
+            Source::Door(fd) => {
+                control.accept_at_door(&fd);
+                Some(Source::Door(fd))
+            }
+            Source::Rising(rising) => rising.advance(expired).map(Source::Rising),
             Source::Knocks { listener, life, fd } => {
                 listener.knocked(life);
                 Some(Source::Knocks { listener, life, fd })
@@ -653,6 +683,7 @@ impl Source {
             Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
             Source::Dying(dying) => control.is_left(&dying.link),
             Source::Session(session) => control.end_session(&session),
+            Source::Rising(rising) => rising.fail(),
             _ => {}
         }
     }

@@ -22,23 +22,25 @@ use super::server::{self, Wish};
 use super::shelf::Shelf;
 use crate::fdtable;
 use crate::link::Link;
-use crate::poll::waiter::Wakes;
+use crate::link::ways::Coming;
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
 use crate::socket::accept::Heritage;
 use crate::socket::addr::Address;
 use crate::socket::options::Kept;
-use crate::socket::{Role, Socket};
+use crate::socket::Socket;
 use crate::stats::Reason;
 
 /// A connection that `accept` may return.
 pub struct Arrival {
-    /// The kernel connection behind it.
-    pub fd: InternalFd,
+    /// The kernel connection behind it; none if it was opened fast.
+    pub fd: Option<InternalFd>,
     /// The peer.
     pub remote: Address,
     /// What it has been told.
     pub standing: Standing,
+    /// The way by which it was opened, until its credit is given back.
+    pub way: Option<(Arc<Link>, Arc<Coming>)>,
 }
 
 /// What the peer of an arrival knows.
@@ -71,6 +73,11 @@ impl Asked {
         }
     }
 
+    /// Its link, and its number there.
+    pub fn place(&self) -> (Arc<Link>, u32) {
+        (self.link.clone(), self.conn)
+    }
+
     /// It is that connection, at our address `local`.
     pub fn grant(mut self, heritage: Heritage, local: Address) -> &'static Socket {
         self.granted = true;
@@ -97,7 +104,14 @@ impl Arrival {
 
     /// Whether its peer has given up waiting for a verdict.
     pub fn is_gone(&self) -> bool {
-        matches!(self.standing, Standing::Asks(_)) && server::is_gone(&self.fd)
+        matches!(self.standing, Standing::Asks(_)) && self.fd.as_ref().is_some_and(server::is_gone)
+    }
+
+    /// It takes no place in the queue any more.
+    pub fn gives_credit_back(&mut self) {
+        if let Some((link, way)) = self.way.take() {
+            way.give_back(&link);
+        }
     }
 }
 
@@ -114,8 +128,14 @@ pub struct SideListener {
     pub(super) shelf: OnceLock<Shelf>,
     /// Those that are on their way there.
     pub(super) leaving: Mutex<Vec<Arrival>>,
-    ready: AtomicUsize,
-    backlog: AtomicUsize,
+    pub(super) ready: AtomicUsize,
+    pub(super) backlog: AtomicUsize,
+    /// Ways to it, each with its link; places in the queue that are promised to them, and those that they take.
+    pub(super) ways: Mutex<Vec<(Arc<Link>, Arc<Coming>)>>,
+    pub(super) reserved: AtomicUsize,
+    pub(super) by_ways: AtomicUsize,
+    /// What was set on the listener, for connections that do not come from the kernel.
+    pub options: Mutex<Vec<Kept>>,
     /// Connections that wait for room in the queue.
     pub held: AtomicUsize,
     /// Nobody is let in any more.
@@ -246,7 +266,9 @@ impl SideListener {
             _ => Reason::ResourceLimit,
         })?;
         let forks = FORKS.load(Ordering::Acquire);
-        Ok(Self::with(fd, local, owner, room_of(backlog), forks))
+        let opened = Self::with(fd, local, owner, room_of(backlog), forks);
+        *opened.options.lock() = at.options.to_vec();
+        Ok(opened)
     }
 
     fn with(
@@ -267,6 +289,10 @@ impl SideListener {
             leaving: Mutex::new(Vec::new()),
             ready: AtomicUsize::new(0),
             backlog: AtomicUsize::new(backlog),
+            ways: Mutex::default(),
+            reserved: AtomicUsize::new(0),
+            by_ways: AtomicUsize::new(0),
+            options: Mutex::default(),
             held: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -375,7 +401,7 @@ impl SideListener {
 
     /// Whether the queue takes another connection.
     pub fn has_room(&self) -> bool {
-        self.ready.load(Ordering::Acquire) < self.backlog.load(Ordering::Relaxed)
+        self.room() > 0 || self.makes_room()
     }
 
     /// Queues a connection and tells whoever waits. A closed listener gives it back.
@@ -383,27 +409,25 @@ impl SideListener {
     /// # Errors
     /// The arrival, if the listener was closed meanwhile.
     pub fn push(&self, arrival: Arrival) -> Result<(), Arrival> {
-        {
-            let mut queue = self.queue.lock();
-            if self.closed.load(Ordering::Acquire) {
-                return Err(arrival);
-            }
-            queue.push_back(arrival);
-            self.ready.store(queue.len(), Ordering::Release);
+        self.enqueue(arrival)?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Queues a connection and tells nobody. A closed listener gives it back.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn enqueue(&self, arrival: Arrival) -> Result<(), Arrival> {
+        let mut queue = self.queue.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(arrival);
         }
-        let mut wakes = Wakes::new(None);
-        {
-            let mut inner = self.owner.lock();
-            if matches!(&inner.role, Role::Listening(l) if l.side.as_ref().is_some_and(|s| core::ptr::eq(&**s, self)))
-            {
-                inner.announce(
-                    self.owner,
-                    (libc::EPOLLIN | libc::EPOLLRDNORM) as u32,
-                    &mut wakes,
-                );
-            }
+        if arrival.fd.is_none() {
+            self.by_ways.fetch_add(1, Ordering::Relaxed);
         }
-        wakes.ring();
+        queue.push_back(arrival);
+        self.ready.store(queue.len(), Ordering::Release);
         Ok(())
     }
 
@@ -452,26 +476,21 @@ impl SideListener {
     /// Tells the peer of `arrival` that it is connected, unless it was told. `None`: it has gone another way. `heritage` is
     /// what the application's listener leaves it.
     pub fn settle(&self, arrival: Arrival, heritage: Heritage) -> Option<Arrival> {
-        let Arrival {
-            fd,
-            remote,
-            standing,
-        } = arrival;
-        let socket = match standing {
-            Standing::Taken(socket) => socket,
-            Standing::Asks(asked) => {
-                let socket = asked.grant(heritage, server::local_of(&fd, self));
-                if server::welcome(&fd, socket).is_err() {
+        let socket = match (arrival.standing, &arrival.fd) {
+            (Standing::Taken(socket), _) => socket,
+            (Standing::Asks(asked), Some(fd)) => {
+                let socket = asked.grant(heritage, server::local_of(fd, self));
+                if server::welcome(fd, socket).is_err() {
                     socket.discard();
                     return None;
                 }
                 socket
             }
+            (Standing::Asks(_), None) => return None,
         };
         Some(Arrival {
-            fd,
-            remote,
             standing: Standing::Taken(socket),
+            ..arrival
         })
     }
 
@@ -479,6 +498,7 @@ impl SideListener {
     pub fn take_all(&self) -> VecDeque<Arrival> {
         let mut queue = self.queue.lock();
         self.ready.store(0, Ordering::Release);
+        self.by_ways.store(0, Ordering::Release);
         core::mem::take(&mut *queue)
     }
 
@@ -490,6 +510,9 @@ impl SideListener {
         let mut queue = self.queue.lock();
         let arrival = queue.pop_front();
         self.ready.store(queue.len(), Ordering::Release);
+        if arrival.as_ref().is_some_and(|arrival| arrival.fd.is_none()) {
+            self.by_ways.fetch_sub(1, Ordering::Relaxed);
+        }
         arrival
     }
 
@@ -501,6 +524,9 @@ impl SideListener {
         let mut queue = self.queue.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(arrival);
+        }
+        if arrival.fd.is_none() {
+            self.by_ways.fetch_add(1, Ordering::Relaxed);
         }
         queue.push_front(arrival);
         self.ready.store(queue.len(), Ordering::Release);
@@ -520,9 +546,11 @@ impl SideListener {
 
     /// No more in this process: returns what nobody will accept.
     pub fn close(&self) -> VecDeque<Arrival> {
+        self.close_ways();
         let mut queue = self.queue.lock();
         self.closed.store(true, Ordering::Release);
         self.ready.store(0, Ordering::Release);
+        self.by_ways.store(0, Ordering::Release);
         if !self.is_shared() {
             // Connects find the port closed at once, not when the control thread gets to it.
             self.stop();

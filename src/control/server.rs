@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::contact::{terms, window_is_sane};
 use super::dialing::FIRST_NS;
+use super::granting::Visit;
 use super::io_thread::{Control, Source};
 use super::listener::{Arrival, Asked, SideListener, Standing};
 use super::passing;
@@ -38,6 +39,8 @@ pub struct Promise {
 enum Stage {
     /// Nothing known yet.
     Silent,
+    /// The same, at a door.
+    AtDoor,
     /// The hello was answered; kept until the peer closes it.
     Answered,
     /// It named a link that this process does not have, and was told which process this is.
@@ -77,15 +80,23 @@ fn patience(runtime: &Runtime) -> u64 {
 /// # Errors
 /// The kernel's, of accept(2).
 pub fn knocking(listener: &Arc<SideListener>, runtime: &Runtime) -> Result<Stranger, Errno> {
+    let stranger = knocking_at(listener.as_fd(), Stage::Silent, runtime)?;
+    Ok(Stranger {
+        listener: Arc::downgrade(listener),
+        ..stranger
+    })
+}
+
+fn knocking_at(at: BorrowedFd<'_>, stage: Stage, runtime: &Runtime) -> Result<Stranger, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = InternalFd::adopt(rustix::net::accept_with(listener.as_fd(), flags)?);
+    let fd = InternalFd::adopt(rustix::net::accept_with(at, flags)?);
     let remote = Address::peer_of(fd.as_raw_fd()).ok_or(Errno::CONNABORTED)?;
     Ok(Stranger {
         fd,
         remote,
-        listener: Arc::downgrade(listener),
+        listener: Weak::new(),
         buf: Vec::new(),
-        stage: Stage::Silent,
+        stage,
         deadline: patience(runtime),
     })
 }
@@ -129,6 +140,17 @@ impl Control {
     pub fn accept_strangers(&mut self, listener: &Arc<SideListener>) {
         while !listener.is_shared() {
             match knocking(listener, self.runtime) {
+                Ok(stranger) => self.meet(stranger),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return pause_unless_done(error),
+            }
+        }
+    }
+
+    /// Takes in who knocks at a door.
+    pub fn accept_at_door(&mut self, door: &InternalFd) {
+        loop {
+            match knocking_at(door.as_fd(), Stage::AtDoor, self.runtime) {
                 Ok(stranger) => self.meet(stranger),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return pause_unless_done(error),
@@ -312,9 +334,10 @@ impl Stranger {
 
     fn into_arrival(self, asked: Asked) -> Arrival {
         Arrival {
-            fd: self.fd,
+            fd: Some(self.fd),
             remote: self.remote,
             standing: Standing::Asks(asked),
+            way: None,
         }
     }
 
@@ -415,13 +438,23 @@ impl Stranger {
                     self.stage = Stage::Held(asked);
                     listener.held.fetch_add(1, Ordering::AcqRel);
                 }
+                (Stage::Silent | Stage::AtDoor, Frame::Stand { conn, token }) => {
+                    let stands = control.runtime.accepted(&token).and_then(|link| {
+                        let socket = link.socket_of(conn)?;
+                        Some(socket.stand_on(&link, conn, self.fd, &self.remote))
+                    });
+                    if stands != Some(true) {
+                        stats::add(&stats::global().hellos_rejected, 1);
+                    }
+                    return None;
+                }
                 _ => {
                     stats::add(&stats::global().hellos_rejected, 1);
                     return None;
                 }
             }
         }
-        self.admit()
+        self.admit(control)
     }
 
     /// The connection stays, as that of a link.
@@ -454,7 +487,7 @@ impl Stranger {
     }
 
     /// Hands the connection to the application's `accept`, or waits for room.
-    fn admit(mut self) -> Option<Stranger> {
+    fn admit(mut self, control: &mut Control) -> Option<Stranger> {
         let listener = self.listener.upgrade()?;
         if !listener.has_room() {
             if self.is_broken() {
@@ -485,8 +518,24 @@ impl Stranger {
             asked => {
                 let heritage = listener.owner().lock().heritage();
                 let local = local_of(&self.fd, &listener);
+                let remote = self.remote;
                 let socket = match asked {
-                    Some(asked) => asked.grant(heritage, local),
+                    Some(asked) => {
+                        let (link, conn) = asked.place();
+                        let socket = asked.grant(heritage, local);
+                        if let Some(window) = socket.receive_window() {
+                            let (link, local, remote) = (&link, local, remote);
+                            let visit = Visit {
+                                link,
+                                conn,
+                                local,
+                                remote,
+                            };
+                            // Before the peer is connected: it may have closed the connection at once.
+                            control.grant(&listener, &visit, heritage, window);
+                        }
+                        socket
+                    }
                     None => Socket::arrived(heritage, local, None, 0),
                 };
                 if welcome(&self.fd, socket).is_err() {
@@ -494,9 +543,10 @@ impl Stranger {
                     return None;
                 }
                 Arrival {
-                    fd: self.fd,
-                    remote: self.remote,
+                    fd: Some(self.fd),
+                    remote,
                     standing: Standing::Taken(socket),
+                    way: None,
                 }
             }
         };

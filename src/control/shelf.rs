@@ -201,8 +201,12 @@ impl SideListener {
 
     /// These are to go on the shelf: hands them back to the kernel. Who was told nothing finds the kernel's door.
     fn begin_shelving(&self, arrivals: VecDeque<Arrival>) {
-        let told = |arrival: &Arrival| matches!(arrival.standing, Standing::Taken(_));
-        let arrivals: Vec<Arrival> = arrivals.into_iter().filter(told).collect();
+        // (A way is granted only by a process that accepts itself; what came by one is not for others.)
+        let told = |arrival: &Arrival| {
+            matches!(arrival.standing, Standing::Taken(_)) && arrival.fd.is_some()
+        };
+        let (arrivals, others): (Vec<Arrival>, Vec<Arrival>) = arrivals.into_iter().partition(told);
+        others.into_iter().for_each(Arrival::discard);
         for arrival in &arrivals {
             if let Standing::Taken(socket) = arrival.standing {
                 socket.begin_to_let_out();
@@ -224,7 +228,11 @@ impl SideListener {
                 Progress::Gone => arrival.discard(),
                 Progress::Kernels(unread) => {
                     let shelf = self.shelf.get().ok_or(Errno::NXIO);
-                    match shelf.and_then(|shelf| shelf.put(&arrival.fd, &unread)) {
+                    let put = |shelf: &Shelf| match &arrival.fd {
+                        Some(fd) => shelf.put(fd, &unread),
+                        None => Err(Errno::NOTCONN),
+                    };
+                    match shelf.and_then(put) {
                         Ok(()) => {
                             socket.give_up();
                             self.knock();
@@ -269,9 +277,10 @@ impl SideListener {
                 let socket = Socket::arrived(Heritage::default(), local, None, 0);
                 socket.was_on_shelf(unread);
                 return Some(Arrival {
-                    fd,
+                    fd: Some(fd),
                     remote,
                     standing: Standing::Taken(socket),
+                    way: None,
                 });
             }
         }

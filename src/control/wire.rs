@@ -16,6 +16,7 @@
 //! | 10 heir | program that was started with connections of the process at the rendezvous, with the descriptor of one | socket number there u64 |
 //! | 9 estate | parent, the same, with a memfd of what is unread | bytes unread u64 |
 //! | 11 elsewhere | accepting side, in place of a verdict | process 32 B |
+//! | 12 stand | connecting side, the application's own connection to the side port or to a door | connection id u32, token 16 B |
 //!
 //! Processes are named by their rendezvous. A hello for one of several processes that share a side port may come to
 //! another of them, which passes it on, with the connection, at the rendezvous of the one that is wanted.
@@ -40,7 +41,9 @@ pub const PREFIX: usize = 8;
 /// Capability: knows the records of a hand-back after which the kernel's connection alone is complete (`Recall`,
 /// `Returned`, `Resent`).
 pub const RESENDS: u64 = 1;
-/// The capabilities of this library.
+/// Capability: fast connect is on ([`crate::link::ways`]).
+pub const FAST: u64 = if cfg!(feature = "protocol-1") { 0 } else { 2 };
+/// The capabilities of this library, but for those that the configuration switches on.
 pub const CAPABILITIES: u64 = if cfg!(feature = "protocol-1") {
     0
 } else {
@@ -197,6 +200,10 @@ pub enum Frame {
     Heir {
         serial: u64,
     },
+    Stand {
+        conn: u32,
+        token: [u8; 16],
+    },
 }
 
 /// The bytes are not a frame of ours.
@@ -332,6 +339,9 @@ impl Frame {
             Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
             Frame::Heir { serial } => Writer::new(10).put(&serial.to_le_bytes()),
             Frame::Elsewhere { process } => Writer::new(11).put(process),
+            Frame::Stand { conn, token } => {
+                Writer::new(12).put(&conn.to_le_bytes()).put(token)
+            }
         }
         .end()
     }
@@ -428,6 +438,10 @@ impl Frame {
             10 => Frame::Heir { serial: r.u64()? },
             11 if SHARES => Frame::Elsewhere {
                 process: r.bytes()?,
+            },
+            12 if SHARES => Frame::Stand {
+                conn: r.u32()?,
+                token: r.bytes()?,
             },
             _ => return Err(NotAFrame),
         };

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fd::{AsRawFd, RawFd};
 use rustix::io::FdFlags;
 
-use crate::control::{heirs, listener};
+use crate::control::{heirs, listener, standing};
 use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::log::ErrnoGuard;
@@ -176,6 +176,8 @@ impl Departure {
             leaving::let_out(all.into_iter().map(|(_, socket)| socket));
             return departure;
         };
+        let sockets: Vec<_> = all.iter().map(|(_, socket)| *socket).collect();
+        standing::stand_all(&sockets);
         let Preparation { reading, writing } = child;
         let mut held = fork::held();
         let by = leaving::deadline();

@@ -32,7 +32,13 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
 
 pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the caller's contract is that of the original.
-    unsafe { orig::bind(fd, addr, len) }
+    let result = unsafe { orig::bind(fd, addr, len) };
+    if result == 0
+        && let Some(Entry::Socket(socket)) = fdtable::get(fd)
+    {
+        socket.lock().is_bound = true;
+    }
+    result
 }
 
 pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {

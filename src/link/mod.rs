@@ -14,6 +14,7 @@ pub mod source;
 pub mod stamp;
 pub mod turn;
 mod tx;
+pub mod ways;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -36,6 +37,7 @@ use source::Source;
 use stamp::Stamp;
 use turn::take_turns;
 use tx::Tx;
+use ways::{Lease, Ways};
 
 /// Names a link between its two processes. Random, so that nobody else can name it.
 pub type Token = [u8; 16];
@@ -70,6 +72,8 @@ pub struct Terms {
     pub msg_size: usize,
     /// Both ends know the records by which the kernel's connection gets what nobody has read.
     pub resends: bool,
+    /// Both ends open connections fast.
+    pub fast: bool,
 }
 
 /// One end of a link.
@@ -88,6 +92,8 @@ pub struct Link {
     dead: AtomicBool,
     /// Slots whose bell the peer was offered.
     offered: AtomicU64,
+    /// Fast connect.
+    pub ways: Ways,
     /// Its line in the stats page.
     pub stats: &'static LinkStats,
 }
@@ -116,6 +122,7 @@ impl Link {
             full: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             offered: AtomicU64::new(0),
+            ways: Ways::default(),
             stats,
             remote: matches!(fabric.kind(), FabricKind::Verbs | FabricKind::Tcp),
             fabric,
@@ -166,6 +173,11 @@ impl Link {
     /// Whether what nobody has read can be given back on a hand-back.
     pub fn resends(&self) -> bool {
         self.terms.resends
+    }
+
+    /// Whether both ends open connections fast.
+    pub fn is_fast(&self) -> bool {
+        self.terms.fast
     }
 
     /// The process that accepts what is opened on it; zero for that process itself.
@@ -250,6 +262,7 @@ impl Link {
         let mut wakes = Wakes::new(me);
         let mut progress = false;
         let mut left = Vec::new();
+        let mut refused = Vec::new();
         let mut broken = None;
         // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
@@ -258,6 +271,7 @@ impl Link {
                 let outcome = rx.run(self, until, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
                 left.append(&mut rx.left);
+                refused.append(&mut rx.refused);
                 drop(rx);
                 match outcome {
                     Ok(any) => progress |= any,
@@ -272,6 +286,7 @@ impl Link {
         }
         wakes.ring();
         self.see_off(left);
+        refused.into_iter().for_each(Socket::discard);
         if let Some(Violation) = broken {
             self.retire(Errno::CONNRESET, true);
         }
@@ -422,6 +437,11 @@ impl Link {
         Some(id)
     }
 
+    /// The socket of connection `id`.
+    pub fn socket_of(&self, id: u32) -> Option<&'static Socket> {
+        self.rx.lock().conns.get(id)
+    }
+
     /// Opens a connection under the id that the peer chose (the accepting end). False: the id is
     /// not free.
     pub fn open_as(self: &Arc<Self>, id: u32, socket: &'static Socket) -> bool {
@@ -450,6 +470,17 @@ impl Link {
     /// knew the id (`unknown`) it is told, with how many bytes had `arrived` before, and the id is free once its
     /// `Close` has come too. Never called under a socket's lock.
     pub fn forget(self: &Arc<Self>, id: u32, unknown: bool, arrived: Option<u64>) {
+        self.forget_with(id, unknown, arrived, None);
+    }
+
+    /// The same for one that was opened fast, whose port `lease` is not another's before the id is free.
+    pub fn forget_with(
+        self: &Arc<Self>,
+        id: u32,
+        unknown: bool,
+        arrived: Option<u64>,
+        lease: Option<Lease>,
+    ) {
         let mut rx = self.rx.lock();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
@@ -465,6 +496,7 @@ impl Link {
             late = tx.take_late();
         }
         rx.conns.forget(id, unknown);
+        rx.conns.keep(id, lease);
         self.count(&rx, 0);
         drop(rx);
         if !unknown {
@@ -535,6 +567,7 @@ impl Link {
         }
         let mut wakes = Wakes::new(None);
         let mut left;
+        let refused;
         {
             let mut rx = self.rx.lock();
             if !violated {
@@ -543,6 +576,7 @@ impl Link {
                 self.seen.store(rx.seen(), Ordering::Relaxed);
             }
             left = core::mem::take(&mut rx.left);
+            refused = core::mem::take(&mut rx.refused);
             for (id, socket) in rx.conns.sockets() {
                 if dead && socket.outlives_peer(self, &mut wakes)
                     || socket.link_gone(self, error, violated, &mut wakes)
@@ -553,6 +587,7 @@ impl Link {
         }
         wakes.ring();
         self.see_off(left);
+        refused.into_iter().for_each(Socket::discard);
         self.tx.lock().forget_owed();
         // A peer that broke the protocol does not know: its connections must not wait for us.
         self.fabric.hang_up();

@@ -47,6 +47,16 @@ pub enum Kind {
     Returned = 9,
     /// What came back goes over the kernel's connection by now.
     Resent = 10,
+    /// Fast connect ([`super::ways`]): the connection is open, by a way that was granted. Payload: the way (u16), the
+    /// sender's port (u16), its window (u32).
+    Open = 11,
+    /// The acceptor grants a way. Payload: the way (u16), the door (u16), how many connections may have been opened by it
+    /// in all (u32), the window of each (u32). Of a connection that was opened the safe way, or of no connection.
+    Grant = 12,
+    /// The acceptor of a connection that was opened fast asks for a kernel's connection behind it.
+    Stand = 13,
+    /// The acceptor has that kernel's connection.
+    Stood = 14,
 }
 
 /// A parsed header.
@@ -102,6 +112,10 @@ impl Header {
             8 => (Kind::Recall, len == 0),
             9 => (Kind::Returned, len as usize <= max_payload),
             10 => (Kind::Resent, len == 0),
+            11 => (Kind::Open, len == 8),
+            12 => (Kind::Grant, len == 12),
+            13 => (Kind::Stand, len == 0),
+            14 => (Kind::Stood, len == 0),
             _ => return Err(BadRecord::Kind),
         };
         if fits {

@@ -1,10 +1,15 @@
 //! The receiving half: demultiplexing, and spilling what holds the ring up.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::record::{HEADER, Header, Kind};
 use super::slots::OpenRecords;
 use super::stamp::Stamp;
+use super::ways::{Grant, Lease, MOST_WAYS, Open};
 use super::{Link, max_payload};
 use crate::conn::{Chunk, Conn, Violation};
+use crate::control::contact::window_is_sane;
 use crate::fabric::{MAX_CONNS, RingMemory};
 use crate::poll::waiter::Wakes;
 use crate::socket::Socket;
@@ -22,6 +27,8 @@ pub struct Rx {
     pub conns: Conns,
     /// Those that have left for the kernel since this was looked at.
     pub left: Vec<(&'static Socket, u32)>,
+    /// Those that were opened fast, since this was looked at, where nobody listens any more.
+    pub refused: Vec<&'static Socket>,
 }
 
 // SAFETY: the ring memory is plain mapped memory; records are read only under the lock that holds
@@ -38,6 +45,7 @@ impl Rx {
             open: OpenRecords::new(),
             conns: Conns::default(),
             left: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -50,7 +58,7 @@ impl Rx {
     /// Returns whether there was one.
     pub fn run(
         &mut self,
-        link: &Link,
+        link: &Arc<Link>,
         until: Option<Stamp>,
         wakes: &mut Wakes,
     ) -> Result<bool, Violation> {
@@ -152,6 +160,37 @@ impl Rx {
                     self.conns.peer_closed(header.conn);
                     self.open.skip(end);
                 }
+                (Kind::Open, None) if link.is_fast() => {
+                    // SAFETY: 8 payload bytes, as above.
+                    let open = Open::parse(unsafe { number(payload) }.to_le_bytes());
+                    self.opened_fast(link, header.conn, &open, wakes)?;
+                    self.open.skip(end);
+                }
+                (Kind::Grant, socket) if link.is_fast() => {
+                    // SAFETY: 12 payload bytes lie before `end`, which is published; copied once.
+                    let grant = Grant::parse(unsafe { payload.cast::<[u8; 12]>().read_volatile() });
+                    let is_sane = window_is_sane(grant.window.into()) || grant.closes();
+                    if usize::from(grant.way) >= MOST_WAYS || !is_sane {
+                        return Err(Violation);
+                    }
+                    if !link.is_granted(&grant)
+                        && let Some(socket) = socket
+                    {
+                        socket.way_came(link, header.conn, grant);
+                    }
+                    self.open.skip(end);
+                }
+                (Kind::Stand, Some(socket)) => {
+                    socket.stand_is_asked(link, header.conn);
+                    self.open.skip(end);
+                }
+                (Kind::Stood, Some(socket)) => {
+                    if socket.stood_came(link, header.conn, wakes) {
+                        self.left.push((socket, header.conn));
+                    }
+                    self.open.skip(end);
+                }
+                (Kind::Open | Kind::Grant, _) => return Err(Violation),
                 // For a socket that is closed here; the peer will learn, or has learnt, from our `Close`.
                 (_, None) => self.open.skip(end),
             }
@@ -162,6 +201,28 @@ impl Rx {
         stats::bump(&link.stats.rx_bytes, bytes);
         self.free(link);
         Ok(self.seen != before)
+    }
+
+    /// The peer opens connection `id` by a way that it was granted.
+    fn opened_fast(
+        &mut self,
+        link: &Arc<Link>,
+        id: u32,
+        open: &Open,
+        wakes: &mut Wakes,
+    ) -> Result<(), Violation> {
+        let way = link.coming(open.way).ok_or(Violation)?;
+        let is_sane = open.port != 0 && window_is_sane(open.window.into());
+        if !is_sane || !way.open() || !self.conns.is_free(id) {
+            return Err(Violation);
+        }
+        let socket = Socket::arrived_fast(link, id, &way, open);
+        self.conns.open_as(id, socket);
+        link.count(self, 1);
+        if !way.queue(link, socket, open.port, wakes) {
+            self.refused.push(socket);
+        }
+        Ok(())
     }
 
     fn look_at_ring(&mut self, link: &Link) {
@@ -250,6 +311,8 @@ pub struct Conns {
     free: Vec<u32>,
     chooses: bool,
     live: usize,
+    /// Ports of connections that were opened fast and are closed here, until the peer has closed them too.
+    leases: HashMap<u32, Lease>,
 }
 
 impl Conns {
@@ -276,7 +339,7 @@ impl Conns {
         self.chooses = true;
         let id = match self.free.pop() {
             Some(id) => id,
-            None if self.places.len() < MAX_CONNS => {
+            None if self.places.len() < MAX_CONNS - MOST_WAYS => {
                 self.places.push(Place::Free);
                 self.places.len() as u32 - 1
             }
@@ -316,6 +379,23 @@ impl Conns {
         self.places.get_mut(at)
     }
 
+    /// Whether the peer may choose that id now.
+    pub fn is_free(&self, id: u32) -> bool {
+        let is_free = |place: &Place| matches!(place, Place::Free);
+        !self.chooses
+            && (id as usize) < MAX_CONNS - MOST_WAYS
+            && self.places.get(id as usize).is_none_or(is_free)
+    }
+
+    /// `lease` is nobody else's until id, which is forgotten here, is free.
+    pub fn keep(&mut self, id: u32, lease: Option<Lease>) {
+        if let Some(lease) = lease
+            && matches!(self.places.get(id as usize), Some(Place::Closing))
+        {
+            self.leases.insert(id, lease);
+        }
+    }
+
     pub fn forget(&mut self, id: u32, peer_closed: bool) {
         let Some(place) = self.places.get_mut(id as usize) else {
             return;
@@ -344,6 +424,9 @@ impl Conns {
             Place::Closing => {
                 *place = Place::Free;
                 self.free.extend(chooses.then_some(id));
+                if !self.leases.is_empty() {
+                    self.leases.remove(&id);
+                }
             }
             Place::Free if !chooses => *place = Place::Gone,
             Place::Free | Place::Half(_) | Place::Gone => {}

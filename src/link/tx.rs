@@ -24,10 +24,13 @@ struct Owed {
     payload: Payload,
 }
 
+/// The longest payload of a record without stream bytes.
+const MOST_FEW: usize = 12;
+
 /// What is in it.
 enum Payload {
     /// So many bytes of a record without stream bytes.
-    Few([u8; 8], usize),
+    Few([u8; MOST_FEW], usize),
     /// Stream bytes.
     Data(Box<[u8]>),
 }
@@ -149,8 +152,8 @@ impl Tx {
 
     /// Appends a record without stream bytes, or owes it.
     pub fn control(&mut self, link: &Link, conn: u32, kind: Kind, payload: &[u8]) {
-        let len = payload.len().min(8);
-        let mut few = [0; 8];
+        let len = payload.len().min(MOST_FEW);
+        let mut few = [0; MOST_FEW];
         few[..len].copy_from_slice(&payload[..len]);
         self.owe(link, conn, kind, Payload::Few(few, len));
     }

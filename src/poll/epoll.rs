@@ -241,7 +241,16 @@ impl EpollSet {
             return;
         }
         self.watched.fetch_sub(1, Ordering::AcqRel);
-        let Some(link) = link else { return };
+        if let Some(link) = link {
+            self.left(life, link);
+        }
+    }
+
+    /// Nothing of a watch comes by `link` any more.
+    pub fn left(&self, life: u64, link: &Arc<Link>) {
+        if self.life() != life {
+            return;
+        }
         let source = link.source();
         let mut sources = self.sources.write();
         if let Some(at) = sources.iter().position(|(s, _)| s.is(&source)) {

@@ -54,21 +54,23 @@ pub fn control(
         (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
         (libc::EPOLL_CTL_DEL, _) => {
             let outcome = delete(set, epfd, fd, socket, &mut inner);
-            let link = inner.joined_link();
+            let (link, ways) = (inner.joined_link(), inner.ways());
             drop(inner);
             // The set's list of links is never locked under a socket's lock.
             if outcome.is_ok() {
                 set.drop_watch(set.life(), link.as_ref());
+                ways.iter().for_each(|link| set.left(set.life(), link));
             }
             return Some(outcome);
         }
         _ => Err(Errno::INVAL),
     };
-    let link = inner.joined_link();
+    let (link, ways) = (inner.joined_link(), inner.ways());
     drop(inner);
     if result.is_ok() {
         if op == libc::EPOLL_CTL_ADD {
             set.gained_watch(link.as_ref());
+            ways.iter().for_each(|link| set.joined(set.life(), link));
         }
         set.rouse();
     }

@@ -62,6 +62,11 @@ fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
     {
         sources.push(source);
     }
+    for source in inner.ways().iter().map(|link| link.source()) {
+        if !sources.iter().any(|s| s.is(&source)) {
+            sources.push(source);
+        }
+    }
 }
 
 /// A poll call in progress.

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use parking_lot::MutexGuard;
-use rustix::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::addr::Address;
 use super::by_kernel;
@@ -191,6 +192,9 @@ impl Socket {
         inner.claim_listener(self);
         if let Role::Listening(listening) = &mut inner.role {
             listening.accepts = true;
+            if let Some(side) = listening.side.clone().filter(|side| side.has_ways() && !side.has_ready()) {
+                inner = self.unlocked(inner, || side.poll_ways()).ok_or(Errno::BADF)?;
+            }
         }
         if inner.is_foreign() {
             let accepted = self.accept_foreign(inner, fd, flags)?;
@@ -262,8 +266,7 @@ impl Socket {
         let mut inner = socket.lock();
         inner.local = Some(local);
         inner.forks = NOT_ACCEPTED;
-        inner.receive_buffer = heritage.receive_buffer;
-        inner.send_buffer_is_set = heritage.send_buffer_is_set;
+        inner.inherit_from(&heritage);
         inner.role = match link {
             Some((link, id)) => {
                 let mut conn = inner.new_conn(link, id);
@@ -349,6 +352,12 @@ pub struct Heritage {
 }
 
 impl Inner {
+    /// It is accepted from a listener that leaves it this.
+    pub(super) fn inherit_from(&mut self, heritage: &Heritage) {
+        self.receive_buffer = heritage.receive_buffer;
+        self.send_buffer_is_set = heritage.send_buffer_is_set;
+    }
+
     /// What it leaves to the connections that it accepts.
     pub fn heritage(&self) -> Heritage {
         Heritage {
@@ -368,6 +377,11 @@ impl Inner {
         }
         self.stats = Some(page);
         stats::add(stats::global().fallback(reason), 1);
+    }
+
+    /// Whether it is the listener of that side port.
+    pub fn listens_at(&self, side: &SideListener) -> bool {
+        matches!(&self.role, Role::Listening(l) if l.side.as_ref().is_some_and(|s| core::ptr::eq(&**s, side)))
     }
 
     /// Whether it is a listener that is the kernel's once its queue is empty.
@@ -482,7 +496,7 @@ pub(super) fn accept_one(
                     return other;
                 }
             }
-        } else if let Some((arrival, socket, number)) = by_side_port(inner, flags, reserved)? {
+        } else if let Some((mut arrival, socket, number)) = by_side_port(inner, flags, reserved)? {
             let Role::Listening(listening) = &mut inner.role else {
                 return Err(Errno::INVAL);
             };
@@ -505,6 +519,12 @@ pub(super) fn accept_one(
                 heir.linger = linger;
                 heir.reuses_address = Some(reuses_address);
             }
+            if arrival.fd.is_none() {
+                let options = side.options.lock();
+                options.iter().for_each(|kept| kept.apply(sys::borrow(number)));
+                socket.lock().kept.clone_from(&options);
+            }
+            arrival.gives_credit_back();
             bequeath(number, low_water, linger);
             return Ok(admit(arrival, socket, number, flags));
         }
@@ -560,7 +580,7 @@ fn by_side_port(
 }
 
 /// What the kernel's connection behind an accepted one does not have from the side port.
-fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
+pub(super) fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
     use rustix::net::sockopt;
     let socket = sys::borrow(number);
     if let Some(seconds) = linger {
@@ -578,27 +598,45 @@ fn new_number(
     flags: i32,
     reserved: &mut Option<Number>,
 ) -> Result<RawFd, Errno> {
+    let Some(fd) = &arrival.fd else {
+        let blank = blank(&arrival.remote, flags)?;
+        return match reserved.take() {
+            Some(number) => number.give(blank.as_fd(), flags),
+            None => Ok(blank.into_raw_fd()),
+        };
+    };
     if let Some(number) = reserved.take() {
-        return number.give(arrival.fd.as_fd(), flags);
+        return number.give(fd.as_fd(), flags);
     }
     let number = match flags & libc::SOCK_CLOEXEC {
-        0 => rustix::io::dup(arrival.fd.as_fd()),
-        _ => rustix::io::fcntl_dupfd_cloexec(arrival.fd.as_fd(), 0),
+        0 => rustix::io::dup(fd.as_fd()),
+        _ => rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0),
     };
     number.map(IntoRawFd::into_raw_fd)
+}
+
+/// What a number of the application's stands for as long as the connection has nothing in the kernel.
+fn blank(remote: &Address, flags: i32) -> Result<OwnedFd, Errno> {
+    let family = AddressFamily::from_raw(remote.family() as u16);
+    let flags = SocketFlags::from_bits_retain(flags as u32);
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
 /// The arrival is the application's as `number`.
 fn admit(arrival: Arrival, socket: &'static Socket, number: RawFd, flags: i32) -> (RawFd, Address) {
     let Arrival { fd, remote, .. } = arrival;
-    drop(fd);
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-    if !nonblocking {
+    let fast = fd.is_none();
+    drop(fd);
+    if !nonblocking && !fast {
         let _ = rustix::io::ioctl_fionbio(sys::borrow(number), false);
     }
     let entry = {
         let mut inner = socket.lock();
         inner.nonblocking = nonblocking;
+        if fast {
+            inner.is_accepted_fast(number);
+        }
         inner.forks = heirs::forks();
         inner.fds.push(number);
         let local = inner.local.unwrap_or(remote);

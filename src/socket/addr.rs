@@ -131,6 +131,16 @@ impl Address {
         })
     }
 
+    /// Any address of IPv4, any port.
+    pub fn any_v4() -> Address {
+        // SAFETY: integers.
+        let any: sockaddr_in = unsafe { core::mem::zeroed() };
+        Address::V4(sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            ..any
+        })
+    }
+
     /// IPv6 scope (interface), 0 for IPv4.
     pub fn scope(&self) -> u32 {
         match self {

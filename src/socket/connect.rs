@@ -151,6 +151,12 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         dest: Address,
     ) -> Outcome {
+        if runtime.config.fast_connect {
+            inner = match self.connect_fast(runtime, inner, dest) {
+                Ok(outcome) => return outcome,
+                Err(inner) => inner,
+            };
+        }
         for _ in 0..TRIES {
             match self.road(runtime, &dest) {
                 Road::Kernel(reason) => return self.leave_to_kernel(inner, dest, reason),
@@ -484,6 +490,7 @@ impl Socket {
         inner.role = Role::Connected(conn);
         inner.kept = Vec::new();
         inner.remote = Some(opening.dest);
+        inner.note_way();
         self.describe(
             inner,
             link.fabric().kind().mode(),
@@ -566,8 +573,9 @@ impl Socket {
                     log::fallback(reason, Left::ConnectionsTo(dest.to_std()));
                 }
                 tracing::debug!(target: "netacc::conn", reason = %reason.name(), "connects to {dest:?} over {}", mode.name());
+                let number = inner.fds.first().copied().unwrap_or(-1);
                 if mode != Mode::Tcp
-                    && let Some(local) = Address::local_of(inner.fds.first().copied().unwrap_or(-1))
+                    && let Some(local) = inner.local.or_else(|| Address::local_of(number))
                 {
                     page.set_addresses(local.to_std(), dest.to_std());
                 } else {

@@ -23,7 +23,7 @@ use super::lifecycle::{Farewell, note_worth};
 use super::wait::Wait;
 use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::leftover::Leftover;
-use crate::conn::{Conn, GRACE_NS, Violation};
+use crate::conn::{Afloat, Conn, GRACE_NS, Violation};
 use crate::control::resending::{self, Resending};
 use crate::fabric::network;
 use crate::fdtable::{self, Entry};
@@ -49,13 +49,17 @@ pub fn may_owe_peers() -> bool {
 impl Inner {
     /// Tells the peer, once, that what is written here goes over the kernel's connection from now on. False if there
     /// is no connection on a link, or one that is broken off.
-    pub fn begin_hand_back(&mut self) -> bool {
+    pub fn begin_hand_back(&mut self, socket: &'static Socket) -> bool {
+        match &self.role {
+            Role::Connected(conn) if !conn.is_reset() => {}
+            _ => return false,
+        }
+        if !self.stands_to_leave(socket) {
+            return true;
+        }
         let Role::Connected(conn) = &mut self.role else {
             return false;
         };
-        if conn.is_reset() {
-            return false;
-        }
         if !conn.tx_left {
             conn.tx_left = true;
             conn.left_at = now_ns();
@@ -162,7 +166,11 @@ impl Inner {
     /// Whether a hand-back has begun and is not over.
     pub fn is_leaving(&self) -> bool {
         match &self.role {
-            Role::Connected(conn) => conn.tx_left && !conn.has_left() && !conn.is_reset(),
+            Role::Connected(conn) => {
+                let waits = |afloat: &Box<Afloat>| afloat.then_leaves && !conn.peer_closed;
+                let begins = conn.afloat.as_ref().is_some_and(waits);
+                (begins || conn.tx_left && !conn.has_left()) && !conn.is_reset()
+            }
             _ => false,
         }
     }
@@ -234,7 +242,7 @@ impl Socket {
         mut inner: MutexGuard<'static, Inner>,
         by: u64,
     ) -> bool {
-        if !inner.begin_hand_back() {
+        if !inner.begin_hand_back(self) {
             return true;
         }
         let Some(link) = inner.link() else {
@@ -245,6 +253,12 @@ impl Socket {
             tracing::warn!(target: "netacc::conn", "a peer does not answer a hand-back");
             return false;
         }
+        let mut inner = self.lock();
+        if inner.carried(&link, id).is_some_and(|conn| conn.afloat.is_some()) {
+            // The peer has closed it before it stood.
+            inner.begin_hand_back(self);
+        }
+        drop(inner);
         self.leave_link(&link, id);
         true
     }
@@ -275,7 +289,7 @@ impl Socket {
     pub fn begin_and_leave(&'static self, serial: u64) {
         let mut inner = self.lock();
         if inner.serial == serial
-            && inner.begin_hand_back()
+            && inner.begin_hand_back(self)
             && let Some(link) = inner.link()
         {
             let id = inner.conn().map_or(0, |conn| conn.id);
@@ -303,7 +317,7 @@ impl Socket {
             RECALLED.store(true, Ordering::Relaxed);
         }
         // One that is not established yet answers when it is.
-        inner.begin_hand_back();
+        inner.begin_hand_back(self);
         inner.give_back();
         // Epoll sets hear from the kernel what else there is; nothing new has come by the link.
         inner.wake_sleepers(wakes);

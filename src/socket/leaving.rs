@@ -86,7 +86,7 @@ pub fn whole(bytes: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// Has `number` stand for what `fd` does; it stays open over exec, or not, as it was.
-pub fn replace(number: RawFd, fd: &OwnedFd) {
+pub fn replace(number: RawFd, fd: &impl AsRawFd) {
     let flags = match exec::program::survives(number) {
         true => 0,
         false => libc::O_CLOEXEC,
@@ -290,6 +290,7 @@ impl Socket {
         let Role::Listening(listening) = &mut inner.role else {
             return;
         };
+        let ways = listening.ways();
         let side = listening.side.take();
         let sets = self.be_plain(&mut inner);
         let mut wakes = Wakes::new(None);
@@ -298,6 +299,7 @@ impl Socket {
         wakes.ring();
         Farewell {
             sets,
+            ways,
             listener: side,
             ..Farewell::default()
         }

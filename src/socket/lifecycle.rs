@@ -21,6 +21,7 @@ use crate::fdtable::{self, Entry};
 use crate::fork;
 use crate::link::Link;
 use crate::link::record::Kind;
+use crate::link::ways::Lease;
 use crate::poll::epoll::EpollSet;
 use crate::poll::interest;
 use crate::poll::ready::Watch;
@@ -123,8 +124,14 @@ pub struct Farewell {
     pub link: Option<(Arc<Link>, u32, bool)>,
     /// How many bytes had arrived there when it ended.
     pub arrived: Option<u64>,
+    /// The port that it gives up with that, if it was opened fast.
+    pub lease: Option<Lease>,
+    /// A kernel's connection was being made for it.
+    pub stood_soon: bool,
     /// The link that the sets count for it.
     pub joined: Option<Arc<Link>>,
+    /// The links that the sets count for it as a listener.
+    pub ways: Vec<Arc<Link>>,
     /// The epoll sets that lost its watch.
     pub sets: Vec<(&'static EpollSet, u64)>,
     /// The side port that it closes.
@@ -136,9 +143,13 @@ impl Farewell {
     pub fn say(self) {
         for (set, life) in self.sets {
             set.drop_watch(life, self.joined.as_ref());
+            self.ways.iter().for_each(|link| set.left(life, link));
         }
         if let Some((link, id, unknown)) = self.link {
-            link.forget(id, unknown, self.arrived);
+            link.forget_with(id, unknown, self.arrived, self.lease);
+        }
+        if self.stood_soon {
+            runtime::get().command(Command::Stood);
         }
         if let Some(side) = self.listener {
             shelf::leave_to_others(&side, side.close());
@@ -359,6 +370,8 @@ impl Socket {
             side.stop();
         }
         inner.watches.iter_mut().for_each(twin::hide);
+        let ways = listening.ways();
+        let sets: Vec<_> = inner.watches.iter().map(|w| (w.set, w.life)).collect();
         // While it listened the kernel was never to wait.
         if !listening.foreign {
             let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), inner.nonblocking);
@@ -367,6 +380,9 @@ impl Socket {
         inner.wake_sleepers(&mut wakes);
         drop(inner);
         wakes.ring();
+        for (set, life) in sets {
+            ways.iter().for_each(|link| set.left(life, link));
+        }
         Farewell {
             listener: listening.side,
             ..Farewell::default()
@@ -385,7 +401,7 @@ impl Inner {
 
     /// No set watches it any more.
     fn unwatched(&mut self) -> Farewell {
-        let joined = self.joined_link();
+        let (joined, ways) = (self.joined_link(), self.ways());
         self.watches.iter_mut().for_each(twin::hide);
         for watch in &self.watches {
             interest::look_no_more(watch, &[]);
@@ -394,6 +410,7 @@ impl Inner {
         Farewell {
             sets: watches.map(|w| (w.set, w.life)).collect(),
             joined,
+            ways,
             ..Farewell::default()
         }
     }
@@ -406,7 +423,13 @@ impl Inner {
                 if conn.has_left() {
                     stats::add(&stats::global().handed_back, 1);
                 }
-                note_worth(self.remote, &conn);
+                match conn.afloat.take() {
+                    Some(afloat) => {
+                        farewell.stood_soon = afloat.stands_soon;
+                        farewell.lease = afloat.lease;
+                    }
+                    None => note_worth(self.remote, &conn),
+                }
                 let unread = !conn.rx.is_empty();
                 conn.rx.clear(&conn.link.slots);
                 // As the kernel: unread data, or a linger time of zero, breaks the connection off, if it is not over.

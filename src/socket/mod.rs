@@ -8,6 +8,7 @@ pub mod accept;
 pub mod addr;
 pub mod by_kernel;
 pub mod connect;
+pub mod fast;
 pub mod foreign;
 pub mod hand_back;
 pub mod leaving;
@@ -154,6 +155,11 @@ impl Listening {
         !self.claimed && !self.leaves && self.side.as_ref().is_some_and(alone)
     }
 
+    /// The links by which connections are opened fast at it.
+    pub fn ways(&self) -> Vec<Arc<Link>> {
+        self.side.as_ref().map_or_else(Vec::new, |side| side.links())
+    }
+
     /// Whether somebody who came in by the side port waits.
     pub fn has_ready(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.has_ready())
@@ -199,6 +205,8 @@ pub struct Inner {
     pub send_buffer_is_set: bool,
     /// It has an option that only the kernel's TCP can honour.
     pub only_kernel: bool,
+    /// The application has bound it to an address of its choice.
+    pub is_bound: bool,
     /// SO_REUSEADDR, as an accepted connection has it from its listener; the kernel's has it from the side port.
     pub reuses_address: Option<bool>,
     /// Options set while it was fresh, for the side port if it comes to listen.
@@ -248,6 +256,7 @@ impl Socket {
                 receive_buffer: None,
                 send_buffer_is_set: false,
                 only_kernel: false,
+                is_bound: false,
                 reuses_address: None,
                 kept: Vec::new(),
                 linger: None,
@@ -296,6 +305,11 @@ impl Socket {
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
+    }
+
+    /// Locks it if nobody else has.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        self.inner.try_lock()
     }
 
     /// The number that stands for it in the kernel's epolls: see [`crate::poll::ready::Looks`].
@@ -521,26 +535,40 @@ impl Inner {
 
     /// Tells the peer's end of the link where this connection's reader waits.
     pub fn update_slot(&self) {
-        let (Role::Connected(conn) | Role::Connecting(Some(conn))) = &self.role else {
-            return;
+        let conn = match &self.role {
+            Role::Connected(conn) | Role::Connecting(Some(conn)) => conn,
+            Role::Listening(listening) => {
+                if let Some(side) = &listening.side {
+                    side.show_slots(self);
+                }
+                return;
+            }
+            _ => return,
         };
+        let slot = match conn.rx_shut && conn.tx_shut {
+            // Nobody will read it, but what comes is to be answered by a reset, though a set that watches it is not waited at.
+            true => SLOT_IO,
+            false => self.slot_on(&conn.link),
+        };
+        conn.link.fabric().set_slot(conn.id, slot);
+    }
+
+    /// Where those wait who are to hear what comes for it on `link`, whose peer can ring there from now on.
+    pub fn slot_on(&self, link: &Link) -> u8 {
         let mut watchers = self
             .watches
             .iter()
             .filter_map(Watch::waiter)
             .chain(self.sleepers.iter().copied());
-        let slot = match (watchers.next(), watchers.next()) {
-            // Nobody will read it, but what comes is to be answered by a reset, though a set that watches it is not waited at.
-            _ if conn.rx_shut && conn.tx_shut => SLOT_IO,
+        match (watchers.next(), watchers.next()) {
             (None, _) => SLOT_NONE,
             (Some(only), None) => {
-                conn.link.introduce(only);
+                link.introduce(only);
                 only.slot()
             }
             // Several: the I/O thread takes the record in and wakes all of them.
             (Some(_), Some(_)) => SLOT_IO,
-        };
-        conn.link.fabric().set_slot(conn.id, slot);
+        }
     }
 }
 
@@ -561,6 +589,8 @@ impl Socket {
             Role::Plain if old.only_kernel => Role::Plain,
             Role::Plain | Role::Unused => return Inherited::Kernel,
             Role::Orphan(orphaned) => Role::Orphan(orphaned.orphan.into()),
+            // There was no time for it to stand: it goes on in the parent alone.
+            Role::Connected(conn) if conn.afloat.is_some() => return Inherited::Lost,
             Role::Connected(_) | Role::Leftover(_) => match parent {
                 Some((parent, will)) => {
                     Role::Orphan(orphan::Orphan::of(parent, old.serial, will).into())
@@ -594,6 +624,7 @@ impl Socket {
         inner.low_water = old.low_water;
         inner.reuses_address = old.reuses_address;
         inner.only_kernel = old.only_kernel;
+        inner.is_bound = old.is_bound;
         inner.kept = old.kept.clone();
         inner.local = old.local;
         inner.remote = old.remote;

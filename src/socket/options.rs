@@ -7,7 +7,7 @@ use libc::{c_int, c_void, socklen_t};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{Inner, Role};
-use crate::conn::Windows;
+use crate::conn::{Afloat, Windows};
 use crate::control::io_thread::Command;
 use crate::control::listener::Closing;
 use crate::real::orig;
@@ -53,6 +53,7 @@ const SO_TIMESTAMP_NEW: c_int = 63;
 const SO_TIMESTAMPNS_NEW: c_int = 64;
 const SO_TIMESTAMPING_NEW: c_int = 65;
 const TCP_TX_DELAY: c_int = 37;
+const SO_BINDTOIFINDEX: c_int = 62;
 const SO_ATTACH_REUSEPORT_CBPF: c_int = 51;
 const SO_ATTACH_REUSEPORT_EBPF: c_int = 52;
 
@@ -88,6 +89,18 @@ impl Kept {
             name,
             value: value[..len as usize].into(),
         })
+    }
+
+    /// Whether it may make the kernel choose another way to connect, or another address.
+    pub fn steers(&self) -> bool {
+        match self.level {
+            libc::SOL_SOCKET => matches!(
+                self.name,
+                libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_DONTROUTE | libc::SO_BROADCAST
+            ) || self.name == SO_BINDTOIFINDEX,
+            libc::IPPROTO_TCP => false,
+            _ => true,
+        }
     }
 
     /// Sets it on another socket; one that cannot have it goes without.
@@ -139,7 +152,10 @@ impl Inner {
             self.stop_side();
         }
         // SAFETY: by the contract.
-        unsafe { self.keep_for_side_port(level, name, value, len) };
+        unsafe {
+            self.keep_for_side_port(level, name, value, len);
+            self.keep_to_stand(level, name, value, len);
+        }
         if level != libc::SOL_SOCKET {
             return;
         }
@@ -197,6 +213,37 @@ impl Inner {
         }
     }
 
+    /// The kernel's connection that there may be behind it later is to have all that is set on what stands for it now.
+    ///
+    /// # Safety
+    /// As for [`option_set`](Self::option_set).
+    unsafe fn keep_to_stand(
+        &mut self,
+        level: c_int,
+        name: c_int,
+        value: *const c_void,
+        len: socklen_t,
+    ) {
+        let Role::Connected(conn) = &self.role else {
+            return;
+        };
+        let accepted = |afloat: &Box<Afloat>| afloat.way.is_none();
+        if conn.afloat.as_ref().is_some_and(accepted) && len as usize <= LONGEST && !value.is_null() {
+            // SAFETY: by the contract.
+            let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
+            self.keep(level, name, value);
+        }
+    }
+
+    fn keep(&mut self, level: c_int, name: c_int, value: &[u8]) {
+        self.kept.retain(|k| (k.level, k.name) != (level, name));
+        self.kept.push(Kept {
+            level,
+            name,
+            value: value.into(),
+        });
+    }
+
     /// The kernel's connections behind those that a listener accepts come by its side port: they are to have the
     /// options that the listener has.
     ///
@@ -218,19 +265,17 @@ impl Inner {
         }
         // SAFETY: by the contract.
         let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
-        let option = Kept {
-            level,
-            name,
-            value: value.into(),
-        };
         match &self.role {
-            Role::Fresh => {
-                self.kept.retain(|k| (k.level, k.name) != (level, name));
-                self.kept.push(option);
-            }
+            Role::Fresh => self.keep(level, name, value),
             Role::Listening(listening) => {
                 if let Some(side) = &listening.side {
+                    let option = Kept {
+                        level,
+                        name,
+                        value: value.into(),
+                    };
                     option.apply(side.as_fd());
+                    side.options.lock().push(option);
                 }
             }
             _ => {}

@@ -342,7 +342,7 @@ impl Socket {
 
     /// Begins what [`let_out`](Self::let_out) does, where that can be had without waiting.
     pub fn begin_to_let_out(&'static self) {
-        let begins = self.lock().begin_hand_back();
+        let begins = self.lock().begin_hand_back(self);
         if !begins {
             self.begin_to_adopt();
         }
@@ -503,7 +503,7 @@ impl Inner {
         if !self.has_heirs() && !self.owes_peer() {
             return false;
         }
-        self.begin_hand_back();
+        self.begin_hand_back(socket);
         self.users += 1;
         heirs::keep(socket);
         runtime::get().command(Command::Claims);

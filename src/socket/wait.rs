@@ -138,6 +138,14 @@ impl Inner {
 }
 
 impl Inner {
+    /// The links that are polled for it as a listener: those by which connections are opened fast.
+    pub fn ways(&self) -> Vec<Arc<Link>> {
+        match &self.role {
+            Role::Listening(listening) => listening.ways(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The link that epoll sets poll for the socket: from when it is established.
     pub fn joined_link(&self) -> Option<Arc<Link>> {
         self.link()
@@ -237,8 +245,15 @@ impl Socket {
         let spin_max = runtime::spin_ns();
         loop {
             // Anew in each turn: a socket that connects gets its link meanwhile.
-            let source = self.lock().link().map(|link| link.source());
-            let sources = source.as_slice();
+            let (source, ways) = {
+                let inner = self.lock();
+                (inner.link().map(|link| link.source()), inner.ways())
+            };
+            let ways: Vec<Source> = ways.iter().map(|link| link.source()).collect();
+            let sources = match ways.is_empty() {
+                true => source.as_slice(),
+                false => &ways,
+            };
             let take_in = |me| source::poll_all(sources.iter(), me);
             let left = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now_ns())));
             let Ok(Borrowed(waiter)) = &borrowed else {

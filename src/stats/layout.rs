@@ -13,7 +13,7 @@ use super::reason::Reason;
 /// First eight bytes of a finished page.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"NetACCst");
 /// Version of this layout.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 /// Reasons that a page has room for: a library that knows more of them has the same layout.
 pub const REASON_SLOTS: usize = 64;
 const _: () = assert!(Reason::COUNT <= REASON_SLOTS);
@@ -129,6 +129,12 @@ counters! {
     accepted_rdma,
     /// Connections that this process accepted as kernel TCP.
     accepted_tcp,
+    /// Of those that this process opened, the ones opened fast (NACC_FAST_CONNECT).
+    connected_fast,
+    /// Of those that this process accepted, the ones opened fast.
+    accepted_fast,
+    /// Connections opened fast that came to have a kernel's connection behind them.
+    fast_stood,
     /// Connections closed, of every mode.
     conns_closed,
     /// Connections that left their link for the kernel's connection behind them.
