@@ -31,6 +31,7 @@ fn link(fabric: Shm) -> Arc<Link> {
         max_conns: 8,
         msg_size: 4096,
         resends: true,
+        fast: false,
     };
     Link::new(Box::new(fabric), terms)
 }

@@ -149,8 +149,8 @@ impl Unread {
 /// What the control thread knows of heirs.
 #[derive(Default)]
 pub struct Estate {
-    /// Claims of connections that are being handed back.
-    claims: Vec<(InternalFd, &'static Socket, u64)>,
+    /// Claims of connections that are being handed back: their serial numbers, and the kernel's names of what was shown.
+    claims: Vec<(InternalFd, &'static Socket, [u64; 2])>,
     /// What nobody had read of connections that were closed here, by their serial numbers.
     unread: HashMap<u64, Unread>,
     /// Forks of which a child lives.
@@ -227,7 +227,7 @@ impl Control {
         match Socket::of(serial) {
             Some(socket) if socket.cookie() != Some(shown) => refuse(&to, knows),
             Some(socket) => {
-                self.estate.claims.push((to, socket, serial));
+                self.estate.claims.push((to, socket, [serial, shown]));
                 self.settle_claims();
             }
             // It was one of ours, and is the kernel's.
@@ -250,16 +250,17 @@ impl Control {
     /// Answers the claims of connections that are the kernel's by now.
     pub fn settle_claims(&mut self) {
         let claims = core::mem::take(&mut self.estate.claims);
-        for (to, socket, serial) in claims {
+        for (to, socket, [serial, shown]) in claims {
             match socket.bequeath(serial) {
                 Some(bytes) => {
-                    if !answer(&to, &bytes) {
+                    let kernel = socket.kernel_unlike(serial, shown);
+                    if !answer_with(&to, &bytes, kernel.as_ref()) {
                         // The claimer is gone; another child may ask.
                         let unread = Unread::now(0, socket.cookie(), bytes);
                         self.estate.unread.insert(serial, unread);
                     }
                 }
-                None => self.estate.claims.push((to, socket, serial)),
+                None => self.estate.claims.push((to, socket, [serial, shown])),
             }
         }
         let closed = core::mem::take(&mut *CLOSED.lock());
@@ -334,14 +335,22 @@ fn refuse(to: &InternalFd, knows_number: bool) {
 
 /// Tells a child that the kernel has its connection, and passes on what is to be read first. False if it does not get it.
 fn answer(to: &InternalFd, unread: &[u8]) -> bool {
+    answer_with(to, unread, None)
+}
+
+/// The same, with what the kernel has if the child has something else.
+fn answer_with(to: &InternalFd, unread: &[u8], kernel: Option<&InternalFd>) -> bool {
+    let kernel = kernel.map(AsFd::as_fd);
     let frame = Frame::Estate {
         unread: unread.len() as u64,
     }
     .encode();
     let passed = match unread.is_empty() {
-        true => passing::send(to.as_fd(), &frame, &[]),
-        false => memory_of(unread)
-            .and_then(|memory| passing::send(to.as_fd(), &frame, &[memory.as_fd()])),
+        true => passing::send(to.as_fd(), &frame, kernel.as_slice()),
+        false => memory_of(unread).and_then(|memory| {
+            let fds: Vec<_> = core::iter::once(memory.as_fd()).chain(kernel).collect();
+            passing::send(to.as_fd(), &frame, &fds)
+        }),
     };
     if let Err(error) = &passed {
         tracing::warn!(target: "netacc::control", "a child does not get its connection: {error}");

@@ -115,6 +115,7 @@ pub unsafe fn depart(program: &Program<'_>, environment: *const *const libc::c_c
             .filter_map(|&(fd, socket)| seen(socket, fd))
             .collect();
     }
+    claim_afloat(&mut items, by);
     // SAFETY: by the contract.
     if unsafe { program.is_preloaded(environment) } && leave(&items, &held) {
         held.into_iter().for_each(core::mem::forget);
@@ -160,6 +161,32 @@ fn last_of(fd: RawFd, unread: &[u8], by: u64) -> Result<OwnedFd, Errno> {
         true => whole(unread),
         false => broken(),
     }
+}
+
+/// What the child has of connections that were opened fast stands for nothing: it gets what is in the kernel, which the
+/// parent has made.
+fn claim_afloat(items: &mut Vec<Item>, by: u64) {
+    let is_afloat = |fd| socket_at(fd).is_some_and(Socket::is_afloat);
+    let orphans: Vec<(RawFd, Orphan)> = items
+        .iter()
+        .filter_map(|item| match &item.what {
+            What::Orphan(orphan) if is_afloat(item.fd) => Some((item.fd, *orphan)),
+            _ => None,
+        })
+        .collect();
+    for (fd, claimed) in claim_all(&orphans, by) {
+        if claimed.is_err()
+            && let Ok(broken) = broken()
+        {
+            replace(fd, &broken);
+        }
+        let unread = claimed.unwrap_or_default();
+        for item in items.iter_mut().filter(|item| item.fd == fd) {
+            item.cookie = cookie(fd).unwrap_or(item.cookie);
+            item.what = What::Leftover(unread.clone());
+        }
+    }
+    items.retain(|item| !matches!(&item.what, What::Leftover(unread) if unread.is_empty()));
 }
 
 /// Claims all of these, and then waits for the answers, until `by`.

@@ -67,8 +67,8 @@ impl Orphaned {
     }
 }
 
-/// A claim that was sent, and its answer.
-pub struct Claim<F>(F);
+/// A claim that was sent, and its answer; and the number that was shown with it.
+pub struct Claim<F>(F, RawFd);
 
 impl<F: AsFd> Claim<F> {
     /// The answer, if it has come: what is to be read before anything that the kernel has.
@@ -85,9 +85,12 @@ impl<F: AsFd> Claim<F> {
         let Ok(Parsed::Frame(Frame::Estate { unread }, _)) = Frame::parse(&bytes[..n]) else {
             return Err(Errno::CONNRESET);
         };
+        // What was shown stood for nothing in the kernel: this is what stands there now.
+        let kernel = fds.get(usize::from(unread > 0));
+        kernel.inspect(|kernel| leaving::replace(self.1, *kernel));
         let memory = match fds.first() {
+            _ if unread == 0 => return Ok(Some(Vec::new())),
             Some(memory) => memory,
-            None if unread == 0 => return Ok(Some(Vec::new())),
             None => return Err(Errno::IO),
         };
         let held = rustix::fs::fstat(memory)?.st_size as u64;
@@ -134,7 +137,7 @@ impl<F: AsFd> Claim<F> {
 pub fn claim_shown(unix: OwnedFd, fd: RawFd) -> Result<Claim<OwnedFd>, Errno> {
     let claim = Frame::Claim { serial: 0 }.encode();
     passing::send(unix.as_fd(), &claim, &[sys::borrow(fd)])?;
-    Ok(Claim(unix))
+    Ok(Claim(unix, fd))
 }
 
 /// Whether an error is over when others are through with what they do.
@@ -191,7 +194,7 @@ impl Orphan {
             return Err(Errno::CONNREFUSED);
         }
         passing::send(unix.as_fd(), &frame.encode(), &[sys::borrow(fd)])?;
-        Ok(Claim(unix))
+        Ok(Claim(unix, fd))
     }
 
     /// Asks the parent for it, which this process has as `fd`.
@@ -323,8 +326,8 @@ impl Socket {
             return Adoption::Begun(begun.clone());
         }
         match orphaned.orphan.claim(fd) {
-            Ok(Claim(unix)) => {
-                let claim = Claim(InternalFd::adopt(unix));
+            Ok(Claim(unix, fd)) => {
+                let claim = Claim(InternalFd::adopt(unix), fd);
                 let begun = Arc::new(Begun {
                     claim,
                     at: now_ns(),
@@ -417,6 +420,22 @@ impl Socket {
             }
         }
         self.recycle_if_done(&mut inner);
+    }
+
+    /// Whether it was opened fast, and nothing of it is in the kernel.
+    pub fn is_afloat(&self) -> bool {
+        matches!(&self.lock().role, Role::Connected(conn) if conn.afloat.is_some())
+    }
+
+    /// A further number for it, if it has this serial number and is not what the kernel calls `cookie`: it came to have a
+    /// kernel's connection since.
+    pub fn kernel_unlike(&self, serial: u64, cookie: u64) -> Option<InternalFd> {
+        let inner = self.lock();
+        let fd = inner.fd();
+        let is_other = leaving::cookie(fd).is_some_and(|now| now != cookie);
+        (inner.serial == serial && is_other)
+            .then(|| InternalFd::duplicate(sys::borrow(fd)).ok())
+            .flatten()
     }
 
     /// The kernel's name of it, while there is a number for it.

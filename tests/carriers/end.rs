@@ -76,6 +76,7 @@ impl End {
             max_conns: 8,
             msg_size: 4 << 10,
             resends: true,
+            fast: false,
         };
         let link = Link::new(Box::new(remote::End(remote.clone())), terms);
         remote.attach(&link);

@@ -95,12 +95,13 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(|unread| Frame::Estate { unread }),
         any::<u64>().prop_map(|ring_size| Frame::Segment { ring_size }),
         any::<u8>().prop_map(|slot| Frame::Bell { slot }),
+        any::<(u32, [u8; 16])>().prop_map(|(conn, token)| Frame::Stand { conn, token }),
     ]
 }
 
 /// Bytes that get past the first looks: a good prefix with any kind and any length.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
-    (0..12u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(
+    (0..14u8, any::<u8>(), 0..200u16, vec(any::<u8>(), 0..200)).prop_map(
         |(kind, version, len, rest)| {
             let mut bytes = b"NACC".to_vec();
             bytes.extend([kind, version]);

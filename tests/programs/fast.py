@@ -450,18 +450,24 @@ def shell_server(listener):
 shell_client = exec_client
 
 
+PASSED = """if True:
+    import socket, sys
+    conn = socket.socket(fileno=socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)[1][0])
+    conn.settimeout(60)
+    got = b""
+    while len(got) < 16384:
+        got += conn.recv(16384 - len(got))
+    conn.sendall(got)
+    assert conn.recv(1) == b""
+"""
+
+
 def passed_server(listener):
+    # Spawned, so that this process does not fork.
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        listener.close()
-        _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
-        conn = socket.socket(fileno=fds[0])
-        conn.settimeout(60)
-        conn.sendall(read(conn, len(PIECE)))
-        assert conn.recv(1) == b""
-        os._exit(0)
+    os.set_inheritable(theirs.fileno(), True)
+    words = ["python3", "-c", PASSED, str(theirs.fileno())]
+    pid = os.posix_spawn(sys.executable, words, {"PATH": os.environ["PATH"]})
     conn = accept(listener)
     assert conn.recv(1) == b"x"
     socket.send_fds(ours, [b"!"], [conn.fileno()])
