@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo \
+.PHONY: help build demo test model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
         install uninstall deb rpm test-packages bench-plot completions
 
 help: ## list the targets
@@ -53,6 +53,10 @@ test: ## build, then run every test
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
 	RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  cargo test --release --test loom
+
+model: ## hand-back and failover as models, every interleaving, by Spin; and that the models can fail
+	@scripts/setup.sh model
+	@timeout -k 5 600 models/check.sh
 
 # What they read beside DESTDIR: packaging/install.sh tells. They build nothing: root need not have a compiler.
 install uninstall: export BIN = $(RELEASE)
@@ -102,6 +106,11 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 # For CI: it must not take a whole run's time when something hangs.
 test-lab: ## the same, time-boxed
 	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
+
+bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --json FILE')
+	@scripts/setup.sh processes demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench.py --bin $(RELEASE) $(ARGS)
 
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo
