@@ -1,5 +1,6 @@
 //! The machine's own limits, and clients that no package has, for `make bench`. Each run prints one line of JSON.
 
+mod connects;
 mod memcached;
 mod memory;
 mod shared_ring;
@@ -50,6 +51,18 @@ enum What {
         #[arg(long, default_value_t = 512)]
         size: usize,
     },
+    /// A server of connections that carry one byte.
+    Accept {
+        /// Where it listens.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// A client of it: opens connections, one after the other.
+    Connect {
+        /// Where the server listens.
+        #[arg(long)]
+        connect: SocketAddr,
+    },
 }
 
 fn main() -> ExitCode {
@@ -57,6 +70,8 @@ fn main() -> ExitCode {
     let time = std::time::Duration::from_millis(options.ms);
     let measured = match options.what {
         What::SharedMemory { size } => shared_ring::measure(size, time),
+        What::Accept { listen } => connects::serve(listen),
+        What::Connect { connect } => connects::measure(connect, time),
         What::Copy { size } => Ok(memory::measure(size, time)),
         What::Memcached {
             connect,

@@ -54,6 +54,22 @@ def memcached(side):
         yield lambda seconds: verdict(side.run([*words, "--ms", round(seconds * 1000)]))
 
 
+@contextlib.contextmanager
+def connects(side, env=None):
+    """Connections that carry one byte each, one after the other; a server and a client for each run."""
+    program = side.bin_dir / "netacc-bench"
+
+    def run(seconds):
+        port = side.port()
+        at = f"127.0.0.1:{port}"
+        with side.server([program, "accept", "--listen", at], port, env=env):
+            return verdict(side.run([program, "connect", "--connect", at, "--ms", round(seconds * 1000)], env=env))
+
+    yield run
+
+
+# The safe mode itself: not TCP in place of it, where connections are short.
+SAFE, FAST = {"NACC_SHORT_CONN_LIMIT": "0"}, {"NACC_FAST_CONNECT": "1"}
 PING_PONG = (
     Figure("p50_us", "µs", {("netacc", "tcp"): 10, ("netacc", "limit"): 0.5}, is_time=True),
     Figure("p999_us", "µs", {("netacc", "tcp"): 10}, is_time=True),
@@ -68,6 +84,9 @@ ROWS = {
                 {**both("--size", str(1 << 20), "--sink"), "limit": lambda side: machine(side, "copy")}),
     "pairs": Row("three pairs at once, 64 B there and back", (Figure("per_second", "round trips/s", {("netacc", "tcp"): 1}),),
                  both("--size", "64", pairs=3)),
+    "connects": Row("a connection, a byte, and its end", (Figure("per_second", "connections/s",
+                                                                 {("fast", "tcp"): 10, ("netacc", "tcp"): 0.8}),),
+                    {"tcp": connects, "netacc": lambda side: connects(side, SAFE), "fast": lambda side: connects(side, FAST)}),
     "memcached": Row("memcached, 4 threads, 4 client threads", (Figure("per_second", "requests/s", {("netacc", "tcp"): 2.5}),),
                      {"tcp": memcached, "netacc": memcached}),
 }

@@ -171,7 +171,7 @@ impl Control {
     /// holds while it lives.
     pub fn inherits(&mut self, pipe: InternalFd, serial: u64, shown: &InternalFd) {
         let cookie = cookie(shown.as_raw_fd());
-        let ours = Socket::of(serial).is_some_and(|socket| socket.cookie() == cookie);
+        let ours = Socket::of(serial).is_some_and(|socket| socket.is_called(cookie));
         let unread = self.estate.unread.get(&serial);
         if cookie.is_none() || !ours && unread.is_none_or(|unread| unread.cookie != cookie) {
             refuse(&pipe, true);
@@ -225,7 +225,7 @@ impl Control {
             return;
         }
         match Socket::of(serial) {
-            Some(socket) if socket.cookie() != Some(shown) => refuse(&to, knows),
+            Some(socket) if !socket.is_called(Some(shown)) => refuse(&to, knows),
             Some(socket) => {
                 self.estate.claims.push((to, socket, [serial, shown]));
                 self.settle_claims();

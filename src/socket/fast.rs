@@ -9,7 +9,7 @@ use rustix::net::Shutdown;
 
 use super::addr::Address;
 use super::connect::{Outcome, Side};
-use super::leaving::{broken, replace, stand_in};
+use super::leaving::{broken, cookie, replace, stand_in};
 use super::{Inner, NOT_ACCEPTED, Role, Socket};
 use crate::conn::{Afloat, Conn};
 use crate::control::cache;
@@ -388,6 +388,7 @@ impl Inner {
         for kept in core::mem::take(&mut self.kept) {
             kept.apply(kernel.as_fd());
         }
+        self.former_cookie = cookie(self.fd());
         super::accept::bequeath(kernel.as_raw_fd(), self.low_water, self.linger);
         for &number in &self.fds {
             replace(number, kernel);

@@ -229,6 +229,8 @@ pub struct Inner {
     pub sleepers: Vec<&'static Waiter>,
     /// Its peer has not let it leave in time, and the kernel's connection was broken off.
     pub is_cut_off: bool,
+    /// What the kernel called it before it had a connection there.
+    pub former_cookie: Option<u64>,
     /// A number of our own for it, once the application has none and there is still something to send.
     pub last_number: Option<InternalFd>,
 }
@@ -268,6 +270,7 @@ impl Socket {
                 watches: Vec::new(),
                 sleepers: Vec::new(),
                 is_cut_off: false,
+                former_cookie: None,
                 last_number: None,
             }),
         }
@@ -298,7 +301,7 @@ impl Socket {
     pub fn shown(cookie: u64) -> Option<&'static Socket> {
         let all = SOCKETS.all();
         all.into_iter()
-            .find(|socket| socket.cookie() == Some(cookie))
+            .find(|socket| socket.is_called(Some(cookie)))
     }
 
     /// Locks it.

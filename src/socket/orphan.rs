@@ -422,6 +422,13 @@ impl Socket {
         self.recycle_if_done(&mut inner);
     }
 
+    /// Whether the kernel calls it that, or did so before it had a connection there. A claim may have been on its way.
+    pub fn is_called(&self, cookie: Option<u64>) -> bool {
+        let inner = self.lock();
+        let is_now = leaving::cookie(inner.fd()) == cookie;
+        is_now || cookie.is_some() && inner.former_cookie == cookie
+    }
+
     /// Whether it was opened fast, and nothing of it is in the kernel.
     pub fn is_afloat(&self) -> bool {
         matches!(&self.lock().role, Role::Connected(conn) if conn.afloat.is_some())
