@@ -23,7 +23,7 @@ use crate::link::ways;
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime;
 use crate::socket::addr::Address;
-use crate::socket::{Role, Socket};
+use crate::socket::{Role, Socket, blanks};
 
 /// How long the connecting end tries, in nanoseconds.
 const RISING_NS: u64 = 5_000_000_000;
@@ -42,6 +42,7 @@ pub fn has_left() -> bool {
 pub fn reset_after_fork() {
     LEFT.store(false, Ordering::Relaxed);
     ways::reset_after_fork();
+    blanks::reset_after_fork();
 }
 
 /// A child is about to be forked, which is to find kernel connections behind all that it inherits. For a bounded time.

@@ -13,6 +13,11 @@ use crate::verbs;
 /// Whether an urgent byte comes next; the libc crate does not have it.
 pub(super) const SIOCATMARK: c_ulong = 0x8905;
 
+/// Which signal tells of input, and who gets it; the libc crate does not have them.
+const F_SETSIG: c_int = 10;
+/// See [`F_SETSIG`].
+const F_SETOWN_EX: c_int = 15;
+
 /// The largest descriptor number there can be.
 const LAST: c_uint = c_int::MAX as c_uint;
 
@@ -213,6 +218,9 @@ unsafe fn control(
             let result = unsafe { original(fd, cmd, arg | forced) };
             if result == 0 {
                 inner.nonblocking = arg as c_int & libc::O_NONBLOCK != 0;
+                if arg as c_int & (libc::O_ASYNC | libc::O_DIRECT) != 0 {
+                    inner.spoil();
+                }
             }
             result
         }
@@ -230,6 +238,13 @@ unsafe fn control(
                 }
                 _ => flags,
             }
+        }
+        libc::F_SETOWN | F_SETSIG | F_SETOWN_EX => {
+            if let Found::Socket(_, mut inner) = find_as_it_is(fd) {
+                inner.spoil();
+            }
+            // SAFETY: the caller's contract is that of the original.
+            unsafe { original(fd, cmd, arg) }
         }
         // SAFETY: the caller's contract is that of the original.
         _ => unsafe { original(fd, cmd, arg) },
@@ -303,7 +318,10 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
             unsafe { number.write_unaligned(0) };
             return 0;
         }
-        _ => drop(inner),
+        _ => {
+            inner.spoil();
+            drop(inner);
+        }
     }
     // SAFETY: the caller's contract is that of the original.
     unsafe { orig::ioctl(fd, request, arg) }

@@ -414,6 +414,19 @@ impl Link {
     /// Opens a connection under an id of our choice (the connecting end), `beyond` the number that was agreed on if
     /// need be. `None`: it is full or dead.
     pub fn open(self: &Arc<Self>, socket: &'static Socket, beyond: bool) -> Option<u32> {
+        let id = self.open_unseen(socket, beyond)?;
+        // The caller holds the socket's lock: what was missed meanwhile is for the I/O thread.
+        fence(Ordering::SeqCst);
+        if self.pending()
+            && let Some(runtime) = crate::runtime::started()
+        {
+            runtime.ring_io();
+        }
+        Some(id)
+    }
+
+    /// The same for a caller that makes up for what was missed meanwhile ([`poll_missed`](Self::poll_missed)).
+    pub fn open_unseen(self: &Arc<Self>, socket: &'static Socket, beyond: bool) -> Option<u32> {
         let mut rx = self.rx.lock();
         // Under the lock: a link that is retired later tells this connection too.
         if self.is_dead() {
@@ -426,14 +439,6 @@ impl Link {
         };
         let id = rx.conns.open(socket, most)?;
         self.count(&rx, 1);
-        drop(rx);
-        // The caller holds the socket's lock: what was missed meanwhile is for the I/O thread.
-        fence(Ordering::SeqCst);
-        if self.pending()
-            && let Some(runtime) = crate::runtime::started()
-        {
-            runtime.ring_io();
-        }
         Some(id)
     }
 
@@ -510,7 +515,7 @@ impl Link {
 
     /// Makes up for records that another thread could not take in while this one had the `rx` lock for
     /// something else: that thread relies on its holder, and may sleep by now.
-    fn poll_missed(self: &Arc<Self>) {
+    pub fn poll_missed(self: &Arc<Self>) {
         fence(Ordering::SeqCst);
         self.poll(None);
     }

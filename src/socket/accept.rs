@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use parking_lot::MutexGuard;
-use rustix::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 
 use super::addr::Address;
+use super::blanks::Blank;
 use super::by_kernel;
 use super::connect::Side;
 use super::lifecycle::Farewell;
@@ -521,8 +521,12 @@ pub(super) fn accept_one(
             }
             if arrival.fd.is_none() {
                 let options = side.options.lock();
+                if !options.is_empty() || low_water > 1 || linger.is_some() {
+                    let mut heir = socket.lock();
+                    heir.spoil();
+                    heir.kept.clone_from(&options);
+                }
                 options.iter().for_each(|kept| kept.apply(sys::borrow(number)));
-                socket.lock().kept.clone_from(&options);
             }
             arrival.gives_credit_back();
             bequeath(number, low_water, linger);
@@ -598,28 +602,27 @@ fn new_number(
     flags: i32,
     reserved: &mut Option<Number>,
 ) -> Result<RawFd, Errno> {
-    let Some(fd) = &arrival.fd else {
-        let blank = blank(&arrival.remote, flags)?;
-        return match reserved.take() {
-            Some(number) => number.give(blank.as_fd(), flags),
-            None => Ok(blank.into_raw_fd()),
-        };
+    let mut blank = None;
+    let fd = match &arrival.fd {
+        Some(fd) => fd.as_fd(),
+        None => {
+            let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+            let made = Blank::take(arrival.remote.family(), nonblocking)?;
+            let fd: &Blank = blank.insert(made);
+            fd.as_fd()
+        }
     };
-    if let Some(number) = reserved.take() {
-        return number.give(fd.as_fd(), flags);
+    let number = match reserved.take() {
+        Some(number) => number.give(fd, flags),
+        None if flags & libc::SOCK_CLOEXEC == 0 => {
+            rustix::io::dup(fd).map(IntoRawFd::into_raw_fd)
+        }
+        None => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(IntoRawFd::into_raw_fd),
+    }?;
+    if let Standing::Taken(socket) = arrival.standing {
+        socket.lock().blank = blank;
     }
-    let number = match flags & libc::SOCK_CLOEXEC {
-        0 => rustix::io::dup(fd.as_fd()),
-        _ => rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0),
-    };
-    number.map(IntoRawFd::into_raw_fd)
-}
-
-/// What a number of the application's stands for as long as the connection has nothing in the kernel.
-fn blank(remote: &Address, flags: i32) -> Result<OwnedFd, Errno> {
-    let family = AddressFamily::from_raw(remote.family() as u16);
-    let flags = SocketFlags::from_bits_retain(flags as u32);
-    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+    Ok(number)
 }
 
 /// The arrival is the application's as `number`.

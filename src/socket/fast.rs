@@ -67,7 +67,9 @@ impl Socket {
             true => {}
             false => {
                 way.return_credit();
-                return Err(inner);
+                drop(inner);
+                link.poll_missed();
+                return Err(self.lock());
             }
         }
         let mut wakes = Wakes::new(None);
@@ -81,6 +83,7 @@ impl Socket {
         for (set, life) in sets {
             set.joined(life, &link);
         }
+        link.poll_missed();
         // As the kernel's, which never is through at once.
         Ok(Outcome::Done(match nonblocking {
             true => Err(Errno::INPROGRESS),
@@ -102,7 +105,7 @@ impl Socket {
         let Some(lease) = way.lease() else {
             return false;
         };
-        let Some(id) = link.open(self, false) else {
+        let Some(id) = link.open_unseen(self, false) else {
             return false;
         };
         let mut conn = inner.new_conn(link, id);
@@ -296,6 +299,7 @@ impl Inner {
         stats::add(&stats::global().accepted_fast, 1);
         // The peer may have wanted it to stand before anybody accepted it.
         if let Some(kernel) = self.last_number.take() {
+            self.spoil();
             let _ = rustix::io::ioctl_fionbio(&kernel, self.nonblocking);
             replace(number, &kernel);
         }
@@ -378,6 +382,7 @@ impl Inner {
                 replace(number, &made);
             }
         }
+        self.spoil();
         if let Role::Connected(conn) = &mut self.role {
             conn.afloat = None;
         }
@@ -388,6 +393,7 @@ impl Inner {
         for kept in core::mem::take(&mut self.kept) {
             kept.apply(kernel.as_fd());
         }
+        self.spoil();
         self.former_cookie = cookie(self.fd());
         super::accept::bequeath(kernel.as_raw_fd(), self.low_water, self.linger);
         for &number in &self.fds {

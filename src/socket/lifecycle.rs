@@ -427,6 +427,9 @@ impl Inner {
                     Some(afloat) => {
                         farewell.stood_soon = afloat.stands_soon;
                         farewell.lease = afloat.lease;
+                        if !conn.rx_shut {
+                            self.give_blank_back();
+                        }
                     }
                     None => note_worth(self.remote, &conn),
                 }

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod addr;
+pub mod blanks;
 pub mod by_kernel;
 pub mod connect;
 pub mod fast;
@@ -229,6 +230,8 @@ pub struct Inner {
     pub sleepers: Vec<&'static Waiter>,
     /// Its peer has not let it leave in time, and the kernel's connection was broken off.
     pub is_cut_off: bool,
+    /// What its numbers stand for as long as it has nothing in the kernel, unless the application has changed that.
+    pub blank: Option<blanks::Blank>,
     /// What the kernel called it before it had a connection there.
     pub former_cookie: Option<u64>,
     /// A number of our own for it, once the application has none and there is still something to send.
@@ -270,6 +273,7 @@ impl Socket {
                 watches: Vec::new(),
                 sleepers: Vec::new(),
                 is_cut_off: false,
+                blank: None,
                 former_cookie: None,
                 last_number: None,
             }),

@@ -232,6 +232,7 @@ impl Inner {
             // SAFETY: by the contract.
             let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
             self.keep(level, name, value);
+            self.spoil();
         }
     }
 

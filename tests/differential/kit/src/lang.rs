@@ -120,6 +120,11 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
+/// Are connections opened fast where they can be (`NACC_FAST_CONNECT` for the runner, which its actors have, too)?
+fn is_fast() -> bool {
+    std::env::var_os("NACC_FAST_CONNECT").is_some_and(|value| value != "0")
+}
+
 /// `pair a.c b.s [inet|inet6|mapped]`: a connection from a's socket c to b's socket s, by a listener.
 fn pair(rest: &str) -> Result<Vec<Step>, String> {
     let words: Vec<&str> = rest.split_whitespace().collect();
@@ -136,15 +141,29 @@ fn pair(rest: &str) -> Result<Vec<Step>, String> {
         "mapped" => ("inet6", "any6", "mapped"),
         other => return Err(format!("'{other}' is none of inet, inet6, mapped")),
     };
-    let lines = [
+    let mut lines = vec![
         format!("{to}: l_{s} = socket({family}, stream)"),
         format!("{to}: setsockopt(l_{s}, SOL_SOCKET, SO_REUSEADDR, 1)"),
         format!("{to}: bind(l_{s}, {at}:p_{s})"),
         format!("{to}: listen(l_{s}, 8)"),
-        format!("{from}: {c} = socket({family}, stream)"),
-        format!("{from}: connect({c}, {target}:l_{s})"),
-        format!("{to}: {s} = accept4(l_{s}, 0)"),
     ];
+    let connected = |c: &str, s: &str, l: &str| {
+        [
+            format!("{from}: {c} = socket({family}, stream)"),
+            format!("{from}: connect({c}, {target}:{l})"),
+            format!("{to}: {s} = accept4({l}, 0)"),
+        ]
+    };
+    let listener = format!("l_{s}");
+    // Only those that follow others are opened fast.
+    for _ in 0..if is_fast() { 3 } else { 0 } {
+        let (c, s) = (format!("w_{c}"), format!("w_{s}"));
+        lines.extend(connected(&c, &s, &listener));
+        lines.push(format!("{from}: close({c})"));
+        lines.push(format!("{to}: until POLLIN {s}"));
+        lines.push(format!("{to}: close({s})"));
+    }
+    lines.extend(connected(c, s, &listener));
     lines.iter().map(|line| parse_step(line)).collect()
 }
 
