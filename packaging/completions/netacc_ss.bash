@@ -23,7 +23,7 @@ _netacc_ss() {
 
     case "${cmd}" in
         netacc_ss)
-            opts="-s -p -j -o -w -n -h -V --show --pid --json --counters --prometheus --output --listen --watch --times --help --version"
+            opts="-s -p -j -o -w -n -v -V -h --show --pid --json --counters --prometheus --output --listen --watch --times --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

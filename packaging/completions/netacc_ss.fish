@@ -14,5 +14,5 @@ complete -c netacc_ss -s n -l times -d 'With --watch: end after so many times' -
 complete -c netacc_ss -s j -l json -d 'Print JSON (docs/netacc_ss.schema.json describes it)'
 complete -c netacc_ss -l counters -d 'Print counters only, one "name value" a line, for scripts'
 complete -c netacc_ss -l prometheus -d 'Print counters in Prometheus\' text format'
+complete -c netacc_ss -s V -s v -l version -d 'Print version'
 complete -c netacc_ss -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c netacc_ss -s V -l version -d 'Print version'

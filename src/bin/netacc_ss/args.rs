@@ -4,11 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
 
 /// Shows links, connections, counters, memory and configuration of programs that run with NetACC.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(
+    name = "netacc_ss",
+    version,
+    max_term_width = 100,
+    disable_version_flag = true
+)]
 #[command(group(ArgGroup::new("form").args(["json", "counters", "prometheus", "listen", "watch"])))]
 pub struct Args {
     /// What to show
@@ -37,7 +42,7 @@ pub struct Args {
     #[arg(short = 'o', long, value_name = "FILE", conflicts_with_all = ["listen", "watch"])]
     pub output: Option<PathBuf>,
     /// Serve Prometheus' text format over HTTP, on 127.0.0.1 unless an address is given
-    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address)]
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address, conflicts_with = "pid")]
     pub listen: Option<SocketAddr>,
     /// Show rates again and again, after so many seconds (1 unless given)
     #[arg(
@@ -52,6 +57,9 @@ pub struct Args {
     /// With --watch: end after so many times
     #[arg(short = 'n', long, value_name = "TIMES", requires = "watch")]
     pub times: Option<u64>,
+    /// Print version
+    #[arg(short = 'V', visible_short_alias = 'v', long = "version", action = ArgAction::Version)]
+    _version: Option<bool>,
 }
 
 /// Parts of what a process shows.
