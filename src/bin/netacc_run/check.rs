@@ -12,7 +12,7 @@ use rustix::fs::{Access, MemfdFlags};
 use rustix::io::Errno;
 
 use crate::side_ports::{of_netacc, of_this_host, outgoing, taken};
-use crate::{EXIT_USAGE, library, limits, misspelt_variables, note, program, rdma};
+use crate::{EXIT_USAGE, library, limits, misspelt_variables, note, processors, program, rdma};
 
 /// What was found of one matter.
 pub struct Finding {
@@ -43,11 +43,13 @@ impl fmt::Display for Finding {
     }
 }
 
-fn ok(matter: &'static str, text: impl Into<String>) -> Finding {
+/// As it should be.
+pub fn ok(matter: &'static str, text: impl Into<String>) -> Finding {
     finding(Verdict::Ok, matter, text)
 }
 
-fn warning(matter: &'static str, text: impl Into<String>) -> Finding {
+/// Programs run, but not all will work.
+pub fn warning(matter: &'static str, text: impl Into<String>) -> Finding {
     finding(Verdict::Warning, matter, text)
 }
 
@@ -84,6 +86,7 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
     let mut findings = configuration(request, report);
     findings.extend(command.map(|command| started(command, config, &request.program)));
     findings.extend(log_file(config));
+    findings.extend(processors::of_io_threads(config));
     findings.push(preload_library());
     findings.extend(rdma_devices(config, Path::new("/sys"), Path::new("/dev")));
     findings.push(locked_memory(config));
@@ -94,14 +97,14 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
 
 fn configuration(request: &Request<'_>, report: &Report) -> Vec<Finding> {
     const MATTER: &str = "configuration";
-    let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = report.mistakes().map(ToString::to_string).collect();
     // What is wrong with the settings of a program may show only together with those for all.
     for name in &report.sections {
         let request = Request {
             program: Program::of(OsStr::new(name)),
             ..request.clone()
         };
-        for problem in config::inspect(&request).problems {
+        for problem in config::inspect(&request).mistakes() {
             let problem = problem.to_string();
             if !problems.contains(&problem) {
                 problems.push(problem);
@@ -125,6 +128,8 @@ fn configuration(request: &Request<'_>, report: &Report) -> Vec<Finding> {
         );
         findings.push(ok(MATTER, text));
     }
+    let passed_over = report.foreign().map(ToString::to_string);
+    findings.extend(passed_over.map(|m| warning(MATTER, m)));
     findings.extend(misspelt_variables().into_iter().map(|m| warning(MATTER, m)));
     findings
 }
