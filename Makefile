@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo \
+.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
         install uninstall deb rpm test-packages bench-plot completions
 
 help: ## list the targets
@@ -102,6 +102,11 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 # For CI: it must not take a whole run's time when something hangs.
 test-lab: ## the same, time-boxed
 	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
+
+bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --json FILE')
+	@scripts/setup.sh processes demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench.py --bin $(RELEASE) $(ARGS)
 
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo

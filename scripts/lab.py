@@ -3,6 +3,7 @@ NetACC's counters read from outside a process, and what redis-benchmark and stra
 
 import csv
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -58,6 +59,13 @@ def need(*programs):
     for program in programs:
         if not shutil.which(program):
             raise Failure(f"{program} was not found: run 'make setup' first")
+
+
+def this_machine():
+    """When and on what figures are made: they mean little without."""
+    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    return {"date": time.strftime("%Y-%m-%d"),
+            "machine": f"{len(os.sched_getaffinity(0))} cores, {release}, Linux {platform.release()}"}
 
 
 def is_free(port):
