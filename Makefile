@@ -8,7 +8,7 @@ ARGS ?=
 LAB ?= uml
 
 .PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
-        install uninstall deb rpm test-packages bench-plot completions
+        install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,8 +122,12 @@ chaos: ## connections that go from process to process by fork, exec and SCM_RIGH
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/chaos.py --bin $(RELEASE) $(ARGS)
 
-bench-plot: ## docs/bench.svg from docs/bench.json, which `make demo ARGS='--json FILE'` writes the figures of
-	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg
+bench-plot: ## docs/bench.svg and README.md's table from docs/bench.json, which `make demo ARGS='--json FILE'` writes
+	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg README.md
+
+bench-docs: ## measure on a quiet machine, and renew docs/bench.json, docs/bench.svg and README.md's table
+	@$(MAKE) --no-print-directory demo ARGS="--json docs/bench.json $(ARGS)"
+	@$(MAKE) --no-print-directory bench-plot
 
 bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test
