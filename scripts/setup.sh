@@ -20,7 +20,7 @@ processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn ap
 bench="memcached util-linux"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
 show="gcc libc6-dev redis-server redis-tools sockperf strace python3 perftest"
-package="dpkg-dev rpm man-db bash python3 python3-yaml binutils gzip redis-server redis-tools util-linux"
+package="dpkg-dev rpm man-db bash python3 python3-yaml binutils gzip redis-server redis-tools util-linux ibverbs-providers librdmacm1"
 lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
 lab_qemu="qemu-system-x86 busybox-static cpio kmod xz-utils gcc make libc6-dev libelf-dev"
 
