@@ -8,8 +8,18 @@ use crate::formats::report;
 use crate::output;
 
 fn held(role: &str, port: u16, with: With, settings: &[(&str, &str)]) -> Proc {
+    held_at("127.0.0.1", role, port, with, settings)
+}
+
+fn held_at(address: &str, role: &str, port: u16, with: With, settings: &[(&str, &str)]) -> Proc {
     let mut command = common::command("python3", with);
-    command.args(["-B", &common::script("held.py"), role, &port.to_string()]);
+    command.args([
+        "-B",
+        &common::script("held.py"),
+        role,
+        &port.to_string(),
+        address,
+    ]);
     command.envs(settings.iter().copied());
     Proc::start(command)
 }
@@ -194,4 +204,19 @@ fn a_server_that_refuses_tells_its_client_why() {
     let (there, text) = reason_there(&client);
     assert_eq!(reason(&client), "peer_refused");
     assert_eq!(there["reason"]["name"], "left_alone", "{text}");
+}
+
+#[test]
+fn a_server_that_has_refused_a_hello_knows_why_its_client_comes_as_any_other() {
+    if bare() {
+        return;
+    }
+    // The kernel gives who connects to 127.0.0.2 another address: as if from another host.
+    let (address, port) = ("127.0.0.2", ports::pair());
+    let shares = |name| [("NACC_FABRICS", name)];
+    let server = held_at(address, "serve", port, With::Library, &shares("loop"));
+    let client = || held_at(address, "connect", port, With::Library, &shares("shm"));
+    let (server, client) = with_client(server, client);
+    assert_eq!(reason(&client), "no_common_fabric");
+    assert_eq!(reason(&server), "no_common_fabric");
 }
