@@ -283,7 +283,7 @@ fn a_check_tells_of_each_matter() {
         about(&printed, "configuration"),
         [("ok", configuration.as_str())]
     );
-    let version = format!("is version {}", env!("CARGO_PKG_VERSION"));
+    let version = format!("is version {}, protocol 1-2", env!("CARGO_PKG_VERSION"));
     let [("ok", library)] = about(&printed, "library")[..] else {
         panic!("{printed}");
     };
@@ -292,7 +292,13 @@ fn a_check_tells_of_each_matter() {
         panic!("{printed}");
     };
     assert!(program.contains("/cat can be preloaded into"), "{printed}");
-    for matter in ["RDMA", "locked memory", "side ports", "shared memory"] {
+    for matter in [
+        "system",
+        "RDMA",
+        "locked memory",
+        "side ports",
+        "shared memory",
+    ] {
         assert!(!about(&printed, matter).is_empty(), "{matter}: {printed}");
     }
     let verdicts = printed.lines().filter_map(|line| line.split(' ').next());

@@ -27,6 +27,7 @@ fn of_any_machine(printed: &str, folder: &Path) -> String {
         text = text.replace(what, name);
     }
     let machines = [
+        "system: ",
         "RDMA: ",
         "locked memory: ",
         "side ports: ",

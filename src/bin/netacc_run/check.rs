@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use netacc::config::{self, Config, DEFAULT_PATH, FabricName, LogLevel, Program, Report, Request};
+use netacc::control::wire::{OLDEST, VERSION};
 use netacc::stats::Page;
 use rustix::fs::{Access, MemfdFlags};
 use rustix::io::Errno;
@@ -88,6 +89,7 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
     findings.extend(log_file(config));
     findings.extend(processors::of_io_threads(config));
     findings.push(preload_library());
+    findings.push(system_version());
     findings.extend(rdma_devices(config, Path::new("/sys"), Path::new("/dev")));
     findings.push(locked_memory(config));
     findings.extend(side_ports(config));
@@ -197,7 +199,10 @@ fn preload_library() -> Finding {
     };
     let shown = path.display();
     match note::version(&path) {
-        Ok(Some(version)) if version == ours => ok(MATTER, format!("{shown} is version {version}")),
+        Ok(Some(version)) if version == ours => ok(
+            MATTER,
+            format!("{shown} is version {version}, protocol {OLDEST}-{VERSION}"),
+        ),
         Ok(Some(version)) => fix(
             MATTER,
             format!(
@@ -215,6 +220,13 @@ fn preload_library() -> Finding {
             format!("{shown} cannot be read: {error}. Check its permissions."),
         ),
     }
+}
+
+/// What a report of a defect should name.
+fn system_version() -> Finding {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    let release = release.unwrap_or_else(|error| format!("of unknown release: {error}"));
+    ok("system", format!("Linux {}", release.trim()))
 }
 
 fn rdma_devices(config: &Config, sysfs: &Path, dev: &Path) -> Vec<Finding> {

@@ -90,17 +90,18 @@ fn summary_of(pages: &[&Snapshot]) -> String {
                 count("carriers_resumed")
             ),
         ),
-        (
-            "Batching",
-            match work {
+        ("Batching", {
+            let batches = per(count("tx_records"), count("tx_batches"));
+            let posted = match work {
                 0 => "no work requests".to_owned(),
                 _ => format!(
                     "{} messages in a work request, {} work requests in a doorbell",
                     per(count("rdma_records"), work),
                     per(work, count("doorbells"))
                 ),
-            },
-        ),
+            };
+            format!("{batches} records in a batch; {posted}")
+        }),
         (
             "Registered",
             format!(
