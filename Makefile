@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -53,6 +53,10 @@ test: ## build, then run every test
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
 	RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  cargo test --release --test loom
+
+fuzz: cargo ## libFuzzer at everything that reads bytes from outside (ARGS='--seconds 600 ring')
+	@scripts/setup.sh fuzz
+	@fuzz/run.sh $(ARGS)
 
 model: ## hand-back and failover as models, every interleaving, by Spin; and that the models can fail
 	@scripts/setup.sh model
