@@ -4,6 +4,7 @@ NetACC's counters read from outside a process, and what redis-benchmark and stra
 import csv
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -64,8 +65,11 @@ def need(*programs):
 def this_machine():
     """When and on what figures are made: they mean little without."""
     release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    kind = ", virtual machine" if "hypervisor" in Path("/proc/cpuinfo").read_text().split() else ""
+    # The version without what a builder has added.
+    kernel = re.match(r"[0-9.]*[0-9]", platform.release())[0]
     return {"date": time.strftime("%Y-%m-%d"),
-            "machine": f"{len(os.sched_getaffinity(0))} cores, {release}, Linux {platform.release()}"}
+            "machine": f"{len(os.sched_getaffinity(0))} cores{kind}, {release}, Linux {kernel}"}
 
 
 def is_free(port):
