@@ -68,8 +68,7 @@ def connects(side, env=None):
     yield run
 
 
-# The safe mode itself: not TCP in place of it, where connections are short.
-SAFE, FAST = {"NACC_SHORT_CONN_LIMIT": "0"}, {"NACC_FAST_CONNECT": "1"}
+FAST = {"NACC_FAST_CONNECT": "1"}
 PING_PONG = (
     Figure("p50_us", "µs", {("netacc", "tcp"): 10, ("netacc", "limit"): 0.5}, is_time=True),
     Figure("p999_us", "µs", {("netacc", "tcp"): 10}, is_time=True),
@@ -86,7 +85,7 @@ ROWS = {
                  both("--size", "64", pairs=3)),
     "connects": Row("a connection, a byte, and its end", (Figure("per_second", "connections/s",
                                                                  {("fast", "tcp"): 10, ("netacc", "tcp"): 0.8}),),
-                    {"tcp": connects, "netacc": lambda side: connects(side, SAFE), "fast": lambda side: connects(side, FAST)}),
+                    {"tcp": connects, "netacc": connects, "fast": lambda side: connects(side, FAST)}),
     "memcached": Row("memcached, 4 threads, 4 client threads", (Figure("per_second", "requests/s", {("netacc", "tcp"): 2.5}),),
                      {"tcp": memcached, "netacc": memcached}),
 }

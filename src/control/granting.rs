@@ -169,6 +169,14 @@ impl SideListener {
         ways.iter().map(|(link, _)| link.clone()).collect()
     }
 
+    /// A connection that was opened fast has been accepted: whether the next may be one, too, before the kernel is asked
+    /// for others. To ask costs more than to accept one such.
+    pub fn spares_kernel(&self) -> bool {
+        /// So many in a row.
+        const ROW: usize = 16;
+        !self.accepted.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROW)
+    }
+
     /// Whether there are any.
     pub fn has_ways(&self) -> bool {
         self.reserved.load(Ordering::Relaxed) > 0

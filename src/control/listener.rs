@@ -134,6 +134,8 @@ pub struct SideListener {
     pub(super) ways: Mutex<Vec<(Arc<Link>, Arc<Coming>)>>,
     pub(super) reserved: AtomicUsize,
     pub(super) by_ways: AtomicUsize,
+    /// Connections that came by them and were accepted.
+    pub(super) accepted: AtomicUsize,
     /// What was set on the listener, for connections that do not come from the kernel.
     pub options: Mutex<Vec<Kept>>,
     /// Connections that wait for room in the queue.
@@ -292,6 +294,7 @@ impl SideListener {
             ways: Mutex::default(),
             reserved: AtomicUsize::new(0),
             by_ways: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
             options: Mutex::default(),
             held: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),

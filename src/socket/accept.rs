@@ -528,7 +528,11 @@ pub(super) fn accept_one(
                 }
                 options.iter().for_each(|kept| kept.apply(sys::borrow(number)));
             }
+            let spares = arrival.fd.is_none() && side.spares_kernel();
             arrival.gives_credit_back();
+            if spares && let Role::Listening(listening) = &mut inner.role {
+                listening.kernel_next = Default::default();
+            }
             bequeath(number, low_water, linger);
             return Ok(admit(arrival, socket, number, flags));
         }
