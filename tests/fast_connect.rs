@@ -29,9 +29,8 @@ fn run_with(case: &str, libraries: [&Path; 2], fast: [&str; 2]) -> Option<[Count
     for side in [&server, &client] {
         assert_eq!(side.line().as_deref(), Some("over"), "{case}");
     }
-    let counters = (!bare()).then(|| {
-        [&server, &client].map(|side| Counters::of(side.pid()).expect("not bare"))
-    });
+    let counters = (!bare())
+        .then(|| [&server, &client].map(|side| Counters::of(side.pid()).expect("not bare")));
     for side in [&mut server, &mut client] {
         side.tell("");
         assert!(side.finish().success());
@@ -115,7 +114,10 @@ fn a_peer_of_an_older_version_is_connected_the_safe_way() {
     let (ours, older) = (library(), older::library());
     for libraries in [[ours.as_path(), older], [older, ours.as_path()]] {
         for counters in run_with("half", libraries, ["1", "1"]).expect("not bare") {
-            assert_eq!(counters.get("accepted_fast") + counters.get("connected_fast"), 0);
+            assert_eq!(
+                counters.get("accepted_fast") + counters.get("connected_fast"),
+                0
+            );
             assert_eq!(counters.accelerated(), 6, "{counters:#?}");
         }
     }
@@ -128,7 +130,9 @@ fn kernel_tcp_does_the_same() {
         let port = ports::pair().to_string();
         let start = |side: Option<&str>| {
             let mut command = command("python3", With::Kernel);
-            command.args([&script("fast.py"), case, port.as_str()]).args(side);
+            command
+                .args([&script("fast.py"), case, port.as_str()])
+                .args(side);
             Proc::start(command)
         };
         let mut server = start(None);

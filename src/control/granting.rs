@@ -174,7 +174,10 @@ impl SideListener {
     pub fn spares_kernel(&self) -> bool {
         /// So many in a row.
         const ROW: usize = 16;
-        !self.accepted.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROW)
+        !self
+            .accepted
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(ROW)
     }
 
     /// Whether there are any.

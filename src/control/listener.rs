@@ -25,10 +25,10 @@ use crate::link::Link;
 use crate::link::ways::Coming;
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::runtime;
+use crate::socket::Socket;
 use crate::socket::accept::Heritage;
 use crate::socket::addr::Address;
 use crate::socket::options::Kept;
-use crate::socket::Socket;
 use crate::stats::Reason;
 
 /// A connection that `accept` may return.

@@ -339,9 +339,7 @@ impl Frame {
             Frame::Estate { unread } => Writer::new(9).put(&unread.to_le_bytes()),
             Frame::Heir { serial } => Writer::new(10).put(&serial.to_le_bytes()),
             Frame::Elsewhere { process } => Writer::new(11).put(process),
-            Frame::Stand { conn, token } => {
-                Writer::new(12).put(&conn.to_le_bytes()).put(token)
-            }
+            Frame::Stand { conn, token } => Writer::new(12).put(&conn.to_le_bytes()).put(token),
         }
         .end()
     }

@@ -31,6 +31,11 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
 }
 
 pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    if let Some(Entry::Socket(socket)) = fdtable::get(fd)
+        && socket.is_afloat()
+    {
+        return fail::<c_int>(Errno::INVAL);
+    }
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::bind(fd, addr, len) };
     if result == 0
@@ -88,7 +93,10 @@ unsafe fn take(
 }
 
 pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
-    if let Found::Socket(socket, inner) = find(fd) {
+    // (Without an address the kernel changes nothing.)
+    if !addr.is_null()
+        && let Found::Socket(socket, inner) = find(fd)
+    {
         // SAFETY: the caller's contract.
         let dest = unsafe { Address::read(addr, len) }.filter(|a| usable(a, &inner));
         match socket.connect(fd, inner, dest) {

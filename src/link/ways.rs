@@ -321,7 +321,11 @@ impl Going {
         if grant.closes() {
             self.closed.store(true, Ordering::Release);
             self.ports.lock().clear();
-        } else if grant.total.wrapping_sub(self.granted.load(Ordering::Acquire)) as i32 > 0 {
+        } else if grant
+            .total
+            .wrapping_sub(self.granted.load(Ordering::Acquire)) as i32
+            > 0
+        {
             self.granted.store(grant.total, Ordering::Release);
         }
     }

@@ -49,6 +49,9 @@ impl Socket {
             }
             return Ok(());
         }
+        if matches!(&inner.role, Role::Connected(conn) if conn.afloat.is_some()) {
+            return Err(Errno::INVAL);
+        }
         if !matches!(inner.role, Role::Fresh) {
             drop(inner);
             return kernel_listen(fd, backlog);
@@ -192,8 +195,14 @@ impl Socket {
         inner.claim_listener(self);
         if let Role::Listening(listening) = &mut inner.role {
             listening.accepts = true;
-            if let Some(side) = listening.side.clone().filter(|side| side.has_ways() && !side.has_ready()) {
-                inner = self.unlocked(inner, || side.poll_ways()).ok_or(Errno::BADF)?;
+            if let Some(side) = listening
+                .side
+                .clone()
+                .filter(|side| side.has_ways() && !side.has_ready())
+            {
+                inner = self
+                    .unlocked(inner, || side.poll_ways())
+                    .ok_or(Errno::BADF)?;
             }
         }
         if inner.is_foreign() {
@@ -526,7 +535,9 @@ pub(super) fn accept_one(
                     heir.spoil();
                     heir.kept.clone_from(&options);
                 }
-                options.iter().for_each(|kept| kept.apply(sys::borrow(number)));
+                options
+                    .iter()
+                    .for_each(|kept| kept.apply(sys::borrow(number)));
             }
             let spares = arrival.fd.is_none() && side.spares_kernel();
             arrival.gives_credit_back();
@@ -618,9 +629,7 @@ fn new_number(
     };
     let number = match reserved.take() {
         Some(number) => number.give(fd, flags),
-        None if flags & libc::SOCK_CLOEXEC == 0 => {
-            rustix::io::dup(fd).map(IntoRawFd::into_raw_fd)
-        }
+        None if flags & libc::SOCK_CLOEXEC == 0 => rustix::io::dup(fd).map(IntoRawFd::into_raw_fd),
         None => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(IntoRawFd::into_raw_fd),
     }?;
     if let Standing::Taken(socket) = arrival.standing {

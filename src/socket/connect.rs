@@ -119,7 +119,7 @@ impl Socket {
     fn unconnect(&'static self, mut inner: MutexGuard<'static, Inner>) -> Outcome {
         let kept = inner.linger;
         inner.linger = Some(0);
-        inner.spoil();
+        inner.stands_to_break_off();
         let mut watches = std::mem::take(&mut inner.watches);
         let mut farewell = inner.end();
         inner.watches.append(&mut watches);

@@ -139,12 +139,7 @@ impl Socket {
     }
 
     /// The peer opens connection `id` of `link` by `way`. It is not on the link yet.
-    pub fn arrived_fast(
-        link: &Arc<Link>,
-        id: u32,
-        way: &Coming,
-        open: &Open,
-    ) -> &'static Socket {
+    pub fn arrived_fast(link: &Arc<Link>, id: u32, way: &Coming, open: &Open) -> &'static Socket {
         let socket = Socket::new(way.local.family(), false);
         let mut inner = socket.lock();
         inner.local = Some(way.local);
@@ -191,7 +186,13 @@ impl Socket {
 
     /// Connection `id` of `link`, of which this is the accepting end, has the kernel's connection `kernel`. False if it does
     /// not wait for one.
-    pub fn stand_on(&'static self, link: &Link, id: u32, kernel: InternalFd, from: &Address) -> bool {
+    pub fn stand_on(
+        &'static self,
+        link: &Link,
+        id: u32,
+        kernel: InternalFd,
+        from: &Address,
+    ) -> bool {
         let mut wakes = Wakes::new(None);
         let left;
         {
@@ -364,6 +365,13 @@ impl Inner {
         afloat.then_leaves = true;
         self.ask_to_stand(socket);
         false
+    }
+
+    /// It is about to be broken off by the kernel, too, which is to know that there was a connection.
+    pub(super) fn stands_to_break_off(&mut self) {
+        if matches!(&self.role, Role::Connected(conn) if conn.afloat.is_some()) {
+            self.stand_alone();
+        }
     }
 
     /// The peer is gone, so there is nobody to connect to: the kernel is to have what it would have of a connection that the

@@ -254,7 +254,10 @@ impl Socket {
             return false;
         }
         let mut inner = self.lock();
-        if inner.carried(&link, id).is_some_and(|conn| conn.afloat.is_some()) {
+        if inner
+            .carried(&link, id)
+            .is_some_and(|conn| conn.afloat.is_some())
+        {
             // The peer has closed it before it stood.
             inner.begin_hand_back(self);
         }

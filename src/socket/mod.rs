@@ -158,7 +158,9 @@ impl Listening {
 
     /// The links by which connections are opened fast at it.
     pub fn ways(&self) -> Vec<Arc<Link>> {
-        self.side.as_ref().map_or_else(Vec::new, |side| side.links())
+        self.side
+            .as_ref()
+            .map_or_else(Vec::new, |side| side.links())
     }
 
     /// Whether somebody who came in by the side port waits.

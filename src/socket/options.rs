@@ -94,10 +94,12 @@ impl Kept {
     /// Whether it may make the kernel choose another way to connect, or another address.
     pub fn steers(&self) -> bool {
         match self.level {
-            libc::SOL_SOCKET => matches!(
-                self.name,
-                libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_DONTROUTE | libc::SO_BROADCAST
-            ) || self.name == SO_BINDTOIFINDEX,
+            libc::SOL_SOCKET => {
+                matches!(
+                    self.name,
+                    libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_DONTROUTE | libc::SO_BROADCAST
+                ) || self.name == SO_BINDTOIFINDEX
+            }
             libc::IPPROTO_TCP => false,
             _ => true,
         }
@@ -228,7 +230,8 @@ impl Inner {
             return;
         };
         let accepted = |afloat: &Box<Afloat>| afloat.way.is_none();
-        if conn.afloat.as_ref().is_some_and(accepted) && len as usize <= LONGEST && !value.is_null() {
+        if conn.afloat.as_ref().is_some_and(accepted) && len as usize <= LONGEST && !value.is_null()
+        {
             // SAFETY: by the contract.
             let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
             self.keep(level, name, value);
