@@ -167,7 +167,7 @@ impl Runtime {
 
     /// The capability bits that this process says hello with.
     pub fn capabilities(&self) -> u64 {
-        match self.config.fast_connect {
+        match self.config.fast_connect && wire::CAPABILITIES != 0 {
             true => wire::CAPABILITIES | wire::FAST,
             false => wire::CAPABILITIES,
         }

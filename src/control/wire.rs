@@ -41,8 +41,8 @@ pub const PREFIX: usize = 8;
 /// Capability: knows the records of a hand-back after which the kernel's connection alone is complete (`Recall`,
 /// `Returned`, `Resent`).
 pub const RESENDS: u64 = 1;
-/// Capability: fast connect is on ([`crate::link::ways`]).
-pub const FAST: u64 = if cfg!(feature = "protocol-1") { 0 } else { 2 };
+/// Capability: fast connect is on ([`crate::link::ways`]). Version 1 knows none.
+pub const FAST: u64 = 2;
 /// The capabilities of this library, but for those that the configuration switches on.
 pub const CAPABILITIES: u64 = if cfg!(feature = "protocol-1") {
     0

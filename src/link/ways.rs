@@ -472,6 +472,12 @@ impl WayBook {
         self.ways.entry(key).or_default().push((link, way));
     }
 
+    /// The links with ways to `key`.
+    pub fn links(&self, key: &Key) -> Vec<Arc<Link>> {
+        let ways = self.ways.get(key).map_or(&[][..], Vec::as_slice);
+        ways.iter().map(|(link, _)| link.clone()).collect()
+    }
+
     /// A way to `key` with a credit, which is taken. `Err`: whether there is any at all.
     ///
     /// # Errors

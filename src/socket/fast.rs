@@ -42,6 +42,11 @@ impl Socket {
             return Err(inner);
         }
         let key = cache::key(&dest);
+        // The listener may have been closed since: that is told by the link. (This socket is on none.)
+        let links = runtime.ways.lock().links(&key);
+        for link in links {
+            link.source().poll(None);
+        }
         let mut found = runtime.ways.lock().take(&key);
         if let Err(Some(link)) = &found
             && !inner.nonblocking

@@ -11,6 +11,7 @@ mod carried;
 mod differential;
 #[cfg(feature = "lab_failures")]
 mod failures;
+mod fast;
 #[cfg(feature = "lab_failures")]
 mod faults;
 #[cfg(feature = "lab_failures")]

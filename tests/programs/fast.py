@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 
-HOST = "127.0.0.1"
+HOST = os.environ.get("FAST_HOST", "127.0.0.1")
 SO_TIMESTAMP = 29
 PIECE = bytes(range(256)) * 64
 
