@@ -23,7 +23,7 @@ _netacc_run() {
 
     case "${cmd}" in
         netacc_run)
-            opts="-s -p -t -A -P -T -d -f -v -h --check --print-config --version --help"
+            opts="-s -p -t -A -P -T -F -d -f -v -h --check --print-config --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

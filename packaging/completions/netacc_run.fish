@@ -5,6 +5,7 @@ complete -c netacc_run -s A -d 'Processors of these threads: 0, 1, 2 or cpu:LIST
 complete -c netacc_run -s P -d 'Milliseconds that a waiting thread polls before it sleeps (NACC_SPIN_US)' -r -f
 complete -c netacc_run -s f -d 'Configuration file instead of /etc/netacc.conf (NACC_CONF)' -r -F
 complete -c netacc_run -s T -d 'Connect to unknown peers by TCP, and make a link for later (NACC_TCP_FIRST)'
+complete -c netacc_run -s F -d 'Open connections fast, without the kernel, where both ends want it (NACC_FAST_CONNECT)'
 complete -c netacc_run -s d -d 'Tell what NetACC does (NACC_LOG)'
 complete -c netacc_run -l check -d 'Check configuration, installation and system, and stop'
 complete -c netacc_run -l print-config -d 'Print each setting and where it comes from, and stop'

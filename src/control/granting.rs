@@ -40,7 +40,7 @@ impl Control {
         heritage: Heritage,
         window: u64,
     ) {
-        if !visit.link.is_fast() || listener.is_shared() || standing::has_left() {
+        if !visit.link.is_fast() || !listener.is_only_one() || standing::has_left() {
             return;
         }
         let known = visit.link.coming_to(listener, visit);

@@ -145,6 +145,8 @@ pub struct SideListener {
     closed: AtomicBool,
     /// How many forks there had been when it was made.
     forks: u32,
+    /// The kernel may choose other listeners of a group (SO_REUSEPORT) for who connects.
+    grouped: bool,
 }
 
 /// In place of that number: it came from another program, whose other processes may have it; or the listener did, and they
@@ -268,7 +270,10 @@ impl SideListener {
             _ => Reason::ResourceLimit,
         })?;
         let forks = FORKS.load(Ordering::Acquire);
-        let opened = Self::with(fd, local, owner, room_of(backlog), forks);
+        let opened = SideListener {
+            grouped: at.reuse_port,
+            ..Self::with(fd, local, owner, room_of(backlog), forks)
+        };
         *opened.options.lock() = at.options.to_vec();
         Ok(opened)
     }
@@ -300,7 +305,13 @@ impl SideListener {
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             forks,
+            grouped: false,
         }
+    }
+
+    /// Whether who connects there is sure to come to it.
+    pub fn is_only_one(&self) -> bool {
+        !self.grouped && !self.is_shared()
     }
 
     /// Other processes may have side ports beside it.

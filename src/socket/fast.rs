@@ -62,20 +62,21 @@ impl Socket {
                     way.return_credit();
                 }
                 self.recycle_if_done(&mut inner);
-                return Ok(Outcome::Kernel);
+                return Ok(match inner.role {
+                    Role::Connected(_) => Outcome::Done(Err(Errno::ISCONN)),
+                    _ => Outcome::Kernel,
+                });
             }
         }
         let Ok((link, way)) = found else {
             return Err(inner);
         };
-        match self.open_by(&mut inner, &link, &way, dest) {
-            true => {}
-            false => {
-                way.return_credit();
-                drop(inner);
-                link.poll_missed();
-                return Err(self.lock());
+        if !self.open_by(&mut inner, &link, &way, dest) {
+            way.return_credit();
+            if link.pending() {
+                runtime.ring_io();
             }
+            return Err(inner);
         }
         let mut wakes = Wakes::new(None);
         let mask = inner.poll_mask();
