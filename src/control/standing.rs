@@ -117,6 +117,7 @@ impl Rising {
             if inner.serial != serial || number < 0 {
                 return None;
             }
+            inner.spoil();
             let Role::Connected(conn) = &mut inner.role else {
                 return None;
             };

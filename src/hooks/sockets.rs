@@ -8,22 +8,31 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, by_kernel, foreign, lifecycle, options};
+use crate::socket::{Inner, Role, blanks, by_kernel, foreign, lifecycle, options};
 use crate::{fork, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
+        && kind & 0xf == libc::SOCK_STREAM
+        && matches!(protocol, 0 | libc::IPPROTO_TCP);
+    if tcp
+        && blanks::are_there()
+        && !fork::is_stranger()
+        && !verbs::is_inside()
+        && let Some((fd, blank)) = blanks::socket(domain, kind)
+    {
+        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0, Some(blank));
+        return fd;
+    }
     // SAFETY: no pointers.
     let fd = unsafe { orig::socket(domain, kind, protocol) };
     if fd < 0 || fork::is_stranger() {
         return fd;
     }
-    let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
-        && kind & 0xf == libc::SOCK_STREAM
-        && matches!(protocol, 0 | libc::IPPROTO_TCP);
     // A connection that librdmacm makes itself (to a daemon that resolves routes) is the kernel's.
     if tcp && !verbs::is_inside() {
         fork::claim();
-        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0);
+        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0, None);
     } else if let Some(stale) = fdtable::take(fd) {
         lifecycle::release(fd, stale);
     }
@@ -41,7 +50,9 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     if result == 0
         && let Some(Entry::Socket(socket)) = fdtable::get(fd)
     {
-        socket.lock().is_bound = true;
+        let mut inner = socket.lock();
+        inner.is_bound = true;
+        inner.spoil();
     }
     result
 }

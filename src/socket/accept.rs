@@ -52,6 +52,7 @@ impl Socket {
         if matches!(&inner.role, Role::Connected(conn) if conn.afloat.is_some()) {
             return Err(Errno::INVAL);
         }
+        inner.spoil();
         if !matches!(inner.role, Role::Fresh) {
             drop(inner);
             return kernel_listen(fd, backlog);

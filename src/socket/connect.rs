@@ -139,6 +139,7 @@ impl Socket {
         dest: Address,
         reason: Reason,
     ) -> Outcome {
+        inner.spoil();
         let left = self.become_plain(&mut inner, reason, Side::Connecting(dest));
         drop(inner);
         left.say();
@@ -158,6 +159,7 @@ impl Socket {
                 Err(inner) => inner,
             };
         }
+        inner.spoil();
         for _ in 0..TRIES {
             match self.road(runtime, &dest) {
                 Road::Kernel(reason) => return self.leave_to_kernel(inner, dest, reason),

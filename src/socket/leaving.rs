@@ -151,7 +151,8 @@ impl Socket {
 
     fn is_let_out(&'static self, by: u64, with_library: bool) -> bool {
         for _ in 0..STEPS {
-            let inner = self.lock();
+            let mut inner = self.lock();
+            inner.spoil();
             let done = match &inner.role {
                 _ if inner.is_cut_off => return true,
                 Role::Connected(conn) if conn.is_reset() => return true,

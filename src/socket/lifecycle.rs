@@ -8,6 +8,7 @@ use rustix::fd::RawFd;
 use rustix::net::{Shutdown, sockopt};
 
 use super::addr::Address;
+use super::blanks::Blank;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::Conn;
@@ -39,13 +40,17 @@ pub fn install(fd: RawFd, entry: Entry) {
     }
 }
 
-/// A TCP socket was made as `fd`.
-pub fn created(fd: RawFd, domain: i32, nonblocking: bool) {
+/// A TCP socket was made as `fd`, or is `blank`.
+pub fn created(fd: RawFd, domain: i32, nonblocking: bool, blank: Option<Blank>) {
     if !fdtable::fits(fd) {
         return;
     }
     let socket = Socket::new(domain, nonblocking);
-    socket.lock().fds.push(fd);
+    {
+        let mut inner = socket.lock();
+        inner.fds.push(fd);
+        inner.blank = blank;
+    }
     install(fd, Entry::Socket(socket));
 }
 
@@ -179,6 +184,9 @@ impl Socket {
         if !inner.fds.is_empty() {
             return;
         }
+        if is_open {
+            inner.keep_blank(fd);
+        }
         let stays = match &inner.role {
             Role::Connected(_) => inner.held > 0 || inner.linger.is_some_and(|seconds| seconds > 0),
             _ => false,
@@ -295,6 +303,9 @@ impl Socket {
             None => return Some(Err(Errno::BADF)),
         };
         let page = inner.stats;
+        if !matches!(inner.role, Role::Connected(_)) {
+            inner.spoil();
+        }
         if matches!(inner.role, Role::Listening(_)) && how != libc::SHUT_WR {
             return Some(self.stop_listening(inner, how));
         }

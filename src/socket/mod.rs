@@ -234,6 +234,8 @@ pub struct Inner {
     pub is_cut_off: bool,
     /// What its numbers stand for as long as it has nothing in the kernel, unless the application has changed that.
     pub blank: Option<blanks::Blank>,
+    /// The application has.
+    pub is_spoiled: bool,
     /// What the kernel called it before it had a connection there.
     pub former_cookie: Option<u64>,
     /// A number of our own for it, once the application has none and there is still something to send.
@@ -276,6 +278,7 @@ impl Socket {
                 sleepers: Vec::new(),
                 is_cut_off: false,
                 blank: None,
+                is_spoiled: false,
                 former_cookie: None,
                 last_number: None,
             }),

@@ -147,6 +147,7 @@ impl Inner {
         value: *const c_void,
         len: socklen_t,
     ) {
+        self.spoil();
         let defers = (level, name) == (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
         let kernels = is_kernels(level, name) || defers;
         self.only_kernel |= kernels && matches!(self.role, Role::Fresh);
@@ -235,7 +236,6 @@ impl Inner {
             // SAFETY: by the contract.
             let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
             self.keep(level, name, value);
-            self.spoil();
         }
     }
 
