@@ -261,6 +261,8 @@ impl Socket {
         const TRIES: u32 = 1000;
         for _ in 0..TRIES {
             if let Some(mut inner) = self.try_lock() {
+                // Whoever inherits it may change what its numbers stand for.
+                inner.spoil();
                 return inner.ask_to_stand(self);
             }
             rustix::thread::sched_yield();
