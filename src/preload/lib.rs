@@ -3,6 +3,8 @@
 //! themselves.
 
 #[cfg(target_arch = "x86_64")]
+mod unwind;
+#[cfg(target_arch = "x86_64")]
 mod variadic;
 
 use libc::*;

@@ -72,8 +72,8 @@ pub struct Listening {
     pub claimed: bool,
     /// It has asked for one. (Who only watches may leave it to a child to accept, as inetd does.)
     pub accepts: bool,
-    /// The kernel's queue is looked at next, for fairness.
-    pub kernel_next: bool,
+    /// The kernel's queue is looked at first for so many connections more, for fairness.
+    pub kernel_next: u8,
     /// The other door.
     pub side: Option<Arc<SideListener>>,
     /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
@@ -129,7 +129,7 @@ impl Listening {
         Listening {
             claimed: false,
             accepts: false,
-            kernel_next: true,
+            kernel_next: 1,
             side,
             door: None,
             watched: false,
@@ -545,6 +545,15 @@ impl Inner {
 }
 
 impl Socket {
+    /// For a forked child: whether the application may have it under more than one number.
+    ///
+    /// # Safety
+    /// No other thread may run.
+    pub unsafe fn has_several_numbers(&self) -> bool {
+        // SAFETY: by the contract nobody changes it; only read.
+        self.inner.is_locked() || unsafe { (*self.inner.data_ptr()).fds.len() != 1 }
+    }
+
     /// What a forked child makes of its parent's socket, without touching the parent's locks and
     /// links: the kernel's part of it.
     ///
