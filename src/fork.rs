@@ -86,6 +86,7 @@ extern "C" fn at_exit() {
 }
 
 /// Runs in the parent, before a fork.
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn prepare() {
     if !is_stranger() {
         crate::socket::foreign::before_fork();
@@ -124,6 +125,7 @@ thread_local! {
 }
 
 /// Runs in the parent, after a fork (or the attempt).
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn parent() {
     if let Some([reading, writing, _]) = PREPARED.take() {
         let _errno = crate::log::ErrnoGuard::new();
@@ -165,6 +167,7 @@ fn hold() -> (Vec<RawFd>, RawFd) {
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);

@@ -1,7 +1,6 @@
 //! What a process that uses TCP has: configuration, identity, I/O threads. Made at the first
 //! connect or listen of a TCP socket, never at load; a forked child makes its own.
 
-use core::ffi::CStr;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
@@ -52,9 +51,6 @@ pub struct IoThread {
     /// The completion queues whose events wake it. (The first thread has its own list.)
     pub engines: Mutex<Vec<Arc<Engine>>>,
 }
-
-/// What panics and cancelled threads are unwound by. The preload library finds it itself.
-pub const UNWINDER: &CStr = c"libgcc_s.so.1";
 
 static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(core::ptr::null_mut());
 /// The thread that makes the runtime; 0 if none does.
@@ -113,9 +109,6 @@ pub fn start() -> Option<&'static Runtime> {
 
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
-    // Now: a program may have changed its root when it is needed.
-    // SAFETY: a name with its NUL.
-    unsafe { libc::dlopen(UNWINDER.as_ptr(), libc::RTLD_LAZY) };
     stats::init();
     let (config, problems, told) = crate::config::load_and_tell();
     stats::set_config(&told);

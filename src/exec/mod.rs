@@ -38,6 +38,7 @@ pub enum Action {
 }
 
 /// Sockets of ours that a program gets: those that stay open, or are given it by `actions`.
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn inherited(actions: &[Action]) -> Inherited {
     let mut all = Vec::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {

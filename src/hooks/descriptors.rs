@@ -16,6 +16,7 @@ pub(super) const SIOCATMARK: c_ulong = 0x8905;
 /// The largest descriptor number there can be.
 const LAST: c_uint = c_int::MAX as c_uint;
 
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub unsafe fn close(fd: c_int) -> c_int {
     if let Some(entry) = fdtable::get(fd)
         && !fork::is_stranger()

@@ -3,6 +3,7 @@
 use rustix::fd::AsRawFd;
 
 use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
+use smallvec::SmallVec;
 
 use super::epoll::EpollSet;
 use super::waiter::Waiter;
@@ -14,6 +15,10 @@ use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
 use crate::socket::wait::{Asleep, Borrowed, Sleeper};
 use crate::socket::{Inner, Socket};
+
+/// Most calls name a few descriptors: these need no memory of the heap. (A server that forks for each connection would copy
+/// several pages of that in each turn.)
+type Few<T> = SmallVec<[T; 8]>;
 
 /// Whether poll(2) on `fd` has anything to do with us.
 fn ours(fd: c_int) -> Option<&'static Socket> {
@@ -56,7 +61,7 @@ fn input(fd: c_int) -> pollfd {
     }
 }
 
-fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
+fn note_source(sources: &mut Few<Source>, inner: &Inner) {
     if let Some(source) = inner.link().map(|link| link.source())
         && !sources.iter().any(|s| s.is(&source))
     {
@@ -67,26 +72,26 @@ fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
 /// A poll call in progress.
 struct Call<'a> {
     fds: &'a mut [pollfd],
-    polled: Vec<Polled>,
-    sources: Vec<Source>,
+    polled: Few<Polled>,
+    sources: Few<Source>,
     /// Polled epoll sets that hold sockets of ours. Their bells show in their descriptors.
-    sets: Vec<(usize, &'static EpollSet)>,
+    sets: Few<(usize, &'static EpollSet)>,
     /// Polled listeners whose side ports other processes have too.
-    doors: Vec<&'static Socket>,
+    doors: Few<&'static Socket>,
     /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone, the side ports of
     /// `doors`, and the waiter's bell at the end.
-    kernel: Vec<pollfd>,
+    kernel: Few<pollfd>,
     asks_kernel: bool,
 }
 
 impl<'a> Call<'a> {
     fn new(fds: &'a mut [pollfd], bell: c_int) -> Call<'a> {
-        let mut polled = Vec::new();
-        let mut sources: Vec<Source> = Vec::new();
-        let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
+        let mut polled = Few::new();
+        let mut sources = Few::new();
+        let mut kernel: Few<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
         let mut asks_kernel = false;
-        let mut sets = Vec::new();
-        let (mut doors, mut side_ports) = (Vec::new(), Vec::new());
+        let mut sets = Few::new();
+        let (mut doors, mut side_ports) = (Few::new(), Few::new());
         for (at, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
             let Some(socket) = ours(p.fd) else {
                 if let Some(set) = our_set(p.fd) {
@@ -151,8 +156,8 @@ impl<'a> Call<'a> {
 
     /// Lists `waiter` with every polled socket; takes their links anew, for one that connects may
     /// have got one.
-    fn list(&mut self, waiter: &'static Waiter) -> Vec<Sleeper> {
-        let mut listed = Vec::with_capacity(self.polled.len());
+    fn list(&mut self, waiter: &'static Waiter) -> Few<Sleeper> {
+        let mut listed = Few::new();
         for polled in &self.polled {
             let mut inner = polled.socket.lock();
             listed.push(Sleeper::new(polled.socket, &mut inner, waiter));

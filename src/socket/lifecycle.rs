@@ -93,6 +93,7 @@ fn give_up(fd: RawFd, entry: Entry, is_open: bool) {
 
 /// `fd` is about to be closed. As the kernel: a connection that is closed with bytes unread is broken off, and those of
 /// one that was handed back may be here. (Not one that another process may hold.)
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub fn closes(fd: RawFd) {
     if let Some(Entry::Socket(socket)) = fdtable::get(fd) {
         let inner = socket.lock();

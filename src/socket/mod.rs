@@ -265,6 +265,7 @@ impl Socket {
     }
 
     /// A socket in the role [`Role::Fresh`], without a number yet.
+    #[unsafe(link_section = ".text.netacc_hooks")]
     pub fn new(domain: i32, nonblocking: bool) -> &'static Socket {
         let socket = SOCKETS.take(Socket::blank);
         {
