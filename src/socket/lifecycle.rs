@@ -99,7 +99,7 @@ pub fn closes(fd: RawFd) {
         let inner = socket.lock();
         if let Role::Leftover(left) = &inner.role
             && !left.is_empty()
-            && inner.fds == [fd]
+            && inner.fds[..] == [fd]
             && !heirs::may_hold(inner.forks)
             && fork::generation() == 0
         {
@@ -154,7 +154,7 @@ impl Farewell {
 impl Socket {
     fn lose_number(&'static self, fd: RawFd, is_open: bool) {
         let mut inner = self.lock();
-        if is_open && inner.fds == [fd] {
+        if is_open && inner.fds[..] == [fd] {
             // Bytes that nobody has looked for are unread too; and the peer may have asked for something that takes the
             // number to answer.
             inner = match self.refreshed(inner) {

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::conn::leftover::Leftover;
 use crate::conn::{Conn, Violation, Windows};
@@ -175,8 +176,9 @@ pub struct Inner {
     pub serial: u64,
     /// How many forks there had been when it was made.
     pub forks: u64,
-    /// The application's numbers for it.
-    pub fds: Vec<RawFd>,
+    /// The application's numbers for it. (Here and not on the heap: a process that forks for each connection copies each
+    /// page that it writes to.)
+    pub fds: SmallVec<[RawFd; 2]>,
     /// Threads inside a call on it; it is not reused before they left.
     pub users: u32,
     /// Blocked calls that keep it as it is: as in the kernel, what is closed meanwhile ends with the last of them.
@@ -218,7 +220,7 @@ pub struct Inner {
     /// Epoll sets that watch it.
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
-    pub sleepers: Vec<&'static Waiter>,
+    pub sleepers: SmallVec<[&'static Waiter; 1]>,
     /// Its peer has not let it leave in time, and the kernel's connection was broken off.
     pub is_cut_off: bool,
     /// A number of our own for it, once the application has none and there is still something to send.
@@ -236,7 +238,7 @@ impl Socket {
                 life: 0,
                 serial: 0,
                 forks: 0,
-                fds: Vec::new(),
+                fds: SmallVec::new(),
                 users: 0,
                 held: 0,
                 closing: false,
@@ -257,7 +259,7 @@ impl Socket {
                 remote: None,
                 stats: None,
                 watches: Vec::new(),
-                sleepers: Vec::new(),
+                sleepers: SmallVec::new(),
                 is_cut_off: false,
                 last_number: None,
             }),
