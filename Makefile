@@ -7,8 +7,8 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench-redis bench-processes bench-callgrind chaos cargo \
-        install uninstall deb rpm test-packages bench-plot completions
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
+        install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,14 @@ test: ## build, then run every test
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
 	RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  cargo test --release --test loom
+
+fuzz: cargo ## libFuzzer at everything that reads bytes from outside (ARGS='--seconds 600 ring')
+	@scripts/setup.sh fuzz
+	@fuzz/run.sh $(ARGS)
+
+model: ## hand-back and failover as models, every interleaving, by Spin; and that the models can fail
+	@scripts/setup.sh model
+	@timeout -k 5 600 models/check.sh
 
 # What they read beside DESTDIR: packaging/install.sh tells. They build nothing: root need not have a compiler.
 install uninstall: export BIN = $(RELEASE)
@@ -103,6 +111,11 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 test-lab: ## the same, time-boxed
 	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
 
+bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --json FILE')
+	@scripts/setup.sh processes demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench.py --bin $(RELEASE) $(ARGS)
+
 bench-redis: ## the redis ratios again with more pairs, a verdict per row, figures in redis.json
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory build
@@ -117,8 +130,12 @@ chaos: ## connections that go from process to process by fork, exec and SCM_RIGH
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/chaos.py --bin $(RELEASE) $(ARGS)
 
-bench-plot: ## docs/bench.svg from docs/bench.json, which `make demo ARGS='--json FILE'` writes the figures of
-	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg
+bench-plot: ## docs/bench.svg and README.md's table from docs/bench.json, which `make demo ARGS='--json FILE'` writes
+	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg README.md
+
+bench-docs: ## measure on a quiet machine, and renew docs/bench.json, docs/bench.svg and README.md's table
+	@$(MAKE) --no-print-directory demo ARGS="--json docs/bench.json $(ARGS)"
+	@$(MAKE) --no-print-directory bench-plot
 
 bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test

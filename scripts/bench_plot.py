@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Draws docs/bench.json, the figures of `make demo`, as a bar chart: scripts/bench_plot.py FROM.json TO.svg
+"""Draws docs/bench.json, the figures of `make demo`, as a bar chart, and writes the table of the same figures into a document,
+between two marks: scripts/bench_plot.py FROM.json TO.svg DOCUMENT.md
 
     make demo ARGS='--json docs/bench.json'     measures (and fails if nothing was accelerated)
-    make bench-plot                             draws"""
+    make bench-plot                             draws, and writes the table
+    make bench-docs                             both"""
 
 import html
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 WIDTH, LEFT, RIGHT = 900, 330, 150
 TOP, ROW, BAR = 104, 62, 19
 TCP, NETACC, INK, GREY, PAPER = "#8a95a5", "#1f4e8c", "#1c2430", "#5b6675", "#f7f9fc"
+
+
+BEGIN, END = "<!-- What follows is written by make bench-plot. -->", "<!-- The end of it. -->"
 
 
 def rows_of(report):
@@ -90,18 +96,60 @@ def chart(report):
     return "\n".join([*lines, "</svg>", ""])
 
 
+def table(report):
+    """The figures as text for a document."""
+    tests = [(f"{test}, {row['title']}", summary) for row in report["rows"].values() for test, summary in row["summary"].items()]
+    # Figures of a run of before they were kept have none of the times.
+    timed = all("p99" in summary[side] for _, summary in tests for side in ("tcp", "netacc"))
+    times = ["p50, p99 ms"] if timed else []
+    head = ["work", "kernel TCP, requests/s", *times, "NetACC, requests/s", *times, "ratio"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for title, summary in tests:
+        cells = [title]
+        for side in ("tcp", "netacc"):
+            figures = summary[side]
+            cells.append(f"{figures['rps']:,.0f}")
+            cells += [f"{figures['p50']:.3f}, {figures['p99']:.3f}"] if timed else []
+        lines.append("| " + " | ".join([*cells, f"{summary['ratio']:.1f}"]) + " |")
+    how, calls = report["measured"], report.get("calls")
+    where = (f"Medians of {report['pairs']} alternating pairs, a ratio that of the pairs' ratios; {how['machine']}; "
+             f"`{how['command']}`: {how['workload']}; {how['date']}:")
+    said = [*textwrap.wrap(where, 118, break_on_hyphens=False), "", *lines]
+    if isinstance(calls, dict):
+        tcp, netacc = calls["tcp"], calls["netacc"]
+        said += ["", f"System calls for a request (SET, 100 connections): server {tcp['server']:.1f} over TCP and "
+                     f"{netacc['server']:.3f} over NetACC,", f"client {tcp['client']:.1f} and {netacc['client']:.3f}."]
+    return "\n".join(said)
+
+
+def with_table(document, report):
+    """The text of a document with the table in its place."""
+    head, begins, rest = document.partition(f"{BEGIN}\n")
+    _, ends, tail = rest.partition(f"{END}\n")
+    if not (begins and ends):
+        raise ValueError(f"it has no place for the table: a line {BEGIN}, and behind it one {END}")
+    return f"{head}{begins}\n{table(report)}\n\n{ends}{tail}"
+
+
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
-    source, target = map(Path, sys.argv[1:])
+    source, target, document = map(Path, sys.argv[1:])
     try:
         report = json.loads(source.read_text())
         drawn = chart(report)
+        table(report)
     except (OSError, ValueError) as error:
         sys.exit(f"bench_plot: {source}: {error}. Write it with: make demo ARGS='--json {source}'")
     except KeyError as error:
         sys.exit(f"bench_plot: {source} has no {error}. Write it anew with: make demo ARGS='--json {source}'")
-    target.write_text(drawn)
+    try:
+        # Nothing is written unless both can be.
+        written = with_table(document.read_text(), report)
+        target.write_text(drawn)
+        document.write_text(written)
+    except (OSError, ValueError) as error:
+        sys.exit(f"bench_plot: {document}: {error}")
 
 
 if __name__ == "__main__":

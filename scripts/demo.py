@@ -8,7 +8,6 @@ the median of the ratios of each pair."""
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from lab import (
     Failure, Session, accelerated, accepted, benchmark_figures, binaries, count_calls, counters, free_port,
-    interruptible, need, progress,
+    interruptible, need, progress, this_machine,
 )
 
 # Rows of the table: what they are called, the client's options, the least ratio of SET to accept, and
@@ -178,13 +177,11 @@ def print_table(report):
 
 
 def measured_where():
-    """When, on what and with what the figures were made: they mean little without."""
-    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    """When, on what and with what the figures were made."""
     redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
     version = next((word.removeprefix("v=") for word in redis.split() if word.startswith("v=")), "")
     return {
-        "date": time.strftime("%Y-%m-%d"), "machine": f"{len(os.sched_getaffinity(0))} cores, {release}, Linux {platform.release()}",
-        "workload": f"redis {version}, {' '.join(WORKLOAD)}", "command": "make demo",
+        **this_machine(), "workload": f"redis {version}, {' '.join(WORKLOAD)}", "command": "make demo",
     }
 
 

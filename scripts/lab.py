@@ -3,6 +3,8 @@ NetACC's counters read from outside a process, and what redis-benchmark and stra
 
 import csv
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -58,6 +60,16 @@ def need(*programs):
     for program in programs:
         if not shutil.which(program):
             raise Failure(f"{program} was not found: run 'make setup' first")
+
+
+def this_machine():
+    """When and on what figures are made: they mean little without."""
+    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    kind = ", virtual machine" if "hypervisor" in Path("/proc/cpuinfo").read_text().split() else ""
+    # The version without what a builder has added.
+    kernel = re.match(r"[0-9.]*[0-9]", platform.release())[0]
+    return {"date": time.strftime("%Y-%m-%d"),
+            "machine": f"{len(os.sched_getaffinity(0))} cores{kind}, {release}, Linux {kernel}"}
 
 
 def is_free(port):

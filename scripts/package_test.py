@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from lab import BINARIES, Failure, Session, accelerated, benchmark_figures, binaries, free_port, interruptible, need, parse_counters
-from packages import examples
+from packages import container, examples
 from packages.root import MARK, Bare, Layered, enter, may_be_layered
 
 CONFIG = "/etc/netacc.conf"
@@ -66,6 +66,11 @@ def everything_works(root, libdir, by_name=True):
     completes = root.run("bash", "-c", f"source {completion(root, 'netacc_ss')}; COMP_WORDS=(netacc_ss --sh); COMP_CWORD=1; "
                                        "_netacc_ss netacc_ss --sh netacc_ss; echo \"${COMPREPLY[@]}\"")
     expect(completes.strip() == "--show", f"bash completes 'netacc_ss --sh' to '{completes.strip()}'")
+    # A number is no file: the word stays as it is.
+    completes = root.run("bash", "-c", f"source {completion(root, 'netacc_run')}; compopt() {{ :; }}; cd \"$(mktemp -d)\"; touch 4file; "
+                                       "COMP_WORDS=(netacc_run -t 4); COMP_CWORD=2; _netacc_run_or_command netacc_run 4 -t; "
+                                       "rm -r \"$PWD\"; echo \"${COMPREPLY[@]}\"")
+    expect(completes.strip() == "4", f"bash completes 'netacc_run -t 4' to '{completes.strip()}'")
     # Behind the options the command's own completion goes on, at its place; bash-completion does that for netacc_run.
     completes = root.run("bash", "-c", f"source {completion(root, 'netacc_run')}; _command_offset() {{ COMPREPLY=(\"at $1\"); }}; "
                                        "COMP_WORDS=(netacc_run -t 2 redis-cli --h); COMP_CWORD=4; "
@@ -108,6 +113,15 @@ def debian(root, package):
     left = new_files(root, before)
     expect(not left, f"after dpkg -P there are left: {sorted(left)}")
     step("the .deb is removed, then purged: nothing is left")
+
+
+def image(root, package):
+    """The container's example, as far as it goes without one."""
+    before = root.files()
+    step("the container's steps: " + container.check(root, package, TOP / "packaging/examples/container"))
+    root.run("dpkg", "-P", "netacc")
+    left = new_files(root, before)
+    expect(not left, f"after the container's steps there are left: {sorted(left)}")
 
 
 def redhat(root, package):
@@ -201,7 +215,7 @@ def main():
     deb, rpm = newest(args.packages, "netacc_*.deb"), newest(args.packages, "netacc-*.rpm")
     if MARK in os.environ:
         root = Layered(TOP)
-        for test in (lambda: debian(root, deb), lambda: redhat(root, rpm), lambda: make_install(root, bin_dir)):
+        for test in (lambda: debian(root, deb), lambda: image(root, deb), lambda: redhat(root, rpm), lambda: make_install(root, bin_dir)):
             test()
         return 0
     step(examples.check(TOP / "packaging/examples"))

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs, and only those that are missing.
 #
-#   scripts/setup.sh GROUP...      GROUP: build, demo, test, programs, processes, lab, show, lab_kernel, lab_qemu, package
+#   scripts/setup.sh GROUP...      GROUP: build, demo, test, programs, processes, bench, fuzz, model, lab, show, lab_kernel, lab_qemu, package
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is.
 set -euo pipefail
@@ -17,9 +17,12 @@ programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openss
           tcl dpkg-dev xz-utils procps iproute2 util-linux gdb"
 processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn apache2-bin python3 curl openssl util-linux
            openssh-server openssh-client"
+bench="memcached util-linux"
+fuzz="g++"
+model="spin gcc libc6-dev"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
 show="gcc libc6-dev redis-server redis-tools sockperf strace python3 perftest"
-package="dpkg-dev rpm man-db bash python3 python3-yaml binutils gzip redis-server redis-tools util-linux"
+package="dpkg-dev rpm man-db bash python3 python3-yaml binutils gzip redis-server redis-tools util-linux ibverbs-providers librdmacm1"
 lab_kernel="gcc make libc6-dev bc bison flex libelf-dev patch xz-utils"
 lab_qemu="qemu-system-x86 busybox-static cpio kmod xz-utils gcc make libc6-dev libelf-dev"
 
@@ -28,8 +31,8 @@ say() { echo "setup: $*" >&2; }
 missing=()
 for group in "$@"; do
     case $group in
-        build | demo | test | programs | processes | lab | show | lab_kernel | lab_qemu | package) ;;
-        *) say "no package group '$group'; the groups are: build demo test programs processes lab show lab_kernel lab_qemu package"; exit 2 ;;
+        build | demo | test | programs | processes | bench | fuzz | model | lab | show | lab_kernel | lab_qemu | package) ;;
+        *) say "no package group '$group'; the groups are: build demo test programs processes bench fuzz model lab show lab_kernel lab_qemu package"; exit 2 ;;
     esac
     for package in ${!group}; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

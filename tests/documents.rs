@@ -114,26 +114,69 @@ fn the_manual_page_lists_the_reasons() {
     assert_document(PAGE, &format!("{head}{BEGIN}{list}{END}{tail}"));
 }
 
-// --- docs/bench.svg
+// --- docs/bench.svg, and the table of the same figures
 
-#[test]
-fn the_plot_is_drawn_from_the_figures() {
+/// The plot and the document that come of the figures in `json`, and what was said if they do not.
+fn drawn(json: &Path, document: &str) -> Result<[String; 2], String> {
     let folder = tempfile::tempdir().unwrap();
-    let drawn = folder.path().join("bench.svg");
+    let [svg, text] = ["bench.svg", "README.md"].map(|name| folder.path().join(name));
+    std::fs::write(&text, document).unwrap();
     let run = Command::new("python3")
-        .args(["-B", "scripts/bench_plot.py", "docs/bench.json"])
-        .arg(&drawn)
+        .args(["-B", "scripts/bench_plot.py"])
+        .args([json, &svg, &text])
         .current_dir(path(""))
         .output()
         .expect("python3 runs");
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{said}");
-    let drawn = std::fs::read_to_string(drawn).unwrap();
-    assert!(drawn.ends_with("</svg>\n"), "{drawn}");
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    match run.status.success() {
+        true => Ok([svg, text].map(|file| std::fs::read_to_string(file).unwrap())),
+        false => {
+            assert!(!svg.exists(), "all or nothing: {said}");
+            Err(said)
+        }
+    }
+}
+
+#[test]
+fn the_plot_and_the_table_are_made_of_the_figures() {
+    let [svg, readme] = drawn(&path("docs/bench.json"), &read("README.md")).unwrap();
+    assert!(svg.ends_with("</svg>\n"), "{svg}");
+    for (name, made) in [("docs/bench.svg", svg), ("README.md", readme)] {
+        assert!(
+            made == read(name),
+            "{name} is stale; make it anew with: make bench-plot"
+        );
+    }
+}
+
+#[test]
+fn figures_of_a_run_make_the_table_with_its_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("bench.json");
+    let side =
+        |rps: u32, p50: f64, p99: f64| serde_json::json!({"rps": rps, "p50": p50, "p99": p99});
+    let set = serde_json::json!({"tcp": side(1000, 0.5, 2.0), "netacc": side(4000, 0.125, 1.5), "ratio": 4.25});
+    let report = serde_json::json!({
+        "pairs": 5,
+        "measured": {"date": "2030-01-02", "machine": "M", "workload": "W", "command": "C"},
+        "rows": {"one": {"title": "1 connection", "summary": {"SET": set}}},
+        "calls": "not counted",
+    });
+    std::fs::write(&json, report.to_string()).unwrap();
+    let document = "before\n<!-- What follows is written by make bench-plot. -->\nold\n<!-- The end of it. -->\nafter\n";
+    let [_, written] = drawn(&json, document).unwrap();
+    let row = "| SET, 1 connection | 1,000 | 0.500, 2.000 | 4,000 | 0.125, 1.500 | 4.2 |";
+    assert!(written.contains(row), "{written}");
     assert!(
-        drawn == read("docs/bench.svg"),
-        "docs/bench.svg is stale; draw it anew with: make bench-plot"
+        written.starts_with("before\n") && written.ends_with("-->\nafter\n"),
+        "{written}"
     );
+    assert!(
+        !written.contains("old") && !written.contains("System calls"),
+        "{written}"
+    );
+    let refused = drawn(&json, "no place").unwrap_err();
+    assert!(refused.contains("no place for the table"), "{refused}");
 }
 
 // --- links

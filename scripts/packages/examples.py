@@ -41,6 +41,11 @@ def systemd(folder):
     text = drop_in.read_text()
     if "[Service]" not in text or "LD_PRELOAD=libnetacc-preload.so" not in text:
         raise Failure(f"{drop_in} does not preload the library")
+    # In a unit that restricts nothing the line becomes the list of what is allowed.
+    families = {family for line in meant(drop_in) if line.startswith("RestrictAddressFamilies=") for family in line.partition("=")[2].split()}
+    missing = {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"} - families
+    if families and missing:
+        raise Failure(f"{drop_in}: a service that restricts nothing itself would lose {', '.join(sorted(missing))}")
     if not (shutil.which("systemd-analyze") and UNIT.exists()):
         return False
     with tempfile.TemporaryDirectory() as units:

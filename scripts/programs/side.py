@@ -45,12 +45,12 @@ class Side:
     # Ports are given in turn, whoever asks: a port that was left a moment ago is not taken again at once.
     lock, cursor = threading.Lock(), os.getpid() % len(PORTS)
 
-    def __init__(self, name, suite, bin_dir, work, short, only=None):
+    def __init__(self, name, suite, bin_dir, work, short, only=None, interval=0.1):
         self.name, self.suite, self.bin_dir, self.short, self.only = name, suite, bin_dir, short, only
         self.work = Path(tempfile.mkdtemp(prefix=f"{suite.replace('/', '-')}-{name}-", dir=work))
         self.results, self.sids, self.user = {}, [], []
         self.begun = time.monotonic()
-        self.sampler = Sampler(bin_dir, self.pids)
+        self.sampler = Sampler(bin_dir, self.pids, interval)
         if name != "bare":
             self.sampler.start()
 

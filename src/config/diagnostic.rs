@@ -29,9 +29,20 @@ impl fmt::Display for Origin {
     }
 }
 
+/// How grave a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gravity {
+    /// Whoever wrote it means something else than what would happen: the tools start nothing.
+    Mistake,
+    /// A setting that is another product's, and can be passed over.
+    Foreign,
+}
+
 /// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How grave it is.
+    pub gravity: Gravity,
     /// Where it is.
     pub origin: Origin,
     /// What is wrong, in a sentence.

@@ -135,7 +135,13 @@ fn range(key: &Key) -> String {
         } => format!("Takes {allowed}; default {default}."),
     };
     match &key.option {
-        Some(option) => format!("{values} Option -{} of netacc_run.", option.letter),
+        Some(option) => {
+            let unit = match option.takes {
+                Takes::Milliseconds(..) => ", which takes milliseconds",
+                Takes::Value(_) | Takes::Nothing(_) => "",
+            };
+            format!("{values} Option -{} of netacc_run{unit}.", option.letter)
+        }
         None => values,
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Finding<'a> {
     Setting(Setting<'a>),
     /// A mistake.
     Problem(Refusal),
+    /// A key that files of the original may have, and that is none of ours.
+    Foreign(Refusal),
 }
 
 /// A value for a key.
@@ -64,8 +66,14 @@ pub(super) fn parse(bytes: &[u8], found: Found<'_>) {
                 if is_header(line) {
                     place = Place::Foreign;
                 }
-                let problem = syntax_problem(line, error.message());
-                found(number, Finding::Problem(problem));
+                let name = line.split('=').next().unwrap_or_default().trim();
+                found(
+                    number,
+                    match foreign_key(name) {
+                        Some(refusal) => Finding::Foreign(refusal),
+                        None => Finding::Problem(syntax_problem(line, error.message())),
+                    },
+                );
                 continue;
             }
         };
@@ -166,7 +174,13 @@ fn settings(table: &DeTable<'_>, program: Option<&str>, found: Found<'_>, number
             continue;
         }
         let Some((index, key)) = keys::find(name) else {
-            found(number, Finding::Problem(unknown_key(name)));
+            found(
+                number,
+                match foreign_key(name) {
+                    Some(refusal) => Finding::Foreign(refusal),
+                    None => Finding::Problem(unknown_key(name)),
+                },
+            );
             continue;
         };
         let raw = match value.get_ref() {
@@ -193,6 +207,30 @@ fn settings(table: &DeTable<'_>, program: Option<&str>, found: Found<'_>, number
             raw: &raw,
         };
         found(number, Finding::Setting(setting));
+    }
+}
+
+/// What to say of a name that is no key of ours, but begins as those of Alibaba Cloud's NetACC do: files that were written
+/// for it serve here, too. A few letters off one of ours, it is a mistake.
+fn foreign_key(name: &str) -> Option<Refusal> {
+    /// The original has such a time as well, by another name and in another unit.
+    const IDLE: &str = "NACC_SOR_QP_IDLE_S";
+    let is_theirs = ["NACC_SOR_", "NACC_RDMA_"]
+        .iter()
+        .any(|start| name.starts_with(start));
+    if !is_theirs || keys::find(name).is_some() {
+        return None;
+    }
+    let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    match keys::nearest(name) {
+        None | Some(IDLE) if word => Some((
+            format!("{name} is not a key that this NetACC knows, and is left out."),
+            format!(
+                "Remove the line. If it says how long an empty queue pair is kept, in milliseconds: here that is {IDLE}, \
+                 in seconds."
+            ),
+        )),
+        _ => None,
     }
 }
 

@@ -21,7 +21,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-pub use diagnostic::{Diagnostic, Origin};
+pub use diagnostic::{Diagnostic, Gravity, Origin};
 use keys::{KEYS, Key};
 pub use program::Program;
 use reader::Reader;
@@ -228,6 +228,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// What must be mended before a tool starts a program.
+    pub fn mistakes(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.of_gravity(Gravity::Mistake)
+    }
+
+    /// What can be passed over.
+    pub fn foreign(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.of_gravity(Gravity::Foreign)
+    }
+
+    fn of_gravity(&self, gravity: Gravity) -> impl Iterator<Item = &Diagnostic> {
+        let all = self.problems.iter();
+        all.filter(move |problem| problem.gravity == gravity)
+    }
+
     /// Each key, its value as a line of the file has it, and who set it.
     pub fn settings(&self) -> impl Iterator<Item = (&'static Key, String, Option<&Origin>)> {
         let values = KEYS

@@ -9,7 +9,7 @@ use super::file::{self, Finding, Setting};
 use super::keys::{self, KEYS};
 use super::sys::{self, ReadError};
 use super::value::{self, Raw, Refusal};
-use super::{Config, DEFAULT_PATH, Diagnostic, Flag, Origin, Program, Report};
+use super::{Config, DEFAULT_PATH, Diagnostic, Flag, Gravity, Origin, Program, Report};
 
 /// What the sources said so far.
 pub(super) struct Reader {
@@ -47,8 +47,13 @@ impl Reader {
         }
     }
 
-    fn complain(&mut self, origin: Origin, (sentence, remedy): Refusal) {
+    fn complain(&mut self, origin: Origin, refusal: Refusal) {
+        self.tell(Gravity::Mistake, origin, refusal);
+    }
+
+    fn tell(&mut self, gravity: Gravity, origin: Origin, (sentence, remedy): Refusal) {
         self.diagnostics.push(Diagnostic {
+            gravity,
             origin,
             sentence,
             remedy,
@@ -122,6 +127,7 @@ impl Reader {
         let mut is_its_own = vec![false; KEYS.len()];
         file::parse(bytes, &mut |line, finding| match finding {
             Finding::Problem(refusal) => self.complain(at(line), refusal),
+            Finding::Foreign(refusal) => self.tell(Gravity::Foreign, at(line), refusal),
             Finding::Setting(Setting {
                 program,
                 index,

@@ -15,6 +15,7 @@ pub mod opening;
 pub mod passing;
 pub mod possession;
 pub mod rdma;
+pub mod refused;
 pub mod resending;
 pub mod server;
 pub mod session;

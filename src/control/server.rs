@@ -12,6 +12,7 @@ use super::dialing::FIRST_NS;
 use super::io_thread::{Control, Source};
 use super::listener::{Arrival, Asked, SideListener, Standing};
 use super::passing;
+use super::refused::REFUSED;
 use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Name, Parsed, Verdict, hears_elsewhere};
 use crate::fabric::FabricKind;
@@ -376,6 +377,9 @@ impl Stranger {
                     }
                     let local = Address::local_of(self.fd.as_raw_fd());
                     let answer = control.answer(&hello, local, &self.remote);
+                    let until = now_ns() + control.runtime.config.peer_ttl.as_nanos() as u64;
+                    let here = local.unwrap_or(self.remote).to_std().ip();
+                    REFUSED.note(self.remote.to_std().ip(), here, answer.verdict, until);
                     reply(&self.fd, &Frame::Answer(answer.clone())).ok()?;
                     let kind = FabricKind::from_code(answer.fabric);
                     if answer.verdict == Verdict::Yes

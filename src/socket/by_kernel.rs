@@ -6,8 +6,9 @@ use super::addr::Address;
 use super::connect::Side;
 use super::number::Number;
 use super::{Role, Socket, lifecycle};
+use crate::control::refused::REFUSED;
 use crate::fdtable::{self, Entry};
-use crate::real::sys::{self, Errno};
+use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, Mode, Reason};
 use crate::{fork, runtime};
 
@@ -41,7 +42,9 @@ pub(super) fn accept(
     let (ip, port) = (remote.to_std().ip(), local.port());
     let accelerates = runtime::started().is_none_or(|runtime| runtime.config.accelerates(ip, port));
     let reason = match accelerates {
-        true => Reason::ClientWithoutNetacc,
+        true => REFUSED
+            .why(ip, now_ns)
+            .unwrap_or(Reason::ClientWithoutNetacc),
         false => Reason::LeftAlone,
     };
     show(got, local, remote, flags, reason);

@@ -103,6 +103,42 @@ fn a_larger_ring_is_asked_for_before_the_first_is_full() {
     end.end();
 }
 
+#[test]
+fn a_still_larger_ring_is_asked_for_after_the_switch_is_announced() {
+    let mut end = End::new(0, 7, RingSizes { most: 4 * MOST });
+    let (id, wire) = begin(&end, Manner::Messages);
+    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    end.send(0, 3 * FIRST_RING / 4);
+    let offer = Message::Offer(ring(4 * FIRST_RING));
+    end.remote.hear(id, offer).expect("it was asked for");
+    // Nothing goes for a while, and the second ring is more than half full when it goes on.
+    let sent = wire.lock().unwrap().ways[0].packets.len();
+    wire.lock().unwrap().room = sent;
+    (0..3).for_each(|conn| end.send(conn, 20_000));
+    wire.lock().unwrap().room = 100;
+    end.flush();
+    assert_eq!(
+        words(&wire),
+        ["full", "switch"],
+        "the peer offers one ring at a time"
+    );
+    end.send(0, 100);
+    end.flush();
+    assert_eq!(words(&wire), ["full", "switch", "full"]);
+    end.end();
+}
+
+/// What was said of rings, one word after the other.
+fn words(wire: &Arc<Mutex<Wire>>) -> Vec<&'static str> {
+    let wire = wire.lock().unwrap();
+    let word = |packet: &crate::wire::Packet| match packet {
+        crate::wire::Packet::Message(Message::Full(_)) => Some("full"),
+        crate::wire::Packet::Message(Message::Switch(_)) => Some("switch"),
+        _ => None,
+    };
+    wire.ways[0].packets.iter().filter_map(word).collect()
+}
+
 /// How often a larger ring was asked for.
 fn asked(wire: &Arc<Mutex<Wire>>) -> usize {
     let wire = wire.lock().unwrap();

@@ -92,10 +92,7 @@ fn only_the_first_wire_is_rdma(address: &str) {
         &[rdma, ("fallback_no_rdma_route", 3), ("connected_tcp", 3)],
     );
     let rdma = ("accepted_rdma", 1);
-    counted(
-        &server.program,
-        &[rdma, ("fallback_client_without_netacc", 3)],
-    );
+    counted(&server.program, &[rdma, ("fallback_no_rdma_route", 3)]);
     for program in [&client.program, &server.program] {
         uses(program, &[(0, 1)]);
     }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::page_process::PageProcess;
-use crate::{common, complaint, counters, netacc_ss, output, serve};
+use crate::{common, complaint, counters, netacc_ss, output, output_of_all, serve};
 
 /// What a script of tests/programs says of `text`. The parsers are Debian's, so their Python is, too.
 fn judged(script: &str, args: &[&str], text: &str) -> String {
@@ -20,11 +20,45 @@ fn judged(script: &str, args: &[&str], text: &str) -> String {
 }
 
 /// JSON that the schema allows.
-fn report(args: &[&str]) -> Value {
-    let text = output(args);
+pub fn report(args: &[&str]) -> Value {
+    as_described(&output(args))
+}
+
+/// The JSON `text`, which the schema must allow.
+fn as_described(text: &str) -> Value {
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/netacc_ss.schema.json");
-    judged("json_schema.py", &[schema], &text);
-    serde_json::from_str(&text).unwrap()
+    judged("json_schema.py", &[schema], text);
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn totals_are_the_sums_of_all_processes() {
+    let served = [PageProcess::after(&[serve]), PageProcess::after(&[serve])];
+    let report = as_described(&output_of_all(&["-j", "-s", "cnt"]));
+    let processes = report["processes"].as_array().unwrap();
+    let totals = &report["totals"];
+    assert_eq!(totals["processes"], processes.len());
+    for part in ["counters", "connections_now"] {
+        let sums = totals[part].as_object().unwrap();
+        assert!(!sums.is_empty());
+        for (name, sum) in sums {
+            let one = |process: &Value| process[part][name].as_u64().unwrap();
+            let all = processes.iter().map(one).fold(0, u64::wrapping_add);
+            assert_eq!(sum.as_u64(), Some(all), "{name}");
+        }
+    }
+    let times = |part: &Value, reason: &str| {
+        let found = part["fallbacks"].as_array().unwrap().iter();
+        let mut found = found.filter(|fallback| fallback["name"] == reason);
+        found.next().map_or(0, |one| one["count"].as_u64().unwrap())
+    };
+    for reason in netacc::stats::Reason::ALL {
+        let all: u64 = processes.iter().map(|one| times(one, reason.name())).sum();
+        assert_eq!(times(totals, reason.name()), all, "{}", reason.name());
+    }
+    assert!(times(totals, "side_port_timeout") >= served.len() as u64);
+    let report = as_described(&output_of_all(&["-j", "-s", "sock"]));
+    assert_eq!(report.get("totals"), None);
 }
 
 #[test]

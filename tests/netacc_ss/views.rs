@@ -81,6 +81,16 @@ fn every_process_without_a_number() {
     let text = output_of_all(&["-s", "cnt"]);
     let (_, totals) = text.split_once("Total of ").unwrap();
     assert!(totals.contains("Summary:"), "{totals}");
+    let (_, reasons) = totals.split_once("Left to kernel TCP:\n").unwrap();
+    assert!(reasons.contains("side_port_timeout"), "{totals}");
+}
+
+#[test]
+fn the_version_by_either_letter() {
+    let version = concat!("netacc_ss ", env!("CARGO_PKG_VERSION"), "\n");
+    for option in ["-V", "-v", "--version"] {
+        assert_eq!(output(&[option]), version, "{option}");
+    }
 }
 
 #[test]
@@ -136,10 +146,10 @@ fn forms_exclude_each_other() {
         &["-w", "x"],
         &["--listen", "nowhere"],
         &["--listen", "1", "-o", "file"],
+        &["--listen", "0", "-p", "1"],
     ] {
         complaint(&mut netacc_ss(args), 2);
     }
-    complaint(&mut netacc_ss(&["--listen", "0", "-p", "1"]), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use netacc::config::Flag;
 use netacc::config::keys::{Choice, KEYS};
@@ -27,6 +28,7 @@ struct Setting {
     value: String,
 }
 
+const USAGE: &str = "netacc_run [OPTIONS] [--] CMD [ARGS]...";
 const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const PRINT: &str = "print-config";
@@ -44,7 +46,9 @@ pub fn command() -> Command {
         .about("Run CMD with its TCP connections accelerated by NetACC")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
-        .override_usage("netacc_run [OPTIONS] [--] CMD [ARGS]...")
+        // Whoever wraps a command line adds to it what is to count.
+        .args_override_self(true)
+        .override_usage(USAGE)
         .after_help(
             "Settings come from /etc/netacc.conf, then the environment, then the options; see netacc.conf(5).\n\
              Exit status: CMD's own; 2 a bad option, configuration or installation; 126 CMD cannot be run; \
@@ -87,18 +91,25 @@ pub fn command() -> Command {
 fn argument(key: &'static str, option: &Choice) -> Arg {
     let argument = Arg::new(key).short(option.letter);
     match option.takes.value_name() {
-        Some(name) => argument.value_name(name).allow_hyphen_values(true),
+        Some(name) => argument
+            .value_name(name)
+            .value_hint(ValueHint::Other)
+            .allow_hyphen_values(true),
         None => argument.action(ArgAction::SetTrue),
     }
 }
 
 impl Arguments {
-    /// Reads the command line of this process; what is not understood, `-h` and `-v` end it.
+    /// Reads the command line of this process; `-h` and `-v` end it.
     ///
     /// # Errors
-    /// What is wrong with the value of an option.
+    /// What is wrong with an option.
     pub fn read() -> Result<Arguments, String> {
-        Self::of(&command().get_matches())
+        match command().try_get_matches() {
+            Ok(matches) => Self::of(&matches),
+            Err(error) if error.use_stderr() => Err(complaint(&error)),
+            Err(help) => help.exit(),
+        }
     }
 
     fn of(matches: &ArgMatches) -> Result<Arguments, String> {
@@ -141,6 +152,36 @@ impl Arguments {
     }
 }
 
+/// What is wrong with the command line. clap's own advice takes what it does not know for an argument, which here is the
+/// name of a program.
+fn complaint(error: &clap::Error) -> String {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let option = word(ContextKind::InvalidArg).unwrap_or_default();
+            let meant = word(ContextKind::SuggestedArg)
+                .map(|known| format!(" Did you mean {known}?"))
+                .unwrap_or_default();
+            format!(
+                "option {option} is none of netacc_run's.{meant} Options of the program stand behind its name; netacc_run -h lists \
+                 those that stand before it."
+            )
+        }
+        ErrorKind::MissingRequiredArgument => format!(
+            "no program is named. Write {USAGE}, or netacc_run --check to look whether all is well."
+        ),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            let line = line.strip_prefix("error: ").unwrap_or(line);
+            format!("{line}. netacc_run -h lists the options.")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +209,19 @@ mod tests {
         let flags = arguments.flags();
         let set: Vec<_> = flags.iter().map(|flag| (flag.key, flag.value)).collect();
         assert_eq!(set, [("NACC_SOR_IO_THREADS", "2"), ("NACC_TCP_FIRST", "1")]);
+    }
+
+    #[test]
+    fn of_an_option_that_stands_twice_the_last_counts() {
+        let line = "netacc_run -t 2 -T -d -t 3 -f a -T -f b true -t 4".split(' ');
+        let arguments = Arguments::of(&command().get_matches_from(line)).unwrap();
+        let flags = arguments.flags();
+        let threads = flags
+            .iter()
+            .filter(|flag| flag.key == "NACC_SOR_IO_THREADS");
+        assert_eq!(threads.map(|flag| flag.value).collect::<Vec<_>>(), ["3"]);
+        assert_eq!(flags.len(), 3);
+        assert_eq!(arguments.config.as_deref(), Some(std::path::Path::new("b")));
+        assert_eq!(arguments.command, ["true", "-t", "4"]);
     }
 }

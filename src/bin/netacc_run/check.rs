@@ -7,12 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use netacc::config::{self, Config, DEFAULT_PATH, FabricName, LogLevel, Program, Report, Request};
+use netacc::control::wire::{OLDEST, VERSION};
 use netacc::stats::Page;
 use rustix::fs::{Access, MemfdFlags};
 use rustix::io::Errno;
 
 use crate::side_ports::{of_netacc, of_this_host, outgoing, taken};
-use crate::{EXIT_USAGE, library, limits, misspelt_variables, note, program, rdma};
+use crate::{EXIT_USAGE, library, limits, misspelt_variables, note, processors, program, rdma};
 
 /// What was found of one matter.
 pub struct Finding {
@@ -43,11 +44,13 @@ impl fmt::Display for Finding {
     }
 }
 
-fn ok(matter: &'static str, text: impl Into<String>) -> Finding {
+/// As it should be.
+pub fn ok(matter: &'static str, text: impl Into<String>) -> Finding {
     finding(Verdict::Ok, matter, text)
 }
 
-fn warning(matter: &'static str, text: impl Into<String>) -> Finding {
+/// Programs run, but not all will work.
+pub fn warning(matter: &'static str, text: impl Into<String>) -> Finding {
     finding(Verdict::Warning, matter, text)
 }
 
@@ -84,7 +87,9 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
     let mut findings = configuration(request, report);
     findings.extend(command.map(|command| started(command, config, &request.program)));
     findings.extend(log_file(config));
+    findings.extend(processors::of_io_threads(config));
     findings.push(preload_library());
+    findings.push(system_version());
     findings.extend(rdma_devices(config, Path::new("/sys"), Path::new("/dev")));
     findings.push(locked_memory(config));
     findings.extend(side_ports(config));
@@ -94,14 +99,14 @@ pub fn all(request: &Request<'_>, report: &Report, command: Option<&OsStr>) -> V
 
 fn configuration(request: &Request<'_>, report: &Report) -> Vec<Finding> {
     const MATTER: &str = "configuration";
-    let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = report.mistakes().map(ToString::to_string).collect();
     // What is wrong with the settings of a program may show only together with those for all.
     for name in &report.sections {
         let request = Request {
             program: Program::of(OsStr::new(name)),
             ..request.clone()
         };
-        for problem in config::inspect(&request).problems {
+        for problem in config::inspect(&request).mistakes() {
             let problem = problem.to_string();
             if !problems.contains(&problem) {
                 problems.push(problem);
@@ -125,6 +130,8 @@ fn configuration(request: &Request<'_>, report: &Report) -> Vec<Finding> {
         );
         findings.push(ok(MATTER, text));
     }
+    let passed_over = report.foreign().map(ToString::to_string);
+    findings.extend(passed_over.map(|m| warning(MATTER, m)));
     findings.extend(misspelt_variables().into_iter().map(|m| warning(MATTER, m)));
     findings
 }
@@ -192,7 +199,10 @@ fn preload_library() -> Finding {
     };
     let shown = path.display();
     match note::version(&path) {
-        Ok(Some(version)) if version == ours => ok(MATTER, format!("{shown} is version {version}")),
+        Ok(Some(version)) if version == ours => ok(
+            MATTER,
+            format!("{shown} is version {version}, protocol {OLDEST}-{VERSION}"),
+        ),
         Ok(Some(version)) => fix(
             MATTER,
             format!(
@@ -210,6 +220,13 @@ fn preload_library() -> Finding {
             format!("{shown} cannot be read: {error}. Check its permissions."),
         ),
     }
+}
+
+/// What a report of a defect should name.
+fn system_version() -> Finding {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    let release = release.unwrap_or_else(|error| format!("of unknown release: {error}"));
+    ok("system", format!("Linux {}", release.trim()))
 }
 
 fn rdma_devices(config: &Config, sysfs: &Path, dev: &Path) -> Vec<Finding> {

@@ -9,6 +9,7 @@ mod library;
 mod limits;
 mod note;
 mod print;
+mod processors;
 mod program;
 mod rdma;
 mod side_ports;
@@ -39,10 +40,11 @@ fn main() {
         let findings = check::all(&request, &report, command.map(OsString::as_os_str));
         std::process::exit(check::tell(&findings));
     }
-    if !report.problems.is_empty() {
-        report.problems.iter().for_each(error);
+    report.mistakes().for_each(error);
+    if report.mistakes().next().is_some() {
         std::process::exit(EXIT_USAGE);
     }
+    report.foreign().for_each(warn);
     misspelt_variables().iter().for_each(warn);
     if arguments.print_config {
         print::settings(&request, &report);

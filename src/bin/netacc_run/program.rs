@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use netacc::config::keys::KEYS;
+
 use crate::quoted;
 
 /// Why a program cannot be run, with the exit code that `env` has for it.
@@ -74,10 +76,25 @@ pub fn find(command: &OsStr) -> Result<PathBuf, Failure> {
         None => Failure::new(
             127,
             format!(
-                "cannot run {name}: no such program in PATH. Check the spelling, or give its path."
+                "cannot run {name}: no such program in PATH. Check the spelling, or give its path.{}",
+                hint(command)
             ),
         ),
     })
+}
+
+/// A number is no program: whoever wrote it took an option for one that has a value.
+fn hint(command: &OsStr) -> String {
+    let is_number = command
+        .to_str()
+        .is_some_and(|word| word.parse::<f64>().is_ok());
+    if !is_number {
+        return String::new();
+    }
+    let options = KEYS.iter().filter_map(|key| key.option.as_ref());
+    let alone = options.filter(|option| option.takes.value_name().is_none());
+    let alone: Vec<String> = alone.map(|option| format!("-{}", option.letter)).collect();
+    format!(" (Options {} take no value.)", alone.join(" and "))
 }
 
 /// Why the loader will ignore `LD_PRELOAD` for the program at `path`; continues a sentence about it.

@@ -12,6 +12,8 @@ pub struct Device {
     pub active: bool,
     /// The network interfaces that it belongs to.
     pub interfaces: Vec<String>,
+    /// The version of its firmware, empty if it has none.
+    pub firmware: String,
 }
 
 impl std::fmt::Display for Device {
@@ -19,6 +21,9 @@ impl std::fmt::Display for Device {
         f.write_str(&self.name)?;
         if !self.interfaces.is_empty() {
             write!(f, " on {}", self.interfaces.join(", "))?;
+        }
+        if !self.firmware.is_empty() {
+            write!(f, " (firmware {})", self.firmware)?;
         }
         Ok(())
     }
@@ -31,10 +36,12 @@ pub fn devices(sysfs: &Path) -> Vec<Device> {
         .into_iter()
         .map(|name| {
             let ports = class.join(&name).join("ports");
+            let firmware = read(&class.join(&name).join("fw_ver"));
             let mut device = Device {
                 name,
                 active: false,
                 interfaces: Vec::new(),
+                firmware,
             };
             for port in names(&ports) {
                 let port = ports.join(port);
@@ -108,9 +115,11 @@ pub mod tests {
             ("rxe0", "4: ACTIVE", "eth0"),
             ("erdma_0", "1: DOWN", "eth1"),
         ]);
+        let firmware = root.path().join("class/infiniband/erdma_0/fw_ver");
+        fs::write(firmware, "1.2.3\n").unwrap();
         let found = devices(root.path());
         let shown: Vec<_> = found.iter().map(Device::to_string).collect();
-        assert_eq!(shown, ["erdma_0 on eth1", "rxe0 on eth0"]);
+        assert_eq!(shown, ["erdma_0 on eth1 (firmware 1.2.3)", "rxe0 on eth0"]);
         assert_eq!([found[0].active, found[1].active], [false, true]);
         let expected = [
             "/dev/infiniband/uverbs0",

@@ -4,11 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgAction, ArgGroup, Parser, ValueEnum, ValueHint};
 
 /// Shows links, connections, counters, memory and configuration of programs that run with NetACC.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(
+    name = "netacc_ss",
+    version,
+    max_term_width = 100,
+    disable_version_flag = true
+)]
 #[command(group(ArgGroup::new("form").args(["json", "counters", "prometheus", "listen", "watch"])))]
 pub struct Args {
     /// What to show
@@ -22,7 +27,7 @@ pub struct Args {
     )]
     pub show: View,
     /// Show only this process
-    #[arg(short = 'p', long = "pid", value_name = "PID")]
+    #[arg(short = 'p', long = "pid", value_name = "PID", value_hint = ValueHint::Other)]
     pub pid: Option<u32>,
     /// Print JSON (docs/netacc_ss.schema.json describes it)
     #[arg(short = 'j', long)]
@@ -34,24 +39,28 @@ pub struct Args {
     #[arg(long)]
     pub prometheus: bool,
     /// Write to this file, whole or not at all, instead of standard output
-    #[arg(short = 'o', long, value_name = "FILE", conflicts_with_all = ["listen", "watch"])]
+    #[arg(short = 'o', long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["listen", "watch"])]
     pub output: Option<PathBuf>,
     /// Serve Prometheus' text format over HTTP, on 127.0.0.1 unless an address is given
-    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address)]
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_hint = ValueHint::Other, value_parser = listen_address, conflicts_with = "pid")]
     pub listen: Option<SocketAddr>,
     /// Show rates again and again, after so many seconds (1 unless given)
     #[arg(
         short = 'w',
         long,
         value_name = "SECONDS",
+        value_hint = ValueHint::Other,
         num_args = 0..=1,
         default_missing_value = "1",
         value_parser = seconds
     )]
     pub watch: Option<Duration>,
     /// With --watch: end after so many times
-    #[arg(short = 'n', long, value_name = "TIMES", requires = "watch")]
+    #[arg(short = 'n', long, value_name = "TIMES", value_hint = ValueHint::Other, requires = "watch")]
     pub times: Option<u64>,
+    /// Print version
+    #[arg(short = 'V', visible_short_alias = 'v', long = "version", action = ArgAction::Version)]
+    _version: Option<bool>,
 }
 
 /// Parts of what a process shows.

@@ -10,6 +10,7 @@ use netacc::stats::{Mode, Reason};
 use serde::Serialize;
 
 use crate::args::View;
+use crate::totals::Totals;
 use crate::view;
 
 /// Raised when a name changes its meaning or goes; names are added without.
@@ -23,8 +24,19 @@ pub struct Report<'a> {
     /// Seconds since 1970.
     time: f64,
     processes: Vec<Process<'a>>,
+    /// What they have counted together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<Sums>,
     /// A sentence for each process that could not be shown.
     problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Sums {
+    processes: usize,
+    counters: BTreeMap<&'static str, u64>,
+    connections_now: BTreeMap<String, u64>,
+    fallbacks: Vec<Fallback>,
 }
 
 impl<'a> Report<'a> {
@@ -44,6 +56,7 @@ impl<'a> Report<'a> {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0.0, |time| time.as_secs_f64()),
             processes: processes.collect(),
+            totals: view.wants(View::Cnt).then(|| sums(pages)),
             problems,
         }
     }
@@ -141,6 +154,13 @@ struct Conn<'a> {
     window_stalls: u64,
     ring_stalls: u64,
     reason: Option<Why>,
+    other_end: Option<OtherEnd>,
+}
+
+#[derive(Serialize)]
+struct OtherEnd {
+    pid: u32,
+    reason: Why,
 }
 
 #[derive(Serialize)]
@@ -227,17 +247,34 @@ fn process<'a>(page: &'a Snapshot, library: Option<&Library>, view: View) -> Pro
                 .map(|mode| (lower(mode.name()), view::now(page, mode)))
                 .into()
         }),
-        fallbacks: counts.then(|| {
-            let some = page.fallbacks.iter().filter(|(_, count)| *count > 0);
-            some.map(|(reason, count)| Fallback {
-                reason: why(*reason),
-                count: *count,
-            })
-            .collect()
-        }),
+        fallbacks: counts.then(|| fallbacks(&page.fallbacks)),
         configuration: view
             .wants(View::Cfg)
             .then(|| page.config.iter().map(setting).collect()),
+    }
+}
+
+/// Those that occurred.
+fn fallbacks(all: &[(Reason, u64)]) -> Vec<Fallback> {
+    let some = all.iter().filter(|(_, count)| *count > 0);
+    some.map(|(reason, count)| Fallback {
+        reason: why(*reason),
+        count: *count,
+    })
+    .collect()
+}
+
+fn sums(pages: &[(Snapshot, Option<Library>)]) -> Sums {
+    let pages: Vec<&Snapshot> = pages.iter().map(|(page, _)| page).collect();
+    let all = Totals::of(&pages);
+    let now = all.now.iter();
+    Sums {
+        processes: all.processes,
+        counters: all.counters.into_iter().collect(),
+        connections_now: now
+            .map(|(mode, count)| (lower(mode.name()), *count))
+            .collect(),
+        fallbacks: fallbacks(&all.fallbacks),
     }
 }
 
@@ -290,6 +327,10 @@ fn conn<'a>(page: &'a Snapshot, conn: &reader::Conn) -> Conn<'a> {
         window_stalls: conn.window_stalls,
         ring_stalls: conn.ring_stalls,
         reason: conn.why().map(why),
+        other_end: conn.other_end.map(|end| OtherEnd {
+            pid: end.pid,
+            reason: why(end.reason),
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ mod output;
 mod prometheus;
 mod rates;
 mod server;
+mod totals;
 mod view;
 mod watch;
 
@@ -23,9 +24,6 @@ type Seen = (Vec<Snapshot>, Vec<String>);
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(address) = args.listen {
-        if args.pid.is_some() {
-            return refuse("--listen shows all processes: leave --pid out, or use --prometheus");
-        }
         let content = server::Content {
             kind: prometheus::CONTENT_TYPE,
             text: || {
@@ -99,7 +97,10 @@ fn with_libraries(pages: Vec<Snapshot>) -> Vec<(Snapshot, Option<Library>)> {
 /// Prints what there is once.
 fn show(args: &Args) -> io::Result<ExitCode> {
     let connections = !args.counters && !args.prometheus && args.show.wants(View::Sock);
-    let (pages, problems) = look(args.pid, connections);
+    let (mut pages, problems) = look(args.pid, connections);
+    if connections {
+        Store::default().ask_other_ends(&mut pages);
+    }
     let pages = with_libraries(pages);
     for problem in &problems {
         eprintln!("netacc_ss: {problem}");

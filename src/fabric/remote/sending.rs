@@ -102,10 +102,11 @@ impl Sending {
         self.mirrors.front().map_or(0, |(start, _)| *start)
     }
 
-    /// Asks for a larger ring, of up to `most` bytes: once for each ring.
+    /// Asks for a larger ring, of up to `most` bytes: once for each ring, and not before the peer has heard of the switch to
+    /// this one. (It offers one at a time.)
     pub fn ask_for_more(&mut self, most: usize) {
         let size = self.mirror().memory.size;
-        if self.asked_at != size && size < most {
+        if self.asked_at != size && size < most && !self.is_switching() {
             self.asked_at = size;
             self.queue.push_back(Message::Full(most as u64));
         }

@@ -5,9 +5,11 @@
 
 pub mod kernel;
 mod library;
+mod other_end;
 mod snapshot;
 
 pub use library::Library;
+pub use other_end::OtherEnd;
 pub use snapshot::{Conn, Counter, Device, FormatError, Link, Setting, Snapshot};
 
 use std::io::{self, Read};
@@ -139,6 +141,16 @@ impl Store {
     /// Adds to the connections of `page` that kernel TCP carries what the kernel tells of them, if that may be seen.
     pub fn ask_kernel(&self, page: &mut Snapshot) {
         kernel::ask(&self.proc, page);
+    }
+
+    /// Adds to those connections of `pages` that their other ends left to the kernel why these did, if they are processes
+    /// of this host that may be seen.
+    pub fn ask_other_ends(&self, pages: &mut [Snapshot]) {
+        let mut conns = pages.iter().flat_map(|page| &page.conns);
+        if conns.any(other_end::is_asked_for) {
+            let all = self.pages().into_iter().flatten().collect();
+            other_end::ask(&self.proc, pages, all);
+        }
     }
 
     /// The library's file that a process has. `None`: it has none, or that may not be seen.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::OtherEnd;
 use crate::stats::codes::{ConnState, Fabric, LinkState, Mode};
 use crate::stats::layout::{
     CONN_SLOTS, ConnStats, DEVICE_SLOTS, DeviceStats, Global, LAYOUT, LINK_SLOTS, LinkStats, MAGIC,
@@ -142,6 +143,9 @@ pub struct Conn {
     pub mode: Option<Mode>,
     /// Why it is not accelerated.
     pub reason: Option<Reason>,
+    /// What the other end says of it, where that is the one that decided; only known once it was asked
+    /// ([`Store::ask_other_ends`](super::Store::ask_other_ends)).
+    pub other_end: Option<OtherEnd>,
     /// The application's descriptor.
     pub fd: i32,
     /// Slot of its link.
@@ -447,6 +451,7 @@ fn conn((slot, conn): (usize, &ConnStats)) -> Option<Conn> {
         kernel_state: None,
         mode,
         reason: Reason::from_code(get32(&conn.reason)),
+        other_end: None,
         fd: get32(&conn.fd).cast_signed(),
         link: (get32(&conn.link) as usize)
             .checked_sub(1)

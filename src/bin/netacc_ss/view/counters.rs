@@ -6,6 +6,7 @@ use netacc::stats::reader::{Conn, Library, Snapshot};
 use netacc::stats::{ConnState, Mode, Reason};
 
 use super::table::{bytes, per, section, table};
+use crate::totals::Totals;
 
 /// How many connections a process has now in `mode`.
 pub fn now(page: &Snapshot, mode: Mode) -> u64 {
@@ -20,7 +21,13 @@ pub fn summary(page: &Snapshot) -> String {
 
 /// The same of all processes together.
 pub fn totals(pages: &[&Snapshot]) -> String {
-    format!("Total of {} processes\n{}", pages.len(), summary_of(pages))
+    let all = Totals::of(pages);
+    format!(
+        "Total of {} processes\n{}{}",
+        all.processes,
+        summary_of(pages),
+        left_to_kernel(&all.fallbacks)
+    )
 }
 
 fn summary_of(pages: &[&Snapshot]) -> String {
@@ -83,17 +90,18 @@ fn summary_of(pages: &[&Snapshot]) -> String {
                 count("carriers_resumed")
             ),
         ),
-        (
-            "Batching",
-            match work {
+        ("Batching", {
+            let batches = per(count("tx_records"), count("tx_batches"));
+            let posted = match work {
                 0 => "no work requests".to_owned(),
                 _ => format!(
                     "{} messages in a work request, {} work requests in a doorbell",
                     per(count("rdma_records"), work),
                     per(work, count("doorbells"))
                 ),
-            },
-        ),
+            };
+            format!("{batches} records in a batch; {posted}")
+        }),
         (
             "Registered",
             format!(
@@ -120,26 +128,24 @@ pub fn counters(page: &Snapshot) -> String {
     });
     let rows: Vec<_> = rows.collect();
     let mut out = format!("Counters:\n{}", table(&["Name", "Value", "Meaning"], &rows));
-    let rows = page
-        .fallbacks
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| {
-            let (name, sentence) = (reason.name().to_owned(), reason.sentence().to_owned());
-            vec![
-                name,
-                (*reason as u16).to_string(),
-                count.to_string(),
-                sentence,
-            ]
-        });
-    let head = ["Reason", "Code", "Times", "What it means, what to do"];
-    out.push_str(&section(
-        "Left to kernel TCP",
-        &head,
-        &rows.collect::<Vec<_>>(),
-    ));
+    out.push_str(&left_to_kernel(&page.fallbacks));
     out
+}
+
+/// The reasons that occurred, how often, and what they mean.
+fn left_to_kernel(fallbacks: &[(Reason, u64)]) -> String {
+    let occurred = fallbacks.iter().filter(|(_, count)| *count > 0);
+    let row = |(reason, count): &(Reason, u64)| {
+        vec![
+            reason.name().to_owned(),
+            (*reason as u16).to_string(),
+            count.to_string(),
+            reason.sentence().to_owned(),
+        ]
+    };
+    let head = ["Reason", "Code", "Times", "What it means, what to do"];
+    let rows: Vec<_> = occurred.map(row).collect();
+    section("Left to kernel TCP", &head, &rows)
 }
 
 /// `name value` lines. Names are never changed or reordered lightly: scripts read them.

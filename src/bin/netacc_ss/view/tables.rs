@@ -109,12 +109,25 @@ pub fn conns(page: &Snapshot) -> String {
     ];
     let rows: Vec<_> = page.conns.iter().map(|conn| conn_row(page, conn)).collect();
     let mut out = section("Connections", &head, &rows);
+    let others = page.conns.iter().filter_map(|conn| conn.other_end);
     let mut reasons: Vec<Reason> = page.conns.iter().filter_map(Conn::why).collect();
     reasons.sort_by_key(|reason| *reason as u16);
     reasons.dedup();
     for reason in reasons {
         let (name, code) = (reason.name(), reason as u16);
         let _ = writeln!(out, "  {name} ({code}): {}", reason.sentence());
+    }
+    let mut others: Vec<_> = others
+        .map(|end| (end.reason as u16, end.pid, end.reason))
+        .collect();
+    others.sort_by_key(|(code, pid, _)| (*code, *pid));
+    others.dedup_by_key(|(code, pid, _)| (*code, *pid));
+    for (code, pid, reason) in others {
+        let (name, sentence) = (reason.name(), reason.sentence());
+        let _ = writeln!(
+            out,
+            "  {name} ({code}), which process {pid} at the other end says: {sentence}"
+        );
     }
     out
 }
@@ -124,6 +137,10 @@ fn conn_row(page: &Snapshot, conn: &Conn) -> Vec<String> {
     let reason = match conn.reason {
         Some(_) => conn.why().map_or("-", |reason| reason.name()),
         None => "?",
+    };
+    let reason = match conn.other_end {
+        Some(end) => format!("{reason} (there: {})", end.reason.name()),
+        None => reason.to_owned(),
     };
     let qp = link.and_then(|link| link.qp_number);
     let stalls = conn.window_stalls + conn.ring_stalls;
@@ -146,7 +163,7 @@ fn conn_row(page: &Snapshot, conn: &Conn) -> Vec<String> {
         stalls,
     ];
     row.extend(counted.map(|n| n.to_string()));
-    row.push(reason.to_owned());
+    row.push(reason);
     row
 }
 

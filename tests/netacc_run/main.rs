@@ -1,6 +1,8 @@
 //! `netacc_run`: options, configuration, finding the library and the program, and becoming it.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod words;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -65,6 +67,22 @@ fn stdout(assert: &Assert) -> String {
 
 fn stderr(assert: &Assert) -> String {
     String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+}
+
+/// Compares what was printed with a file of tests/golden, or writes that when asked to.
+fn assert_golden(name: &str, printed: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("NETACC_UPDATE").is_some() {
+        fs::write(&golden, printed).unwrap();
+    }
+    assert_eq!(
+        printed,
+        fs::read_to_string(&golden).unwrap_or_default(),
+        "write {} anew with: NETACC_UPDATE=1 cargo test --test netacc_run",
+        golden.display()
+    );
 }
 
 /// The value of a variable in what `env` printed.
@@ -265,7 +283,7 @@ fn a_check_tells_of_each_matter() {
         about(&printed, "configuration"),
         [("ok", configuration.as_str())]
     );
-    let version = format!("is version {}", env!("CARGO_PKG_VERSION"));
+    let version = format!("is version {}, protocol 1-2", env!("CARGO_PKG_VERSION"));
     let [("ok", library)] = about(&printed, "library")[..] else {
         panic!("{printed}");
     };
@@ -274,7 +292,13 @@ fn a_check_tells_of_each_matter() {
         panic!("{printed}");
     };
     assert!(program.contains("/cat can be preloaded into"), "{printed}");
-    for matter in ["RDMA", "locked memory", "side ports", "shared memory"] {
+    for matter in [
+        "system",
+        "RDMA",
+        "locked memory",
+        "side ports",
+        "shared memory",
+    ] {
         assert!(!about(&printed, matter).is_empty(), "{matter}: {printed}");
     }
     let verdicts = printed.lines().filter_map(|line| line.split(' ').next());
@@ -392,16 +416,7 @@ fn settings_are_printed_with_their_sources() {
     assert_eq!(stderr(&run), "");
     let place = fs::canonicalize(folder.path()).unwrap();
     let printed = stdout(&run).replace(place.to_str().unwrap(), "/PLACE");
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/print_config.txt");
-    if std::env::var_os("NETACC_UPDATE").is_some() {
-        fs::write(&golden, &printed).unwrap();
-    }
-    assert_eq!(
-        printed,
-        fs::read_to_string(&golden).unwrap(),
-        "write {} anew with: NETACC_UPDATE=1 cargo test --test netacc_run",
-        golden.display()
-    );
+    assert_golden("print_config.txt", &printed);
     // Another program has no part in that section, and what was printed does as a file.
     let file = folder.path().join("printed.conf");
     fs::write(&file, stdout(&run)).unwrap();
