@@ -7,7 +7,7 @@
 set -euo pipefail
 
 library=$(realpath "${1:-target/release/libnetacc-preload.so}")
-limit=130000 # instructions
+limit=105000 # instructions
 
 if [ ! -f "$library" ]; then
     echo "load_cost: $library does not exist: run 'make build' first" >&2

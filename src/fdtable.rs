@@ -14,12 +14,16 @@ use crate::socket::Socket;
 /// Descriptors at or above this number are never accelerated.
 pub const CAPACITY: usize = 1 << 20;
 
+// (The large tables lie together, so that the small variables do, too: a fork's child writes to many of these, and each
+// page of them costs a copy.)
+#[unsafe(link_section = ".bss.netacc_tables")]
 static ENTRIES: [AtomicUsize; CAPACITY] = [const { AtomicUsize::new(0) }; CAPACITY];
 
 /// Numbers that share a bit of [`TOUCHED`].
 const BLOCK: usize = 64;
 /// A bit for each block of numbers of which one ever had an entry. A fork walks through them: the application's numbers are
 /// low, the library's own high, and there are thousands between.
+#[unsafe(link_section = ".bss.netacc_tables")]
 static TOUCHED: [AtomicU64; CAPACITY / BLOCK / 64] =
     [const { AtomicU64::new(0) }; CAPACITY / BLOCK / 64];
 

@@ -2,11 +2,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use std::cell::Cell;
-use std::collections::HashMap;
-
 use parking_lot::Mutex;
 use rustix::fd::RawFd;
+use std::cell::Cell;
 
 use crate::control::io_thread::Command;
 use crate::control::{heirs, listener, shelf, standing};
@@ -88,6 +86,7 @@ extern "C" fn at_exit() {
 }
 
 /// Runs in the parent, before a fork.
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn prepare() {
     if !is_stranger() {
         crate::socket::foreign::before_fork();
@@ -127,6 +126,7 @@ thread_local! {
 }
 
 /// Runs in the parent, after a fork (or the attempt).
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn parent() {
     if let Some([reading, writing, _]) = PREPARED.take() {
         let _errno = crate::log::ErrnoGuard::new();
@@ -168,6 +168,7 @@ fn hold() -> (Vec<RawFd>, RawFd) {
 }
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.
+#[unsafe(link_section = ".text.netacc_hooks")]
 extern "C" fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);
@@ -192,25 +193,64 @@ extern "C" fn child() {
         runtime::reset_after_fork();
     }
     let side_ports = side_ports();
-    let mut inherited: HashMap<*const Socket, Inherited> = HashMap::new();
+    // Of those that have one number only, nothing is to be remembered.
+    let mut several: Vec<(*const Socket, Inherited)> = Vec::new();
+    let mut closing = Closing::NONE;
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| match entry {
         Entry::Internal if held.contains(&fd) || side_ports.contains(&fd) => {}
         Entry::Internal => {
             fdtable::take(fd);
-            crate::real::sys::close(fd);
+            closing.add(fd);
         }
         Entry::Epoll(_) => {
             fdtable::take(fd);
         }
         Entry::Lost => {}
         Entry::Socket(socket) | Entry::Plain(socket) => {
-            let new = *inherited
-                .entry(socket)
-                // SAFETY: as above.
-                .or_insert_with(|| unsafe { socket.inherit(identity) });
+            let known = several.iter().find(|(at, _)| core::ptr::eq(*at, socket));
+            let new = match known {
+                Some((_, new)) => *new,
+                None => {
+                    // SAFETY: fork leaves the child with this thread only.
+                    let (new, more) =
+                        unsafe { (socket.inherit(identity), socket.has_several_numbers()) };
+                    if more {
+                        several.push((socket, new));
+                    }
+                    new
+                }
+            };
             put(fd, new, matches!(entry, Entry::Plain(_)));
         }
     });
+    closing.done();
+}
+
+/// Numbers that a child closes, one after the other: each run of them costs one system call.
+struct Closing {
+    first: RawFd,
+    last: RawFd,
+}
+
+impl Closing {
+    const NONE: Closing = Closing { first: 0, last: -1 };
+
+    /// `fd` is to be closed, which is above those before.
+    fn add(&mut self, fd: RawFd) {
+        if self.last + 1 != fd {
+            self.done();
+            self.first = fd;
+        }
+        self.last = fd;
+    }
+
+    /// Closes what is left.
+    fn done(&mut self) {
+        if self.first <= self.last {
+            crate::real::sys::close_all(self.first, self.last);
+        }
+        *self = Self::NONE;
+    }
 }
 
 /// The side ports of listeners, which a child has as it has the listeners.

@@ -53,10 +53,10 @@ impl<T: Sync> Slab<T> {
     /// # Safety
     /// No other thread may use the slab.
     pub unsafe fn reset_after_fork(&self) {
-        // SAFETY: by the contract nobody else is here; writing a fresh Vec leaks the old list.
+        // SAFETY: by the contract nobody else is here.
         unsafe {
-            sync::renew(&self.free, Vec::new());
-            sync::renew(&self.all, Vec::new());
+            sync::empty(&self.free);
+            sync::empty(&self.all);
         }
     }
 }

@@ -20,6 +20,20 @@ pub unsafe fn renew<T>(of: &Mutex<T>, value: T) {
     }
 }
 
+/// For a forked child: the list is empty, whoever had the lock in the parent; what was in it leaks. Nothing is written
+/// where it is empty already: a page that a child leaves alone stays shared with its parent.
+///
+/// # Safety
+/// No other thread may run.
+pub unsafe fn empty<T>(of: &Mutex<Vec<T>>) {
+    // SAFETY: by the contract nobody else is here; only who has the lock leaves a list half changed.
+    unsafe {
+        if of.is_locked() || !(*of.data_ptr()).is_empty() {
+            renew(of, Vec::new());
+        }
+    }
+}
+
 /// For a forked child: `of` is nobody's, whoever had it in the parent. What is in it stays as it is.
 ///
 /// # Safety

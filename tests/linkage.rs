@@ -60,6 +60,18 @@ fn library_and_tools_load_on_machines_without_rdma_libraries() {
     }
 }
 
+/// Each program that is started would load it, too: see src/preload/unwind.rs.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_unwinder_is_not_loaded_before_it_is_needed() {
+    let needed = dynamic_section();
+    let needed = needed.iter().filter(|line| line.contains("(NEEDED)"));
+    let more: Vec<_> = needed
+        .filter(|line| !line.contains("[libc.so.6]") && !line.contains("[ld-linux"))
+        .collect();
+    assert!(more.is_empty(), "every program loads these: {more:?}");
+}
+
 #[test]
 fn it_is_never_unloaded() {
     let flags = dynamic_section()

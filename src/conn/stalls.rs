@@ -126,6 +126,8 @@ impl Socket {
 /// No other thread may run.
 pub unsafe fn reset_after_fork() {
     // SAFETY: by the contract; the old list leaks.
-    unsafe { sync::renew(&STALLS, Vec::new()) };
-    NEXT.store(u64::MAX, Ordering::Relaxed);
+    unsafe { sync::empty(&STALLS) };
+    if NEXT.load(Ordering::Relaxed) != u64::MAX {
+        NEXT.store(u64::MAX, Ordering::Relaxed);
+    }
 }

@@ -112,9 +112,11 @@ pub fn forked(pipe: InternalFd) {
 pub fn reset_after_fork() {
     FORKS.store(0, Ordering::Relaxed);
     LAST_ALIVE.store(0, Ordering::Relaxed);
-    WILL.store(-1, Ordering::Relaxed);
+    if WILL.load(Ordering::Relaxed) != -1 {
+        WILL.store(-1, Ordering::Relaxed);
+    }
     // SAFETY: the child is alone; the old list, which another thread may have been changing, is left as it is.
-    unsafe { sync::renew(&CLOSED, Vec::new()) };
+    unsafe { sync::empty(&CLOSED) };
 }
 
 /// Connections that the application has closed and that are being handed back for children.

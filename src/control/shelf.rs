@@ -178,7 +178,7 @@ pub fn is_left_to_others() -> bool {
 /// A forked child has nothing on its way.
 pub fn reset_after_fork() {
     // SAFETY: the child is alone; what its parent had is left as it is.
-    unsafe { sync::renew(&BUSY, Vec::new()) };
+    unsafe { sync::empty(&BUSY) };
     IN_USE.store(false, Ordering::Relaxed);
 }
 

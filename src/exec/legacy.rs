@@ -286,6 +286,7 @@ fn is_legacy(file: BorrowedFd<'_>) -> bool {
 }
 
 /// Reads what the process's former program, or the one that started it, has left. Called when the library is loaded.
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub fn read() {
     // Whoever starts a program with the rights of another user is not to be believed.
     // SAFETY: no pointers.

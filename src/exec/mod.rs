@@ -38,6 +38,7 @@ pub enum Action {
 }
 
 /// Sockets of ours that a program gets: those that stay open, or are given it by `actions`.
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn inherited(actions: &[Action]) -> Inherited {
     let mut all = Vec::new();
     fdtable::for_each(0, fdtable::CAPACITY - 1, |fd, entry| {
@@ -111,16 +112,25 @@ impl Departure {
         environment: *const *const libc::c_char,
     ) -> Departure {
         let mut departure = Departure::default();
-        if !fork::may_serve() || !program.is_there() {
+        if !fork::may_serve() {
             return departure;
         }
         let _errno = ErrnoGuard::new();
-        if fork::is_stranger() {
+        let stranger = fork::is_stranger();
+        let all = match stranger {
+            true => Inherited::new(),
+            false => inherited(&[]),
+        };
+        // A forked child has nothing of its own to leave: most run a program that gets the kernel's connections only.
+        let idle = !stranger && all.is_empty() && runtime::started().is_none();
+        if idle || !program.is_there() {
+            return departure;
+        }
+        if stranger {
             // SAFETY: by the contract.
             unsafe { stranger::depart(program, environment) };
             return departure;
         }
-        let all = inherited(&[]);
         // SAFETY: by the contract.
         let preloaded = !all.is_empty() && unsafe { program.is_preloaded(environment) };
         let by = leaving::deadline();

@@ -49,7 +49,7 @@ pub fn duplicated(from: RawFd, to: RawFd) {
 /// A forked child may have copied them while they were locked.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only.
-    unsafe { crate::sync::renew(&NUMBERS, Vec::new()) };
+    unsafe { crate::sync::empty(&NUMBERS) };
 }
 
 /// What the parent has under this number, as a process sees it that is not the parent.

@@ -8,6 +8,7 @@ use crate::socket::foreign;
 
 /// Looks whether this process is named listeners. Called when the library is loaded; costs no system call in a process
 /// that is not.
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub fn begin() {
     let Some(count) = variable(c"LISTEN_FDS").filter(|count| (1..=MOST).contains(count)) else {
         return;
@@ -21,6 +22,7 @@ pub fn begin() {
 /// More than anybody is named.
 const MOST: i32 = 1024;
 
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn variable(name: &CStr) -> Option<i32> {
     // SAFETY: a name with its NUL; before `main` nobody changes the environment.
     let value = unsafe {

@@ -21,6 +21,7 @@ const F_SETOWN_EX: c_int = 15;
 /// The largest descriptor number there can be.
 const LAST: c_uint = c_int::MAX as c_uint;
 
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub unsafe fn close(fd: c_int) -> c_int {
     if let Some(entry) = fdtable::get(fd)
         && !fork::is_stranger()

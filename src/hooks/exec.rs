@@ -89,7 +89,7 @@ static ACTIONS: Mutex<Vec<(usize, Action)>> = Mutex::new(Vec::new());
 /// A forked child may have copied them while they were locked.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only.
-    unsafe { crate::sync::renew(&ACTIONS, Vec::new()) };
+    unsafe { crate::sync::empty(&ACTIONS) };
 }
 
 /// `actions` do that, besides what they did before.

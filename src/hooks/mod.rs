@@ -61,18 +61,21 @@ enum Claim {
 
 /// Looks `fd` up for a call on a socket's state.
 #[inline]
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn find(fd: RawFd) -> Found {
     look_up(fd, |_| Claim::Waits)
 }
 
 /// The same for a call that asks nothing of the connection itself: one that was inherited is left where it is.
 #[inline]
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn find_as_it_is(fd: RawFd) -> Found {
     look_up(fd, |_| Claim::No)
 }
 
 /// The same for a call on its data, with these flags.
 #[inline]
+#[unsafe(link_section = ".text.netacc_hooks")]
 fn find_for(fd: RawFd, flags: i32) -> Found {
     look_up(fd, |inner| {
         if inner.nonblocking || flags & libc::MSG_DONTWAIT != 0 {

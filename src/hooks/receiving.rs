@@ -12,6 +12,7 @@ use crate::socket::recv::Outcome;
 
 /// Receives into `count` buffers. `None`: the kernel's affair.
 #[inline]
+#[unsafe(link_section = ".text.netacc_hooks")]
 unsafe fn receive(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
     match find_for(fd, flags) {
         Found::Kernel => None,

@@ -8,6 +8,7 @@ use crate::real::orig;
 use crate::socket::recv::Outcome;
 
 #[inline]
+#[unsafe(link_section = ".text.netacc_hooks")]
 unsafe fn transmit(fd: c_int, iov: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
     match find_for(fd, flags) {
         Found::Kernel => None,

@@ -124,6 +124,7 @@ fn usable(address: &Address, inner: &Inner) -> bool {
     address.port() != 0 && (address.family() == inner.domain)
 }
 
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
     match find(fd) {
         Found::Socket(socket, inner) => match socket.shutdown(inner, how) {

@@ -14,6 +14,7 @@ const CAUSES: usize = 1024;
 const TRIES: usize = 8;
 
 /// Of each cause that was told a number that stands for it; 0: none yet.
+#[unsafe(link_section = ".bss.netacc_tables")]
 static TOLD: [AtomicU64; CAUSES] = [const { AtomicU64::new(0) }; CAUSES];
 
 /// What is left to kernel TCP.

@@ -3,6 +3,7 @@
 use rustix::fd::AsRawFd;
 
 use libc::{c_int, fd_set, pollfd, sigset_t, timespec};
+use smallvec::SmallVec;
 
 use super::epoll::EpollSet;
 use super::waiter::Waiter;
@@ -14,6 +15,10 @@ use crate::real::sys::{self, Errno, now_ns};
 use crate::runtime;
 use crate::socket::wait::{Asleep, Borrowed, Sleeper};
 use crate::socket::{Inner, Socket};
+
+/// Most calls name a few descriptors: these need no memory of the heap. (A server that forks for each connection would copy
+/// several pages of that in each turn.)
+type Few<T> = SmallVec<[T; 8]>;
 
 /// Whether poll(2) on `fd` has anything to do with us.
 fn ours(fd: c_int) -> Option<&'static Socket> {
@@ -56,7 +61,7 @@ fn input(fd: c_int) -> pollfd {
     }
 }
 
-fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
+fn note_source(sources: &mut Few<Source>, inner: &Inner) {
     if let Some(source) = inner.link().map(|link| link.source())
         && !sources.iter().any(|s| s.is(&source))
     {
@@ -72,26 +77,26 @@ fn note_source(sources: &mut Vec<Source>, inner: &Inner) {
 /// A poll call in progress.
 struct Call<'a> {
     fds: &'a mut [pollfd],
-    polled: Vec<Polled>,
-    sources: Vec<Source>,
+    polled: Few<Polled>,
+    sources: Few<Source>,
     /// Polled epoll sets that hold sockets of ours. Their bells show in their descriptors.
-    sets: Vec<(usize, &'static EpollSet)>,
+    sets: Few<(usize, &'static EpollSet)>,
     /// Polled listeners whose side ports other processes have too.
-    doors: Vec<&'static Socket>,
+    doors: Few<&'static Socket>,
     /// What the kernel is asked: the same descriptors, less those whose readiness is ours alone, the side ports of
     /// `doors`, and the waiter's bell at the end.
-    kernel: Vec<pollfd>,
+    kernel: Few<pollfd>,
     asks_kernel: bool,
 }
 
 impl<'a> Call<'a> {
     fn new(fds: &'a mut [pollfd], bell: c_int) -> Call<'a> {
-        let mut polled = Vec::new();
-        let mut sources: Vec<Source> = Vec::new();
-        let mut kernel: Vec<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
+        let mut polled = Few::new();
+        let mut sources = Few::new();
+        let mut kernel: Few<pollfd> = fds.iter().map(|p| pollfd { revents: 0, ..*p }).collect();
         let mut asks_kernel = false;
-        let mut sets = Vec::new();
-        let (mut doors, mut side_ports) = (Vec::new(), Vec::new());
+        let mut sets = Few::new();
+        let (mut doors, mut side_ports) = (Few::new(), Few::new());
         for (at, p) in fds.iter().enumerate().filter(|(_, p)| p.fd >= 0) {
             let Some(socket) = ours(p.fd) else {
                 if let Some(set) = our_set(p.fd) {
@@ -143,14 +148,21 @@ impl<'a> Call<'a> {
         source::poll_all(self.sources.iter(), Some(waiter))
     }
 
+    /// Whether nothing can become ready but by the kernel, or by who rings the waiter's bell: neither is missed by asking
+    /// the kernel once, for the whole time.
+    fn is_kernels(&self) -> bool {
+        let virtuals = |polled: &Polled| self.kernel[polled.at].fd < 0;
+        self.sources.is_empty() && self.sets.is_empty() && !self.polled.iter().any(virtuals)
+    }
+
     fn pending(&self) -> bool {
         self.sources.iter().any(|source| source.pending())
     }
 
     /// Lists `waiter` with every polled socket; takes their links anew, for one that connects may
     /// have got one.
-    fn list(&mut self, waiter: &'static Waiter) -> Vec<Sleeper> {
-        let mut listed = Vec::with_capacity(self.polled.len());
+    fn list(&mut self, waiter: &'static Waiter) -> Few<Sleeper> {
+        let mut listed = Few::new();
         for polled in &self.polled {
             let mut inner = polled.socket.lock();
             listed.push(Sleeper::new(polled.socket, &mut inner, waiter));
@@ -256,7 +268,8 @@ pub unsafe fn poll(
     loop {
         let mut call = Call::new(fds, waiter.raw_bell());
         call.take_in(waiter);
-        if call.asks_kernel {
+        let kernels = call.is_kernels();
+        if call.asks_kernel && !(kernels && timeout != Some(0) && call.ready() == 0) {
             // SAFETY: no mask.
             unsafe { call.ask(false, Some(0), core::ptr::null()) }?;
         }
@@ -264,7 +277,7 @@ pub unsafe fn poll(
         if ready > 0 || timeout == Some(0) {
             return Ok(ready);
         }
-        if waiter.spin.until(spin_max, || call.pending()) && call.take_in(waiter) {
+        if !kernels && waiter.spin.until(spin_max, || call.pending()) && call.take_in(waiter) {
             continue;
         }
         let listed = call.list(waiter);

@@ -3,6 +3,8 @@
 //! themselves.
 
 #[cfg(target_arch = "x86_64")]
+mod unwind;
+#[cfg(target_arch = "x86_64")]
 mod variadic;
 
 use libc::*;
@@ -12,7 +14,9 @@ macro_rules! exports {
         $(
             /// # Safety
             /// The contract of the libc function of this name.
+            // Together with what most calls need: a short-lived process maps each part of the code that it comes to.
             #[unsafe(no_mangle)]
+            #[unsafe(link_section = ".text.netacc_hooks")]
             pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
                 // SAFETY: the caller's contract.
                 unsafe { netacc::hooks::$name($($arg),*) }
@@ -27,6 +31,7 @@ netacc::for_each_symbol!(exports);
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = {
+    #[unsafe(link_section = ".text.netacc_hooks")]
     extern "C" fn loaded() {
         netacc::exec::legacy::read();
         netacc::hooks::activation::begin();

@@ -91,7 +91,7 @@ impl Socket {
                 page.set_addresses(side.local.to_std(), side.local.unspecified());
                 inner.stats = Some(page);
                 inner.role = Role::Listening(Box::new(Listening {
-                    kernel_next: false,
+                    kernel_next: 0,
                     ..Listening::new(Some(side.clone()))
                 }));
                 drop(inner);
@@ -249,13 +249,25 @@ impl Socket {
                 begun: None,
             };
             let mut anew = false;
-            let attempt = |inner: &mut Inner| match accept_one(inner, fd, flags, &mut number) {
-                Err(Errno::AGAIN) => {
-                    // Another thread has forked.
-                    anew = side.is_none() && inner.shared_side_port().is_some();
-                    anew.then_some(Err(Errno::AGAIN))
+            let mut looks = 0;
+            let attempt = |inner: &mut Inner| {
+                // Both were empty a moment ago, and whoever sleeps at both is woken at once if they are not any more.
+                looks += 1;
+                let in_vain = looks <= 2 || side.is_some() && looks % 2 == 1;
+                let result = match &inner.role {
+                    Role::Listening(listening) if in_vain && !listening.has_ready() => {
+                        Err(Errno::AGAIN)
+                    }
+                    _ => accept_one(inner, fd, flags, &mut number),
+                };
+                match result {
+                    Err(Errno::AGAIN) => {
+                        // Another thread has forked.
+                        anew = side.is_none() && inner.shared_side_port().is_some();
+                        anew.then_some(Err(Errno::AGAIN))
+                    }
+                    other => Some(other),
                 }
-                other => Some(other),
             };
             match self.wait_until(inner, wait, attempt) {
                 Err(Errno::AGAIN) if anew => inner = self.lock(),
@@ -480,6 +492,10 @@ fn kernel_listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
     }
 }
 
+/// So many connections are taken from the kernel's queue before the side port is looked at again, where that had none: who
+/// comes there waits for no more than these, and a server whose clients all come by the kernel's spares a system call each.
+const KERNEL_TURNS: u8 = 16;
+
 /// Takes one connection from either queue, without waiting: not from a kernel's listener that would. It gets the number
 /// that was `reserved`.
 pub(super) fn accept_one(
@@ -491,17 +507,23 @@ pub(super) fn accept_one(
     let Role::Listening(listening) = &inner.role else {
         return Err(Errno::INVAL);
     };
-    let (kernel_first, leaves) = (listening.kernel_next, listening.leaves);
+    let (kernel_turns, leaves) = (listening.kernel_next, listening.leaves);
+    let kernel_first = kernel_turns > 0;
+    let local = listening.side.as_ref().map(|side| side.local);
     for turn in 0..2 {
         if kernel_first == (turn == 0) {
             if leaves || inner.is_foreign() && !inner.nonblocking {
                 continue;
             }
-            match by_kernel::accept(fd, flags, reserved) {
+            match by_kernel::accept(fd, flags, reserved, local) {
                 Err(Errno::AGAIN) => {}
                 other => {
                     if let Role::Listening(listening) = &mut inner.role {
-                        listening.kernel_next = false;
+                        listening.kernel_next = match kernel_first {
+                            true => kernel_turns - 1,
+                            // Nobody came by the side port.
+                            false => KERNEL_TURNS,
+                        };
                     }
                     return other;
                 }
@@ -510,7 +532,7 @@ pub(super) fn accept_one(
             let Role::Listening(listening) = &mut inner.role else {
                 return Err(Errno::INVAL);
             };
-            listening.kernel_next = true;
+            listening.kernel_next = 1;
             let Some(side) = &listening.side else {
                 return Err(Errno::INVAL);
             };

@@ -12,11 +12,13 @@ use crate::real::sys::{self, Errno, now_ns};
 use crate::stats::{self, Mode, Reason};
 use crate::{fork, runtime};
 
-/// Takes a connection from the kernel's queue. Under a lock only if the listener is non-blocking.
+/// Takes a connection from the kernel's queue. Under a lock only if the listener is non-blocking. `listens` is where, if that
+/// is known.
 pub(super) fn accept(
     fd: RawFd,
     flags: i32,
     reserved: &mut Option<Number>,
+    listens: Option<Address>,
 ) -> Result<(RawFd, Address), Errno> {
     let (mut got, remote) = match Address::accept(fd, flags) {
         // The last number is the one that was kept for it.
@@ -32,7 +34,11 @@ pub(super) fn accept(
         lifecycle::close(got);
         return Err(Errno::CONNABORTED);
     };
-    let local = Address::local_of(got).unwrap_or(remote);
+    // (It is shown only. Who asks where a connection came in is answered by the kernel.)
+    let local = match listens.filter(|at| !at.to_std().ip().is_unspecified()) {
+        Some(local) => local,
+        None => Address::local_of(got).unwrap_or(remote),
+    };
     let (ip, port) = (remote.to_std().ip(), local.port());
     let accelerates = runtime::started().is_none_or(|runtime| runtime.config.accelerates(ip, port));
     let reason = match accelerates {

@@ -288,7 +288,7 @@ impl Socket {
                 return Some(Err(Errno::INVAL));
             };
             let knocks = || sys::poll_mask(fd, libc::POLLIN) != 0;
-            kernels = core::mem::take(&mut listening.kernel_next) && knocks();
+            kernels = core::mem::take(&mut listening.kernel_next) > 0 && knocks();
             if !kernels {
                 match accept_one(inner, fd, flags, &mut None) {
                     Err(Errno::AGAIN) => kernels = knocks(),
@@ -298,7 +298,7 @@ impl Socket {
             kernels.then_some(Err(Errno::AGAIN))
         };
         match self.wait_until(inner, wait, attempt) {
-            Err(Errno::AGAIN) if kernels => by_kernel::accept(fd, flags, &mut None),
+            Err(Errno::AGAIN) if kernels => by_kernel::accept(fd, flags, &mut None, None),
             other => other,
         }
     }

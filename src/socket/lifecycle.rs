@@ -99,12 +99,13 @@ fn give_up(fd: RawFd, entry: Entry, is_open: bool) {
 
 /// `fd` is about to be closed. As the kernel: a connection that is closed with bytes unread is broken off, and those of
 /// one that was handed back may be here. (Not one that another process may hold.)
+#[unsafe(link_section = ".text.netacc_hooks")]
 pub fn closes(fd: RawFd) {
     if let Some(Entry::Socket(socket)) = fdtable::get(fd) {
         let inner = socket.lock();
         if let Role::Leftover(left) = &inner.role
             && !left.is_empty()
-            && inner.fds == [fd]
+            && inner.fds[..] == [fd]
             && !heirs::may_hold(inner.forks)
             && fork::generation() == 0
         {
@@ -169,7 +170,7 @@ impl Farewell {
 impl Socket {
     fn lose_number(&'static self, fd: RawFd, is_open: bool) {
         let mut inner = self.lock();
-        if is_open && inner.fds == [fd] {
+        if is_open && inner.fds[..] == [fd] {
             // Bytes that nobody has looked for are unread too; and the peer may have asked for something that takes the
             // number to answer.
             inner = match self.refreshed(inner) {

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::conn::leftover::Leftover;
 use crate::conn::{Conn, Violation, Windows};
@@ -74,8 +75,8 @@ pub struct Listening {
     pub claimed: bool,
     /// It has asked for one. (Who only watches may leave it to a child to accept, as inetd does.)
     pub accepts: bool,
-    /// The kernel's queue is looked at next, for fairness.
-    pub kernel_next: bool,
+    /// The kernel's queue is looked at first for so many connections more, for fairness.
+    pub kernel_next: u8,
     /// The other door.
     pub side: Option<Arc<SideListener>>,
     /// A number of the library's own, for calls that wait: the application may close its numbers meanwhile.
@@ -131,7 +132,7 @@ impl Listening {
         Listening {
             claimed: false,
             accepts: false,
-            kernel_next: true,
+            kernel_next: 1,
             side,
             door: None,
             watched: false,
@@ -184,8 +185,9 @@ pub struct Inner {
     pub serial: u64,
     /// How many forks there had been when it was made.
     pub forks: u64,
-    /// The application's numbers for it.
-    pub fds: Vec<RawFd>,
+    /// The application's numbers for it. (Here and not on the heap: a process that forks for each connection copies each
+    /// page that it writes to.)
+    pub fds: SmallVec<[RawFd; 2]>,
     /// Threads inside a call on it; it is not reused before they left.
     pub users: u32,
     /// Blocked calls that keep it as it is: as in the kernel, what is closed meanwhile ends with the last of them.
@@ -229,7 +231,7 @@ pub struct Inner {
     /// Epoll sets that watch it.
     pub watches: Vec<Watch>,
     /// Threads that sleep until something happens to it.
-    pub sleepers: Vec<&'static Waiter>,
+    pub sleepers: SmallVec<[&'static Waiter; 1]>,
     /// Its peer has not let it leave in time, and the kernel's connection was broken off.
     pub is_cut_off: bool,
     /// What its numbers stand for as long as it has nothing in the kernel, unless the application has changed that.
@@ -253,7 +255,7 @@ impl Socket {
                 life: 0,
                 serial: 0,
                 forks: 0,
-                fds: Vec::new(),
+                fds: SmallVec::new(),
                 users: 0,
                 held: 0,
                 closing: false,
@@ -275,7 +277,7 @@ impl Socket {
                 remote: None,
                 stats: None,
                 watches: Vec::new(),
-                sleepers: Vec::new(),
+                sleepers: SmallVec::new(),
                 is_cut_off: false,
                 blank: None,
                 is_spoiled: false,
@@ -286,6 +288,7 @@ impl Socket {
     }
 
     /// A socket in the role [`Role::Fresh`], without a number yet.
+    #[unsafe(link_section = ".text.netacc_hooks")]
     pub fn new(domain: i32, nonblocking: bool) -> &'static Socket {
         let socket = SOCKETS.take(Socket::blank);
         {
@@ -585,6 +588,15 @@ impl Inner {
 }
 
 impl Socket {
+    /// For a forked child: whether the application may have it under more than one number.
+    ///
+    /// # Safety
+    /// No other thread may run.
+    pub unsafe fn has_several_numbers(&self) -> bool {
+        // SAFETY: by the contract nobody changes it; only read.
+        self.inner.is_locked() || unsafe { (*self.inner.data_ptr()).fds.len() != 1 }
+    }
+
     /// What a forked child makes of its parent's socket, without touching the parent's locks and
     /// links: the kernel's part of it.
     ///

@@ -46,6 +46,7 @@ use table::Zeroed;
 const ROOT: &CStr = c"/dev/shm";
 
 /// What everything counts into until there is a page.
+#[unsafe(link_section = ".bss.netacc_tables")]
 static EMPTY: Zeroed<Page> = Zeroed::new();
 /// The page in use. Points to [`EMPTY`] or to a mapping that is never unmapped.
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(EMPTY.as_ptr());

@@ -28,6 +28,7 @@ static SPARE_LINK: Zeroed<LinkStats> = Zeroed::new();
 static SPARE_DEVICE: Zeroed<DeviceStats> = Zeroed::new();
 /// Held while a device looks for its slot.
 static NAMING: Mutex<()> = Mutex::new(());
+#[unsafe(link_section = ".bss.netacc_tables")]
 static SPARE_CONNS: Zeroed<[ConnStats; SPARES]> = Zeroed::new();
 static NEXT_SPARE: AtomicUsize = AtomicUsize::new(0);
 
