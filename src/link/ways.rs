@@ -461,10 +461,13 @@ impl Link {
     }
 }
 
+/// A way and its link.
+pub type Leading = (Arc<Link>, Arc<Going>);
+
 /// The ways that lead from this process, by where they lead.
 #[derive(Default)]
 pub struct WayBook {
-    ways: HashMap<Key, Vec<(Arc<Link>, Arc<Going>)>>,
+    ways: HashMap<Key, Vec<Leading>>,
 }
 
 impl WayBook {
@@ -482,7 +485,7 @@ impl WayBook {
     ///
     /// # Errors
     /// There is none.
-    pub fn take(&mut self, key: &Key) -> Result<(Arc<Link>, Arc<Going>), Option<Arc<Link>>> {
+    pub fn take(&mut self, key: &Key) -> Result<Leading, Option<Arc<Link>>> {
         let Some(ways) = self.ways.get_mut(key) else {
             return Err(None);
         };
@@ -494,7 +497,7 @@ impl WayBook {
     }
 
     /// Takes those out whose links are over, for the caller to let go of.
-    pub fn dead(&mut self) -> Vec<(Arc<Link>, Arc<Going>)> {
+    pub fn dead(&mut self) -> Vec<Leading> {
         let mut dead = Vec::new();
         for ways in self.ways.values_mut() {
             dead.extend(ways.extract_if(.., |(link, way)| link.is_dead() || way.is_closed()));

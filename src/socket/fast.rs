@@ -17,7 +17,7 @@ use crate::control::io_thread::Command;
 use crate::control::standing;
 use crate::link::Link;
 use crate::link::record::Kind;
-use crate::link::ways::{Coming, Going, Grant, Open};
+use crate::link::ways::{Coming, Going, Grant, Leading, Open};
 use crate::poll::interest;
 use crate::poll::waiter::Wakes;
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
@@ -165,8 +165,8 @@ impl Socket {
     pub fn stand_is_asked(&'static self, link: &Link, id: u32) {
         let mut inner = self.lock();
         if inner.conn_on(link, id).is_some_and(|conn| {
-            let connects = |afloat: &Box<Afloat>| afloat.way.is_some();
-            conn.afloat.as_ref().is_some_and(connects)
+            let connects = |afloat: &Afloat| afloat.way.is_some();
+            conn.afloat.as_deref().is_some_and(connects)
         }) {
             inner.ask_to_stand(self);
         }
@@ -176,11 +176,11 @@ impl Socket {
     /// link, as [`hand_back_came`](Self::hand_back_came) does.
     pub fn stood_came(&'static self, link: &Link, id: u32, wakes: &mut Wakes) -> bool {
         let mut inner = self.lock();
-        let rises = |afloat: &Box<Afloat>| afloat.stands_soon && afloat.way.is_some();
+        let rises = |afloat: &Afloat| afloat.stands_soon && afloat.way.is_some();
         let Some(conn) = inner.conn_on(link, id) else {
             return false;
         };
-        if !conn.afloat.as_ref().is_some_and(rises) {
+        if !conn.afloat.as_deref().is_some_and(rises) {
             return false;
         }
         inner.stands(self, wakes);
@@ -208,8 +208,8 @@ impl Socket {
             };
             let is_it = inner.remote.is_some_and(same_host)
                 && inner.conn_on(link, id).is_some_and(|conn| {
-                    let waits = |afloat: &Box<Afloat>| afloat.way.is_none();
-                    conn.afloat.as_ref().is_some_and(waits) && !conn.is_reset()
+                    let waits = |afloat: &Afloat| afloat.way.is_none();
+                    conn.afloat.as_deref().is_some_and(waits) && !conn.is_reset()
                 });
             if !is_it {
                 return false;
@@ -289,7 +289,7 @@ fn await_credit(
     runtime: &Runtime,
     key: &cache::Key,
     link: &Arc<Link>,
-) -> Result<(Arc<Link>, Arc<Going>), Option<Arc<Link>>> {
+) -> Result<Leading, Option<Arc<Link>>> {
     let source = link.source();
     let by = now_ns() + CREDIT_NS;
     loop {

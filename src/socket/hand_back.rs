@@ -167,8 +167,8 @@ impl Inner {
     pub fn is_leaving(&self) -> bool {
         match &self.role {
             Role::Connected(conn) => {
-                let waits = |afloat: &Box<Afloat>| afloat.then_leaves && !conn.peer_closed;
-                let begins = conn.afloat.as_ref().is_some_and(waits);
+                let waits = |afloat: &Afloat| afloat.then_leaves && !conn.peer_closed;
+                let begins = conn.afloat.as_deref().is_some_and(waits);
                 (begins || conn.tx_left && !conn.has_left()) && !conn.is_reset()
             }
             _ => false,

@@ -230,8 +230,10 @@ impl Inner {
         let Role::Connected(conn) = &self.role else {
             return;
         };
-        let accepted = |afloat: &Box<Afloat>| afloat.way.is_none();
-        if conn.afloat.as_ref().is_some_and(accepted) && len as usize <= LONGEST && !value.is_null()
+        let accepted = |afloat: &Afloat| afloat.way.is_none();
+        if conn.afloat.as_deref().is_some_and(accepted)
+            && len as usize <= LONGEST
+            && !value.is_null()
         {
             // SAFETY: by the contract.
             let value = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
