@@ -142,7 +142,7 @@ fn of_an_option_that_stands_twice_the_last_counts() {
 #[test]
 fn a_value_behind_an_option_that_takes_none_is_told() {
     let message = stderr(&netacc_run().args(["-T", "1", "true"]).assert().code(127));
-    let said = "cannot run \"1\": no such program in PATH. Check the spelling, or give its path. (Options -T and -d take no value.)";
+    let said = "cannot run \"1\": no such program in PATH. Check the spelling, or give its path. (Options -T, -F, -d take no value.)";
     assert!(message.contains(said), "{message}");
     let message = stderr(&netacc_run().args(["one"]).assert().code(127));
     assert!(!message.contains("take no value"), "{message}");

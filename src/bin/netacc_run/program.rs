@@ -94,7 +94,7 @@ fn hint(command: &OsStr) -> String {
     let options = KEYS.iter().filter_map(|key| key.option.as_ref());
     let alone = options.filter(|option| option.takes.value_name().is_none());
     let alone: Vec<String> = alone.map(|option| format!("-{}", option.letter)).collect();
-    format!(" (Options {} take no value.)", alone.join(" and "))
+    format!(" (Options {} take no value.)", alone.join(", "))
 }
 
 /// Why the loader will ignore `LD_PRELOAD` for the program at `path`; continues a sentence about it.
