@@ -600,7 +600,7 @@ impl Control {
     pub fn device_events(&mut self, device: &Arc<Device>) -> bool {
         loop {
             match device.next_async_event() {
-                Ok(Some(AsyncEvent::QpFatal { qp_num })) => self.queue_pair_failed(qp_num),
+                Ok(Some(AsyncEvent::QpFatal { qp_num })) => self.queue_pair_failed(device, qp_num),
                 Ok(Some(AsyncEvent::CqError | AsyncEvent::DeviceFatal)) | Err(_) => {
                     self.retire_device(device);
                     return false;
@@ -616,11 +616,14 @@ impl Control {
         }
     }
 
-    fn queue_pair_failed(&mut self, qp_num: u32) {
+    /// (Devices number their queue pairs each for itself.)
+    fn queue_pair_failed(&mut self, device: &Arc<Device>, qp_num: u32) {
         let failed = self.rdma.iter().flat_map(|rdma| rdma.lines.values());
         let failed: Vec<_> = failed
             .filter_map(|line| line.channel.clone())
-            .filter(|channel| channel.qp_number() == qp_num)
+            .filter(|channel| {
+                channel.qp_number() == qp_num && Arc::ptr_eq(channel.device(), device)
+            })
             .collect();
         for channel in failed {
             channel.remote().lose(channel.id);

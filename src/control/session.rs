@@ -323,6 +323,11 @@ impl Session {
         } else if !self.remote.is_settled() {
             self.remote.ping();
         }
+        self.remote.grow_again();
+        if self.link.is_full() {
+            // Whoever heard of room may have found the link in use, and left it at that.
+            self.link.poll(None);
+        }
         !self.active || !self.is_idle_for_long(runtime)
     }
 

@@ -439,6 +439,8 @@ pub struct Watch {
     was_away: bool,
     idle: u32,
     pause: u64,
+    /// When it looks next, in [`now_ns`] time, however often its thread has other things to do meanwhile; 0: at once.
+    due: u64,
 }
 
 impl Watch {
@@ -451,7 +453,12 @@ impl Watch {
             network.arm();
             network.poll(None);
             self.pause = FIRST_NS;
+            self.due = 0;
             return None;
+        }
+        let now = now_ns();
+        if now < self.due {
+            return Some(self.due - now);
         }
         let visits = network.visits.load(Ordering::Relaxed);
         let came = visits != core::mem::replace(&mut self.visits, visits);
@@ -486,15 +493,18 @@ impl Watch {
             false => self.idle + 1,
         };
         if self.idle < IDLE_LOOKS {
+            self.due = now + self.pause;
             return Some(self.pause);
         }
         self.idle = 0;
+        self.due = 0;
         network.watched.store(false, Ordering::SeqCst);
         network.arm();
         network.poll(None);
         if network.has_deferred.load(Ordering::SeqCst) {
             // Whoever deferred it may have relied on the watch.
             network.watched.store(true, Ordering::SeqCst);
+            self.due = now + FIRST_NS;
             return Some(FIRST_NS);
         }
         None

@@ -397,8 +397,13 @@ impl Link {
         }
     }
 
+    /// Whether there may be room. On a link to another host whoever asks may be the only one who will ever do: that another
+    /// thread has the lock is no reason to leave it at that.
     fn has_room(&self) -> bool {
-        self.tx.try_lock().is_some_and(|mut tx| tx.has_room(self))
+        match self.tx.try_lock() {
+            Some(mut tx) => tx.has_room(self),
+            None => self.remote,
+        }
     }
 
     /// Goes on with owed records and wakes senders if there is room now.

@@ -171,7 +171,8 @@ impl End {
 
 /// The bytes from `offset` on of what the end with `seed` sends on `conn`: which of them are where tells any
 /// that are lost, doubled or out of order.
-fn pattern(seed: u64, conn: usize, offset: u64, len: usize) -> Vec<u8> {
+/// What the end with `seed` sends on `conn` from `offset` on.
+pub fn pattern(seed: u64, conn: usize, offset: u64, len: usize) -> Vec<u8> {
     let key = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (conn as u64) << 60;
     let byte = |at: u64| {
         let word = ((at / 8) ^ key).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use netacc::conn::Violation;
@@ -10,9 +11,11 @@ use netacc::fabric::remote::carrier::{Batch, Carrier, Piece, Posted, RingSource}
 use netacc::fabric::remote::message::{Immediate, Message, Progress, RemoteRing};
 use netacc::fabric::remote::{FIRST_RING, RingSizes};
 use netacc::fabric::stream::{Stream, StreamCarrier};
+use netacc::link::record::{Header, Kind, span};
+use netacc::link::stamp::Stamp;
 use netacc::real::sys::InternalFd;
 
-use crate::end::End;
+use crate::end::{End, pattern};
 use crate::memory::{Device, Source};
 use crate::wire::{Manner, Plug, Way, Wire};
 
@@ -125,6 +128,77 @@ fn a_still_larger_ring_is_asked_for_after_the_switch_is_announced() {
     end.send(0, 100);
     end.flush();
     assert_eq!(words(&wire), ["full", "switch", "full"]);
+    end.end();
+}
+
+#[test]
+fn what_is_given_back_between_two_carriers_is_told_on_the_second() {
+    const PIECE: usize = 1000;
+    let end = end();
+    let (first, wire) = begin(&end, Manner::Stream);
+    resume(&end, first, 0, FIRST_RING).expect("an honest word");
+    let mut written = 0;
+    for piece in 0..12 {
+        let header = Header {
+            len: PIECE as u32,
+            conn: 0,
+            kind: Kind::Data,
+            stamp: Stamp::now(),
+        };
+        let mut record = header.encode().to_vec();
+        record.extend(pattern(9, 0, (piece * PIECE) as u64, PIECE));
+        record.resize(span(PIECE), 0);
+        end.remote.place(first, written, &record).expect("room");
+        written += record.len() as u64;
+        let news = Progress {
+            produced: written,
+            freed: 0,
+        };
+        end.remote
+            .hear(first, Message::Progress(news))
+            .expect("an honest word");
+    }
+    drop(wire);
+    let (second, wire) = begin(&end, Manner::Stream);
+    // Taken in only now: more than half of the ring is not kept there for a reader who does not come.
+    end.poll();
+    resume(&end, second, 0, FIRST_RING).expect("an honest word");
+    let wire = wire.lock().unwrap();
+    let told = wire.ways[0]
+        .packets
+        .iter()
+        .filter_map(|packet| match packet {
+            crate::wire::Packet::Message(Message::Progress(news)) => Some(news.freed),
+            _ => None,
+        });
+    let freed = told.max().expect("nothing else will ever tell it");
+    assert!(written - freed <= FIRST_RING as u64 / 2);
+    drop(wire);
+    end.end();
+}
+
+#[test]
+fn an_offer_that_could_not_be_taken_up_is_looked_at_again() {
+    let mut end = End::new(0, 7, RingSizes { most: 4 * MOST });
+    let (id, wire) = begin(&end, Manner::Messages);
+    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    end.send(0, 3 * FIRST_RING / 4);
+    let offer = Message::Offer(ring(4 * FIRST_RING));
+    end.remote.hear(id, offer).expect("it was asked for");
+    end.devices[0]
+        .is_out_of_memory
+        .store(true, Ordering::Relaxed);
+    (0..3).for_each(|conn| end.send(conn, 10_000));
+    end.flush();
+    assert_eq!(words(&wire), ["full"]);
+    end.devices[0]
+        .is_out_of_memory
+        .store(false, Ordering::Relaxed);
+    end.remote.grow_again();
+    end.poll();
+    (0..3).for_each(|conn| end.send(conn, 10_000));
+    end.flush();
+    assert_eq!(words(&wire)[..2], ["full", "switch"]);
     end.end();
 }
 

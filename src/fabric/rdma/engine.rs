@@ -295,9 +295,13 @@ impl Batch {
         };
         if let Some(failure) = completion.failure() {
             tracing::info!(target: "netacc::rdma", "a queue pair fails: {failure}");
-            channel.remote().lose(channel.id);
+            let remote = channel.remote();
+            remote.lose(channel.id);
+            if core::mem::take(&mut self.received) > 0 {
+                // What came before it has come.
+                touched.push(remote.clone());
+            }
             self.channel = None;
-            self.received = 0;
             return;
         }
         if number & RECEIVE == 0 {

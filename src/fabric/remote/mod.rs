@@ -13,6 +13,7 @@
 //! Lock order: a link's `tx`, then `sending`, then `receiving`.
 
 pub mod carrier;
+mod end;
 pub mod message;
 mod receiving;
 mod rings;
@@ -23,12 +24,12 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Fabric, FabricKind, RingMemory, network};
+use super::FabricKind;
 use crate::conn::Violation;
 use crate::link::Link;
-use crate::link::source::Source;
 use crate::real::sys::Errno;
 use carrier::{Carrier, Posted, Ring, RingSource};
+pub use end::End;
 use message::{Immediate, Message, RemoteRing};
 use receiving::Receiving;
 use rings::Rings;
@@ -55,9 +56,6 @@ pub struct RingSizes {
 
 /// The largest payload of a record, in bytes: every carrier moves it in one batch.
 pub const MOST_PAYLOAD: usize = 128 << 10;
-
-/// A batch of this many bytes goes out although the link is not idle.
-const FULL_BATCH: u64 = 64 << 10;
 
 /// One end of a link over a [`Carrier`].
 pub struct Remote {
@@ -86,9 +84,6 @@ pub struct Remote {
     receiving: Mutex<Receiving>,
     sending: Mutex<Sending>,
 }
-
-/// The [`Fabric`] of a link over a [`Remote`].
-pub struct End(pub Arc<Remote>);
 
 impl Remote {
     /// An end without a carrier, its rings from `source`.
@@ -258,7 +253,7 @@ impl Remote {
                 let mut sending = self.sending.lock();
                 if sending.id == id {
                     let sizes = sending.mirror().memory.size + 1..=self.sizes.most;
-                    if sending.offer.is_some()
+                    if sending.has_offer()
                         || sending.is_switching()
                         || !sizes.contains(&(ring.size as usize))
                     {
@@ -383,7 +378,12 @@ impl Remote {
             sending.spare = None;
             sending.go_on(got, ring);
             self.asked.store(u64::MAX, Ordering::Relaxed);
-            let outcome = sending.flush(self.released.load(Ordering::Relaxed));
+            // What was given back while nobody could be told, and nothing more may come that would tell it by the way.
+            let released = self.released.load(Ordering::Relaxed);
+            if released != sending.told_freed {
+                sending.tell_freed(released);
+            }
+            let outcome = sending.flush(released);
             Ok((outcome, memory))
         })?;
         self.settle(id, outcome);
@@ -445,12 +445,22 @@ impl Remote {
                 return;
             }
             let freed = self.released.load(Ordering::Relaxed);
-            if sending.posted == sending.written {
+            let before = sending.posted;
+            // Ring bytes that go tell it as well.
+            let mut outcome = sending.flush(freed);
+            if outcome != Posted::Failed && sending.posted == before {
+                // There are none, or no credit for them: it may be this that the peer waits for to give some.
                 sending.tell_freed(freed);
+                outcome = sending.flush(freed);
             }
-            sending.flush(freed)
+            outcome
         };
         self.settle(id, outcome);
+    }
+
+    /// Has a larger ring asked for and made anew, if that has failed: there may be memory by now.
+    pub fn grow_again(&self) {
+        self.sending.lock().grow_again();
     }
 
     /// Whether it waits for another carrier.
@@ -569,123 +579,5 @@ impl Remote {
             sending.queue.push_back(Message::Offer(ring.remote));
             receiving.offer(ring);
         }
-    }
-}
-
-impl Fabric for End {
-    fn kind(&self) -> FabricKind {
-        self.0.kind
-    }
-
-    fn source(&self, _link: &Arc<Link>) -> Source {
-        Source::Network
-    }
-
-    fn tx(&self) -> RingMemory {
-        self.0.sending.lock().mirror().memory
-    }
-
-    fn rx(&self, cursor: u64) -> (RingMemory, Option<u64>) {
-        self.0.receiving.lock().at(cursor)
-    }
-
-    fn publish(&self, to: u64) {
-        let remote = &self.0;
-        let (id, outcome) = {
-            let mut sending = remote.sending.lock();
-            sending.written = to;
-            // Early: a larger ring may be there before this one is full.
-            if sending.resumed && to - sending.peer_freed > sending.mirror().memory.size as u64 / 2
-            {
-                sending.ask_for_more(remote.sizes.most);
-            }
-            let full = FULL_BATCH.min(sending.mirror().memory.size as u64 / 4);
-            sending.records += 1;
-            let enough = match network::holds() {
-                true => sending.records >= network::MOST_HELD,
-                false => sending.carrier.as_ref().is_some_and(|c| c.is_idle()),
-            };
-            let now = sending.resumed && (enough || to - sending.posted >= full);
-            if !now {
-                drop(sending);
-                if !remote.dirty.swap(true, Ordering::Relaxed) {
-                    remote.hub.defer(remote);
-                }
-                return;
-            }
-            let freed = remote.released.load(Ordering::Relaxed);
-            (sending.id, sending.flush(freed))
-        };
-        remote.settle(id, outcome);
-    }
-
-    fn freed(&self) -> u64 {
-        self.0.freed.load(Ordering::Acquire)
-    }
-
-    fn grow(&self, written: u64) -> Option<RingMemory> {
-        let mut sending = self.0.sending.lock();
-        if !sending.resumed || sending.is_switching() {
-            return None;
-        }
-        let offer = sending.offer.take()?;
-        let source = sending.carrier.as_ref().map(|c| c.rings())?;
-        // Without memory for it: as before. The peer keeps its offer.
-        let mirror = source.ring(offer.size as usize).ok()?;
-        let memory = mirror.memory;
-        sending.switch_to(written, mirror, offer);
-        Some(memory)
-    }
-
-    fn want_space(&self) {
-        let remote = &self.0;
-        let (id, outcome) = {
-            let mut sending = remote.sending.lock();
-            if !sending.resumed {
-                return;
-            }
-            sending.ask_for_more(remote.sizes.most);
-            let freed = remote.released.load(Ordering::Relaxed);
-            (sending.id, sending.flush(freed))
-        };
-        remote.settle(id, outcome);
-    }
-
-    fn produced(&self) -> u64 {
-        self.0.produced.load(Ordering::Acquire)
-    }
-
-    fn release(&self, to: u64) {
-        let remote = &self.0;
-        remote.released.store(to, Ordering::Release);
-        let size = {
-            let mut receiving = remote.receiving.lock();
-            receiving.freed(to);
-            receiving.current().memory.size as u64
-        };
-        let (id, outcome) = {
-            let mut sending = remote.sending.lock();
-            if !sending.resumed {
-                return;
-            }
-            if to - sending.told_freed >= size / 4 {
-                // Ring bytes that are about to go tell it as well.
-                let mut outcome = sending.flush(to);
-                if outcome != Posted::Failed && to - sending.told_freed >= size / 4 {
-                    sending.tell_freed(to);
-                    outcome = sending.flush(to);
-                }
-                (sending.id, outcome)
-            } else if sending.queue.is_empty() {
-                return;
-            } else {
-                (sending.id, sending.flush(to))
-            }
-        };
-        remote.settle(id, outcome);
-    }
-
-    fn hang_up(&self) {
-        self.0.shut();
     }
 }

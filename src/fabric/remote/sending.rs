@@ -42,6 +42,8 @@ pub struct Sending {
     asked_at: usize,
     /// A ring that the peer offers.
     pub offer: Option<RemoteRing>,
+    /// The same, once there was no memory for a mirror of it.
+    pub later: Option<RemoteRing>,
     /// From this cursor on posts go to that ring.
     switch: Option<(u64, RemoteRing)>,
 }
@@ -66,6 +68,7 @@ impl Sending {
             mirrors: VecDeque::from([(0, Arc::new(mirror))]),
             asked_at: 0,
             offer: None,
+            later: None,
             switch: None,
         }
     }
@@ -112,12 +115,28 @@ impl Sending {
         }
     }
 
+    /// Whether the peer offers a ring.
+    pub fn has_offer(&self) -> bool {
+        self.offer.is_some() || self.later.is_some()
+    }
+
+    /// What did not succeed may do so by now: an offer is looked at again, and if there is none, it is asked anew when a larger
+    /// ring is wanted.
+    pub fn grow_again(&mut self) {
+        match self.later.take() {
+            Some(offer) => self.offer = Some(offer),
+            None if self.offer.is_none() => self.asked_at = 0,
+            None => {}
+        }
+    }
+
     /// Goes on at `got`, into the peer's `ring`.
     pub fn go_on(&mut self, got: u64, ring: RemoteRing) {
         self.posted = got;
         self.peer_ring = ring;
         self.switch = None;
         self.offer = None;
+        self.later = None;
         self.resumed = true;
         self.asked_at = 0;
     }
