@@ -567,7 +567,7 @@ pub(super) fn accept_one(
             if spares && let Role::Listening(listening) = &mut inner.role {
                 listening.kernel_next = Default::default();
             }
-            bequeath(number, low_water, linger);
+            options::bequeath(number, low_water, linger);
             return Ok(admit(arrival, socket, number, flags));
         }
     }
@@ -618,19 +618,6 @@ fn by_side_port(
             }
             None => sys::close(number),
         }
-    }
-}
-
-/// What the kernel's connection behind an accepted one does not have from the side port.
-pub(super) fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
-    use rustix::net::sockopt;
-    let socket = sys::borrow(number);
-    if let Some(seconds) = linger {
-        let time = core::time::Duration::from_secs(seconds.max(0) as u64);
-        let _ = sockopt::set_socket_linger(socket, Some(time));
-    }
-    if low_water > 1 {
-        options::set_low_water(number, low_water);
     }
 }
 

@@ -411,7 +411,7 @@ impl Inner {
         }
         self.spoil();
         self.former_cookie = cookie(self.fd());
-        super::accept::bequeath(kernel.as_raw_fd(), self.low_water, self.linger);
+        super::options::bequeath(kernel.as_raw_fd(), self.low_water, self.linger);
         for &number in &self.fds {
             replace(number, kernel);
         }

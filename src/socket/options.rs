@@ -66,6 +66,19 @@ pub fn set_low_water(fd: RawFd, bytes: usize) {
     unsafe { orig::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, 4) };
 }
 
+/// What the kernel's connection behind an accepted one does not have from the side port.
+pub(super) fn bequeath(number: RawFd, low_water: usize, linger: Option<i32>) {
+    use rustix::net::sockopt;
+    let socket = crate::real::sys::borrow(number);
+    if let Some(seconds) = linger {
+        let time = core::time::Duration::from_secs(seconds.max(0) as u64);
+        let _ = sockopt::set_socket_linger(socket, Some(time));
+    }
+    if low_water > 1 {
+        set_low_water(number, low_water);
+    }
+}
+
 /// The longest value of an option that is kept, in bytes.
 const LONGEST: usize = 64;
 
