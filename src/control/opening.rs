@@ -15,6 +15,7 @@ use super::contact::connected;
 use super::contact::{Goal, Waiting};
 use super::io_thread::Control;
 use super::wire::{Frame, LONGEST_REPLY, Name, Parsed, VERSION, Verdict};
+use crate::fabric::network;
 use crate::link::Link;
 use crate::real::sys::{self, Errno, now_ns};
 use crate::socket::Socket;
@@ -210,6 +211,10 @@ impl Opening {
                 window: self.window,
             }
             .encode();
+            if link.is_remote() {
+                // The end of the number's former bearer goes first.
+                network::flush();
+            }
             self.announced = true;
             if rustix::net::send(fd, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
                 != Ok(frame.len())

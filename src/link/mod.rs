@@ -455,8 +455,11 @@ impl Link {
     /// Opens a connection under the id that the peer chose (the accepting end). False: the id is
     /// not free.
     pub fn open_as(self: &Arc<Self>, id: u32, socket: &'static Socket) -> bool {
-        // Its former bearer's last record may still lie in the ring.
-        self.poll(None);
+        // Its former bearer's last record may still lie in the ring, or with the device.
+        match self.remote {
+            true => crate::fabric::network::glance(),
+            false => drop(self.poll(None)),
+        }
         let mut rx = self.rx.lock();
         let opened = match self.is_dead() {
             true => None,

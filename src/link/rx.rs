@@ -1,6 +1,6 @@
 //! The receiving half: demultiplexing, and spilling what holds the ring up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::record::{HEADER, Header, Kind};
@@ -303,12 +303,17 @@ enum Place {
     Gone,
 }
 
+/// So many numbers rest before one is used again: a peer on another host may hear of its new bearer, by the side port, before
+/// it hears the last of the former one, by a queue pair.
+const REST: usize = 16;
+
 /// The connections of a link by id.
 #[derive(Default)]
 pub struct Conns {
     places: Vec<Place>,
     /// Ids to use again, if it is this end that chooses them.
-    free: Vec<u32>,
+    /// Numbers that were used, the one first that has been free for longest.
+    free: VecDeque<u32>,
     chooses: bool,
     live: usize,
     /// Ports of connections that were opened fast and are closed here, until the peer has closed them too.
@@ -337,13 +342,11 @@ impl Conns {
             return None;
         }
         self.chooses = true;
-        let id = match self.free.pop() {
-            Some(id) => id,
-            None if self.places.len() < MAX_CONNS - MOST_WAYS => {
-                self.places.push(Place::Free);
-                self.places.len() as u32 - 1
-            }
-            None => return None,
+        let id = if self.free.len() > REST || self.places.len() >= MAX_CONNS - MOST_WAYS {
+            self.free.pop_front()?
+        } else {
+            self.places.push(Place::Free);
+            self.places.len() as u32 - 1
         };
         self.places[id as usize] = Place::Open(socket);
         self.live += 1;
