@@ -63,6 +63,8 @@ macro_rules! cases {
 
 cases! {
     at_once 1000 0;
+    few 150 0;
+    gone 1 0;
     epoll 1000 0;
     poll 200 0;
     full 1 0;

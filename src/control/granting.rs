@@ -56,7 +56,7 @@ impl Control {
         heritage: Heritage,
         window: u64,
     ) -> Option<Arc<Coming>> {
-        let door = self.door(visit.local.family())?;
+        let door = self.door(&visit.local)?;
         let number = visit.link.ways.coming.lock().len();
         let credits = Coming::credits_for(listener.room());
         if number >= MOST_WAYS || credits == 0 {

@@ -144,8 +144,8 @@ pub struct Control {
     pub contacts: HashMap<(Key, Option<Name>), Vec<Waiting>>,
     /// What children claim.
     pub estate: Estate,
-    /// Ports of the doors that are open, of IPv4 and IPv6.
-    pub doors: [Option<u16>; 2],
+    /// Ports of the doors that are open, by their addresses.
+    pub doors: HashMap<Key, u16>,
 }
 
 const BELL: u64 = 0;
@@ -178,7 +178,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         next_beat: 0,
         contacts: HashMap::new(),
         estate: Estate::default(),
-        doors: [None; 2],
+        doors: HashMap::new(),
     };
     control.open_rendezvous();
     let bind = move |index| affinity::bind(&runtime.config.affinity, index, runtime.io_count());

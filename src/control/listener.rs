@@ -550,6 +550,7 @@ impl SideListener {
     /// Lets nobody in any more, in any process; who came in before may still be accepted.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.close_ways();
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 

@@ -13,6 +13,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
+use super::cache;
 use super::contact::connected;
 use super::io_thread::{Control, Source};
 use super::wire::Frame;
@@ -122,6 +123,7 @@ impl Rising {
                 return None;
             };
             let (link, id) = (conn.link.clone(), conn.id);
+            let fd = InternalFd::duplicate(sys::borrow(number)).ok()?;
             let afloat = conn.afloat.as_mut()?;
             let lease = afloat.lease.take()?;
             let side = remote.port().checked_add(offset);
@@ -132,7 +134,7 @@ impl Rising {
                 serial,
                 link,
                 conn: id,
-                fd: InternalFd::duplicate(sys::borrow(number)).ok()?,
+                fd,
                 tries: tries.map(|port| remote.with_port(port)).collect(),
                 said: false,
                 deadline: now_ns() + RISING_NS,
@@ -248,35 +250,33 @@ impl Control {
         }
     }
 
-    /// The port of a door for kernel connections of this family.
-    pub(super) fn door(&mut self, family: i32) -> Option<u16> {
-        let at = usize::from(family == libc::AF_INET6);
-        if self.doors[at].is_none() {
-            match open_door(family) {
-                Ok((fd, port)) => {
-                    self.insert(Source::Door(fd))?;
-                    self.doors[at] = Some(port);
-                }
-                Err(error) => {
-                    tracing::warn!(target: "netacc::control", "no door for connections that were opened fast: {error}");
-                }
+    /// The port of a door at our address `local`, whatever its port: no wider than the application is reached.
+    pub(super) fn door(&mut self, local: &Address) -> Option<u16> {
+        let key = cache::key(&local.with_port(0));
+        if let Some(port) = self.doors.get(&key) {
+            return Some(*port);
+        }
+        match open_door(local) {
+            Ok((fd, port)) => {
+                self.insert(Source::Door(fd))?;
+                self.doors.insert(key, port);
+                Some(port)
+            }
+            Err(error) => {
+                tracing::warn!(target: "netacc::control", "no door for connections that were opened fast: {error}");
+                None
             }
         }
-        self.doors[at]
     }
 }
 
-fn open_door(family: i32) -> Result<(InternalFd, u16), Errno> {
+fn open_door(local: &Address) -> Result<(InternalFd, u16), Errno> {
     const MOST_WAITING: i32 = 1024;
-    let address = match family {
-        libc::AF_INET6 => Address::from_canonical([0; 16], 0, 0),
-        _ => Address::any_v4(),
-    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let family = AddressFamily::from_raw(family as u16);
+    let family = AddressFamily::from_raw(local.family() as u16);
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     let fd = InternalFd::adopt(fd);
-    sys::bind(fd.as_fd(), &address)?;
+    sys::bind(fd.as_fd(), &local.with_port(0))?;
     rustix::net::listen(&fd, MOST_WAITING)?;
     let port = Address::local_of(fd.as_raw_fd()).map_or(0, |at| at.port());
     Ok((fd, port))

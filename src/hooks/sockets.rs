@@ -8,22 +8,13 @@ use crate::real::orig;
 use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
-use crate::socket::{Inner, Role, blanks, by_kernel, foreign, lifecycle, options};
+use crate::socket::{Inner, Role, by_kernel, foreign, lifecycle, options};
 use crate::{fork, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
         && kind & 0xf == libc::SOCK_STREAM
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
-    if tcp
-        && blanks::are_there()
-        && !fork::is_stranger()
-        && !verbs::is_inside()
-        && let Some((fd, blank)) = blanks::socket(domain, kind)
-    {
-        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0, Some(blank));
-        return fd;
-    }
     // SAFETY: no pointers.
     let fd = unsafe { orig::socket(domain, kind, protocol) };
     if fd < 0 || fork::is_stranger() {
@@ -32,7 +23,7 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // A connection that librdmacm makes itself (to a daemon that resolves routes) is the kernel's.
     if tcp && !verbs::is_inside() {
         fork::claim();
-        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0, None);
+        lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0);
     } else if let Some(stale) = fdtable::take(fd) {
         lifecycle::release(fd, stale);
     }
@@ -40,7 +31,12 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
 }
 
 pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
-    if let Some(Entry::Socket(socket)) = fdtable::get(fd)
+    // (A child that shares its parent's memory only says what its own numbers are to be.)
+    let known = match fork::is_stranger() {
+        true => None,
+        false => fdtable::get(fd),
+    };
+    if let Some(Entry::Socket(socket)) = known
         && socket.is_afloat()
     {
         return fail::<c_int>(Errno::INVAL);
@@ -48,7 +44,7 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the caller's contract is that of the original.
     let result = unsafe { orig::bind(fd, addr, len) };
     if result == 0
-        && let Some(Entry::Socket(socket)) = fdtable::get(fd)
+        && let Some(Entry::Socket(socket)) = known
     {
         let mut inner = socket.lock();
         inner.is_bound = true;

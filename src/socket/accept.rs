@@ -643,7 +643,7 @@ fn new_number(
         None => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(IntoRawFd::into_raw_fd),
     }?;
     if let Standing::Taken(socket) = arrival.standing {
-        socket.lock().blank = blank;
+        socket.lock().blank = blank.and_then(Blank::kept);
     }
     Ok(number)
 }

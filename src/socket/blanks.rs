@@ -1,6 +1,7 @@
 //! What an application's number stands for in the kernel as long as a connection that was opened fast has nothing there: a
 //! socket that is as new. To make one, and to end it, takes more than all the rest of such a connection; so those that nobody
-//! has changed are used again, by `accept` and by `socket`.
+//! has changed are used again, by `accept`. (Not by `socket`: the kernel remembers in whose name, and in which network namespace,
+//! one was made.)
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +10,7 @@ use rustix::fd::{AsFd, IntoRawFd, RawFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::{Inner, Role};
+use crate::control::standing;
 use crate::real::sys::{self, Errno, InternalFd};
 use crate::sync;
 
@@ -23,14 +25,14 @@ pub struct Blank {
 }
 
 static IDLE: Mutex<Vec<Blank>> = Mutex::new(Vec::new());
-/// How many these are, for whoever only looks whether there are any.
-static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// How many there are in all, each with a number of the library's own.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// A forked child has none.
 pub fn reset_after_fork() {
     // SAFETY: fork leaves the child with this thread only; the parent's descriptors are closed by others.
     unsafe { sync::renew(&IDLE, Vec::new()) };
-    COUNT.store(0, Ordering::Relaxed);
+    ALIVE.store(0, Ordering::Relaxed);
 }
 
 impl Blank {
@@ -45,21 +47,34 @@ impl Blank {
                 let family = AddressFamily::from_raw(domain as u16);
                 let flags = SocketFlags::CLOEXEC;
                 let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-                Blank {
-                    fd: InternalFd::adopt(fd),
-                    domain,
-                    nonblocking: false,
-                }
+                Blank::of(InternalFd::adopt(fd), domain, false)
             }
         };
         blank.made_to_wait(!nonblocking)
     }
 
-    /// One that was used before, if there is any.
+    fn of(fd: InternalFd, domain: i32, nonblocking: bool) -> Blank {
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        Blank {
+            fd,
+            domain,
+            nonblocking,
+        }
+    }
+
+    /// It stays with its connection, to be used again at its end; nothing if there are enough of them: each takes a number that
+    /// the application may want.
+    pub fn kept(self) -> Option<Blank> {
+        (ALIVE.load(Ordering::Relaxed) <= MOST).then_some(self)
+    }
+
+    /// One that was used before, if there is any. (A child may have them, too.)
     fn idle(domain: i32) -> Option<Blank> {
+        if standing::has_left() {
+            return None;
+        }
         let mut idle = IDLE.lock();
         let at = idle.iter().rposition(|blank| blank.domain == domain)?;
-        COUNT.store(idle.len() - 1, Ordering::Relaxed);
         Some(idle.swap_remove(at))
     }
 
@@ -73,9 +88,8 @@ impl Blank {
 
     fn put(self) {
         let mut idle = IDLE.lock();
-        if idle.len() < MOST {
+        if idle.len() < MOST && !standing::has_left() {
             idle.push(self);
-            COUNT.store(idle.len(), Ordering::Relaxed);
         }
     }
 
@@ -92,18 +106,10 @@ impl Blank {
     }
 }
 
-/// Whether any was used before, and may be again.
-#[inline]
-pub fn are_there() -> bool {
-    COUNT.load(Ordering::Relaxed) > 0
-}
-
-/// socket(2) of TCP, of this `kind`: a number for one that was used before, if there is any.
-pub fn socket(domain: i32, kind: i32) -> Option<(RawFd, Blank)> {
-    let blank = Blank::idle(domain)?;
-    let blank = blank.made_to_wait(kind & libc::SOCK_NONBLOCK == 0).ok()?;
-    let number = blank.number(kind & libc::SOCK_CLOEXEC != 0).ok()?;
-    Some((number, blank))
+impl Drop for Blank {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl AsFd for Blank {
@@ -125,13 +131,10 @@ impl Inner {
         if afloat
             && self.blank.is_none()
             && !self.is_spoiled
-            && COUNT.load(Ordering::Relaxed) < MOST
+            && ALIVE.load(Ordering::Relaxed) < MOST
         {
-            self.blank = InternalFd::duplicate(sys::borrow(fd)).ok().map(|fd| Blank {
-                fd,
-                domain: self.domain,
-                nonblocking: self.nonblocking,
-            });
+            let fd = InternalFd::duplicate(sys::borrow(fd)).ok();
+            self.blank = fd.map(|fd| Blank::of(fd, self.domain, self.nonblocking));
         }
     }
 

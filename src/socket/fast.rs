@@ -257,24 +257,27 @@ impl Socket {
 
     /// Asks for a kernel's connection behind it, if it has none. Returns whether there is one to wait for.
     pub fn begin_to_stand(&'static self) -> bool {
-        /// How often it is tried to lock it: this thread may have it, interrupted by a signal's handler.
+        self.lock_soon()
+            .is_some_and(|mut inner| inner.begin_to_stand(self))
+    }
+
+    /// Its lock, unless somebody has it for long: this thread may, interrupted by a signal's handler.
+    fn lock_soon(&self) -> Option<MutexGuard<'_, Inner>> {
         const TRIES: u32 = 1000;
         for _ in 0..TRIES {
-            if let Some(mut inner) = self.try_lock() {
-                // Whoever inherits it may change what its numbers stand for.
-                inner.spoil();
-                return inner.ask_to_stand(self);
+            if let Some(inner) = self.try_lock() {
+                return Some(inner);
             }
             rustix::thread::sched_yield();
         }
-        false
+        None
     }
 
     /// Before a fork: as [`begin_to_stand`](Self::begin_to_stand); and a listener grants no ways any more. Returns the link
     /// on which it is heard that it stands.
     pub fn prepare_to_stand(&'static self) -> Option<Arc<Link>> {
-        let waits = self.begin_to_stand();
-        let inner = self.try_lock()?;
+        let mut inner = self.lock_soon()?;
+        let waits = inner.begin_to_stand(self);
         if let Role::Listening(listening) = &inner.role
             && let Some(side) = &listening.side
         {
@@ -310,6 +313,9 @@ impl Inner {
         if let Some(kernel) = self.last_number.take() {
             self.spoil();
             let _ = rustix::io::ioctl_fionbio(&kernel, self.nonblocking);
+            // What the listener has left it was set on what is replaced.
+            self.kept.iter().for_each(|kept| kept.apply(kernel.as_fd()));
+            super::options::bequeath(kernel.as_raw_fd(), self.low_water, self.linger);
             replace(number, &kernel);
         }
     }
@@ -333,6 +339,18 @@ impl Inner {
         {
             conn.link.gains_way(&grant, local, dest);
         }
+    }
+
+    /// Somebody is about to inherit it, who may change what its numbers stand for: asks for a kernel's connection behind it.
+    /// Returns whether there is one to wait for.
+    fn begin_to_stand(&mut self, socket: &'static Socket) -> bool {
+        self.spoil();
+        let is_over = |conn: &Conn| conn.afloat.is_some() && conn.peer_closed && !conn.is_reset();
+        if matches!(&self.role, Role::Connected(conn) if is_over(conn)) {
+            self.stand_alone();
+            return false;
+        }
+        self.ask_to_stand(socket)
     }
 
     /// Asks for a kernel's connection behind it, once. Returns whether there is one to wait for.

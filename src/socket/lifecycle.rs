@@ -8,7 +8,6 @@ use rustix::fd::RawFd;
 use rustix::net::{Shutdown, sockopt};
 
 use super::addr::Address;
-use super::blanks::Blank;
 use super::wait::Wait;
 use super::{Inner, Role, Socket};
 use crate::conn::Conn;
@@ -40,8 +39,8 @@ pub fn install(fd: RawFd, entry: Entry) {
     }
 }
 
-/// A TCP socket was made as `fd`, or is `blank`.
-pub fn created(fd: RawFd, domain: i32, nonblocking: bool, blank: Option<Blank>) {
+/// A TCP socket was made as `fd`.
+pub fn created(fd: RawFd, domain: i32, nonblocking: bool) {
     if !fdtable::fits(fd) {
         return;
     }
@@ -49,7 +48,6 @@ pub fn created(fd: RawFd, domain: i32, nonblocking: bool, blank: Option<Blank>) 
     {
         let mut inner = socket.lock();
         inner.fds.push(fd);
-        inner.blank = blank;
     }
     install(fd, Entry::Socket(socket));
 }

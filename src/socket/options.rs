@@ -294,7 +294,9 @@ impl Inner {
                         value: value.into(),
                     };
                     option.apply(side.as_fd());
-                    side.options.lock().push(option);
+                    let mut options = side.options.lock();
+                    options.retain(|known| (known.level, known.name) != (level, name));
+                    options.push(option);
                 }
             }
             _ => {}

@@ -6,6 +6,7 @@ Each says "over" when all was as it should be, and ends when it is told to. Over
 import array
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
@@ -132,6 +133,49 @@ def at_once_client(port):
     assert len({s.getsockname() for s in conns}) == AT_ONCE
     for i, s in enumerate(conns):
         assert read_to(s) == b"%d;" % i
+
+
+# More than half of the numbers that the server may have.
+FEW, NUMBERS = 200, 300
+
+
+def few_server(listener):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (NUMBERS, NUMBERS))
+    conns = []
+    while len(conns) < FEW:
+        # (Without a time limit: nothing is set on it.)
+        conns.append(listener.accept()[0])
+        read_to(conns[-1])
+        conns[-1].sendall(name(conns[-1].getsockname()))
+    for conn in conns:
+        conn.sendall(b"x")
+    for conn in conns:
+        assert conn.recv(1) == b""
+
+
+def few_client(port):
+    conns = [meet(port) for _ in range(FEW)]
+    for s in conns:
+        assert s.recv(1) == b"x"
+
+
+def gone_server(listener):
+    """The peer has closed before this process forks: the child reads what came, and the end."""
+    conn = listener.accept()[0]
+    read_to(conn)
+    conn.sendall(name(conn.getsockname()))
+    select.select([conn], [], [])
+    time.sleep(0.2)
+    child = os.fork()
+    if child == 0:
+        fine = read(conn, len(PIECE)) == PIECE and conn.recv(1) == b""
+        os._exit(0 if fine else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def gone_client(port):
+    with meet(port) as s:
+        s.sendall(PIECE)
 
 
 def epoll_server(listener):

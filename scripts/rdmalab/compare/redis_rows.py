@@ -123,7 +123,7 @@ def row(servers, title, options, rounds, seconds):
     def run(carrier):
         server = servers[carrier]
         if carrier not in requests:
-            few = 400 if options == ["-c", "1"] else 4000
+            few = 400 if options == ["-c", "1"] else 40_000 if "-P" in options else 4000
             start = time.monotonic()
             trial = server.benchmark(options, few, 60)
             progress(f"{title}: {TITLES[carrier]} tried in {time.monotonic() - start:.1f} s")
