@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench import costs, messages, redis, web
 from bench.row import CARRIERS, OURS, median, ratios, short
-from lab import Failure, Session, binaries, interruptible, need, progress, this_machine
+from lab import Failure, Session, binaries, in_turn, interruptible, need, progress, this_machine
 from programs import nginx
 from programs.side import UNFORESEEN, CaseFailed, Side
 
@@ -57,13 +57,12 @@ def measure(key, row, args, bin_dir, work):
         for side in sides.values():
             stack.callback(side.end)
         runs = {carrier: stack.enter_context(start(sides[carrier])) for carrier, start in row.carriers.items()}
-        for number in range(args.rounds):
-            order = list(runs) if number % 2 == 0 else list(runs)[::-1]
+        for number, order in in_turn(runs, args.rounds):
             found = {carrier: runs[carrier](args.seconds * row.stretch) for carrier in order}
             rounds.append(found)
             first = row.figures[0]
             rates = ", ".join(f"{CARRIERS[carrier]} {short(found[carrier][first.name])}" for carrier in row.carriers)
-            progress(f"{row.title}, round {number + 1} of {args.rounds}: {first.name} {rates}")
+            progress(f"{row.title}, round {number} of {args.rounds}: {first.name} {rates}")
     carried = {carrier: accelerated(sides[carrier].totals) for carrier in row.carriers if carrier in OURS}
     return rounds, carried
 

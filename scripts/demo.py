@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lab import (
     Failure, Session, accelerated, accepted, benchmark_figures, binaries, count_calls, counters, free_port,
-    interruptible, need, progress, this_machine,
+    in_turn, interruptible, need, progress, this_machine,
 )
 
 # Rows of the table: what they are called, the client's options, the least ratio of SET to accept, and
@@ -99,11 +99,10 @@ def measure(servers, row, pairs, seconds):
         slowest = min(figures["rps"] for figures in trial.values())
         requests[side] = max(10_000, int(slowest * seconds * stretch) // 10_000 * 10_000)
     found = {}
-    for pair in range(pairs):
-        sides = SIDES if pair % 2 == 0 else SIDES[::-1]
+    for pair, sides in in_turn(SIDES, pairs):
         runs = {side: servers[side].benchmark(options, requests[side]) for side in sides}
         rates = ", ".join(f"{TITLE[side]} {runs[side]['SET']['rps']:,.0f}" for side in SIDES)
-        progress(f"{title}, pair {pair + 1} of {pairs}: SET/s {rates}")
+        progress(f"{title}, pair {pair} of {pairs}: SET/s {rates}")
         for test in runs["tcp"]:
             found.setdefault(test, []).append({side: runs[side][test] for side in SIDES})
     return {"title": title, "requests": requests, "pairs": found}

@@ -62,6 +62,14 @@ def need(*programs):
             raise Failure(f"{program} was not found: run 'make setup' first")
 
 
+def in_turn(names, rounds):
+    """For each of so many rounds its number, from 1, and the names in their order, every other time in reverse: whatever else
+    the machine does, it does to all of them."""
+    names = list(names)
+    for number in range(rounds):
+        yield number + 1, names if number % 2 == 0 else names[::-1]
+
+
 def this_machine():
     """When and on what figures are made: they mean little without."""
     release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab import Failure, Session, binaries, interruptible, need, progress
+from lab import Failure, Session, binaries, in_turn, interruptible, need, progress
 from processes.rows import ROWS
 from programs import apache, nginx, postgres, sshd
 from programs.side import UNFORESEEN, CaseFailed, Side
@@ -43,12 +43,11 @@ def measure(row, args, bin_dir, work):
         for side in sides.values():
             stack.callback(side.end)
         runs = {name: stack.enter_context(server(side)) for name, side in sides.items()}
-        for number in range(args.pairs):
-            order = list(SIDES) if number % 2 == 0 else list(SIDES)[::-1]
+        for number, order in in_turn(SIDES, args.pairs):
             found = {name: runs[name](args.seconds) for name in order}
             pairs.append(found)
             rates = ", ".join(f"{SIDES[name]} {found[name]:,.0f}" for name in SIDES)
-            progress(f"{title}, pair {number + 1} of {args.pairs}: {rates}")
+            progress(f"{title}, pair {number} of {args.pairs}: {rates}")
     return {"pairs": pairs, "counters": sides["on"].totals}
 
 

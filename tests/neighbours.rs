@@ -21,18 +21,7 @@ const WINDOW: u64 = 8 << 10;
 const GIVE_UP: Duration = Duration::from_secs(120);
 
 fn link(fabric: Shm) -> Arc<Link> {
-    let terms = Terms {
-        token: [0; 16],
-        window: WINDOW,
-        peer_window: WINDOW,
-        peer_pid: 0,
-        peer_uid: 0,
-        acceptor: [0; 32],
-        max_conns: 8,
-        msg_size: 4096,
-        resends: true,
-        fast: false,
-    };
+    let terms = Terms::unnamed(WINDOW);
     Link::new(Box::new(fabric), terms)
 }
 

@@ -3,31 +3,18 @@
 
 #![no_main]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use libfuzzer_sys::fuzz_target;
 use netacc::stats::reader::Snapshot;
-use netacc::stats::{
-    CONN_SLOTS, ConnStats, DEVICE_SLOTS, DeviceStats, Global, Header, LAYOUT, LINK_SLOTS,
-    LinkStats, MAGIC, Page, Reason,
-};
+use netacc::stats::{Header, MAGIC, Page, Reason};
 
 /// The beginning of a page of this layout.
 fn header() -> Vec<u8> {
     // SAFETY: atomic integers only, for which zeros are a value.
     let header: Header = unsafe { std::mem::zeroed() };
     header.magic.store(MAGIC, Ordering::Relaxed);
-    let set = |field: &AtomicU32, value: usize| field.store(value as u32, Ordering::Relaxed);
-    set(&header.layout, LAYOUT as usize);
-    set(&header.reasons, Reason::ALL.len());
-    set(&header.total_size, size_of::<Page>());
-    set(&header.global_size, size_of::<Global>());
-    set(&header.link_size, size_of::<LinkStats>());
-    set(&header.link_slots, LINK_SLOTS);
-    set(&header.conn_size, size_of::<ConnStats>());
-    set(&header.conn_slots, CONN_SLOTS);
-    set(&header.device_size, size_of::<DeviceStats>());
-    set(&header.device_slots, DEVICE_SLOTS);
+    header.tell_layout();
     // SAFETY: as many bytes as it has, without padding.
     unsafe { std::slice::from_raw_parts((&raw const header).cast::<u8>(), size_of::<Header>()) }
         .to_vec()

@@ -56,16 +56,9 @@ impl World {
     fn new() -> World {
         let (ours, peer) = Shm::pair(RING).expect("shared memory");
         let terms = Terms {
-            token: [0; 16],
-            window: WINDOW,
-            peer_window: WINDOW,
-            peer_pid: 0,
-            peer_uid: 0,
-            acceptor: [0; 32],
-            max_conns: 8,
-            msg_size: 4096,
             // Giving back is the control thread's work, and there is none.
             resends: false,
+            ..Terms::unnamed(WINDOW)
         };
         let link = Link::new(Box::new(ours), terms);
         let sockets = (0..CONNS).map(|id| {

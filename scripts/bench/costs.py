@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench.row import Check, Figure, Row
-from lab import benchmark_figures
+from lab import benchmark_figures, in_turn
 from processes.rows import CLIENTS, CROWD, MANY_FILES
 from programs.side import Side, equal
 
@@ -21,9 +21,9 @@ def start(bin_dir, _work):
     bare = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     environments = {"bare": bare, "on": {**bare, "LD_PRELOAD": str(bin_dir / "libnetacc-preload.so")}}
     differences = []
-    for number in range(ROUNDS):
+    for _, order in in_turn(environments, ROUNDS):
         took = {}
-        for name in list(environments) if number % 2 == 0 else list(environments)[::-1]:
+        for name in order:
             begun = time.monotonic()
             for _ in range(STARTS):
                 subprocess.run(["/bin/true"], env=environments[name], check=True)

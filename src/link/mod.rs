@@ -76,6 +76,24 @@ pub struct Terms {
     pub fast: bool,
 }
 
+impl Terms {
+    /// Of a link that nobody has negotiated, whose ends have windows of so many bytes and know all that ends of this version do.
+    pub fn unnamed(window: u64) -> Terms {
+        Terms {
+            token: [0; 16],
+            window,
+            peer_window: window,
+            peer_pid: 0,
+            peer_uid: 0,
+            acceptor: [0; 32],
+            max_conns: 8,
+            msg_size: 4 << 10,
+            resends: true,
+            fast: false,
+        }
+    }
+}
+
 /// One end of a link.
 pub struct Link {
     fabric: Box<dyn Fabric>,
@@ -481,13 +499,9 @@ impl Link {
 
     /// The socket of `id` is gone here: records for it are dropped from now on. Unless the peer never
     /// knew the id (`unknown`) it is told, with how many bytes had `arrived` before, and the id is free once its
-    /// `Close` has come too. Never called under a socket's lock.
-    pub fn forget(self: &Arc<Self>, id: u32, unknown: bool, arrived: Option<u64>) {
-        self.forget_with(id, unknown, arrived, None);
-    }
-
-    /// The same for one that was opened fast, whose port `lease` is not another's before the id is free.
-    pub fn forget_with(
+    /// `Close` has come too; nor is the port of one that was opened fast another's (`lease`) before that. Never called under a
+    /// socket's lock.
+    pub fn forget(
         self: &Arc<Self>,
         id: u32,
         unknown: bool,

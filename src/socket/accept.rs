@@ -565,7 +565,7 @@ pub(super) fn accept_one(
             let spares = arrival.fd.is_none() && side.spares_kernel();
             arrival.gives_credit_back();
             if spares && let Role::Listening(listening) = &mut inner.role {
-                listening.kernel_next = Default::default();
+                listening.kernel_next = 0;
             }
             options::bequeath(number, low_water, linger);
             return Ok(admit(arrival, socket, number, flags));

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fd::{AsFd, IntoRawFd, RawFd};
+use rustix::fd::{AsFd, RawFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::{Inner, Role};
@@ -91,18 +91,6 @@ impl Blank {
         if idle.len() < MOST && !standing::has_left() {
             idle.push(self);
         }
-    }
-
-    /// A number for it, closed by exec or not.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn number(&self, closed_by_exec: bool) -> Result<RawFd, Errno> {
-        let number = match closed_by_exec {
-            false => rustix::io::dup(&self.fd),
-            true => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
-        };
-        number.map(IntoRawFd::into_raw_fd)
     }
 }
 

@@ -45,10 +45,7 @@ pub fn created(fd: RawFd, domain: i32, nonblocking: bool) {
         return;
     }
     let socket = Socket::new(domain, nonblocking);
-    {
-        let mut inner = socket.lock();
-        inner.fds.push(fd);
-    }
+    socket.lock().fds.push(fd);
     install(fd, Entry::Socket(socket));
 }
 
@@ -150,7 +147,7 @@ impl Farewell {
             self.ways.iter().for_each(|link| set.left(life, link));
         }
         if let Some((link, id, unknown)) = self.link {
-            link.forget_with(id, unknown, self.arrived, self.lease);
+            link.forget(id, unknown, self.arrived, self.lease);
         }
         if self.stood_soon {
             runtime::get().command(Command::Stood);

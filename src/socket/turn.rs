@@ -30,7 +30,7 @@ impl Socket {
         drop(inner);
         if let Some((link, id)) = opening.place.take() {
             // The process that has taken it never knew.
-            link.forget(id, true, None);
+            link.forget(id, true, None, None);
         }
         let key = cache::key(&opening.dest);
         let (links, refused) = {
@@ -59,7 +59,7 @@ impl Socket {
             }
             Some((link, id)) => {
                 drop(inner);
-                link.forget(id, true, None);
+                link.forget(id, true, None, None);
                 inner = self.lock();
                 Step::Failed(Reason::LinkFailed)
             }

@@ -84,6 +84,23 @@ pub struct Header {
     pub device_slots: AtomicU32,
 }
 
+impl Header {
+    /// Says how a page of this layout is laid out. (The magic comes when all else is there.)
+    pub fn tell_layout(&self) {
+        let set = |field: &AtomicU32, value: usize| field.store(value as u32, Relaxed);
+        set(&self.layout, LAYOUT as usize);
+        set(&self.reasons, Reason::COUNT);
+        set(&self.total_size, size_of::<Page>());
+        set(&self.global_size, size_of::<Global>());
+        set(&self.link_size, size_of::<LinkStats>());
+        set(&self.link_slots, LINK_SLOTS);
+        set(&self.conn_size, size_of::<ConnStats>());
+        set(&self.conn_slots, CONN_SLOTS);
+        set(&self.device_size, size_of::<DeviceStats>());
+        set(&self.device_slots, DEVICE_SLOTS);
+    }
+}
+
 /// Declares [`Global`] and the table of its counters' names and meanings.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {

@@ -30,8 +30,8 @@ mod table;
 
 pub use codes::{ConnState, Fabric, LinkState, Mode};
 pub use layout::{
-    CONN_SLOTS, ConnStats, DEVICE_SLOTS, DeviceStats, Global, Header, LAYOUT, LINK_SLOTS,
-    LinkStats, MAGIC, Page, add, bump,
+    CONN_SLOTS, ConnStats, DeviceStats, Global, Header, LINK_SLOTS, LinkStats, MAGIC, Page, add,
+    bump,
 };
 pub use reason::Reason;
 

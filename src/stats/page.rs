@@ -5,7 +5,6 @@
 
 use core::ffi::CStr;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -13,12 +12,8 @@ use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
-use super::layout::{
-    CONN_SLOTS, ConnStats, DEVICE_SLOTS, DeviceStats, Global, LAYOUT, LINK_SLOTS, LinkStats, MAGIC,
-    Page, store_text,
-};
+use super::layout::{MAGIC, Page, store_text};
 use super::proc_stat;
-use super::reason::Reason;
 use crate::control::wire;
 
 /// Size of the page in memory and as a file, bytes.
@@ -211,23 +206,18 @@ pub(super) const DIR_PREFIX: &str = "netacc-";
 
 fn fill_header(page: &Page) {
     let header = &page.header;
-    let set = |field: &AtomicU32, value: usize| field.store(value as u32, Relaxed);
-    set(&header.layout, LAYOUT as usize);
-    set(&header.reasons, Reason::COUNT);
-    set(&header.total_size, SIZE);
-    set(&header.global_size, size_of::<Global>());
-    set(&header.link_size, size_of::<LinkStats>());
-    set(&header.link_slots, LINK_SLOTS);
-    set(&header.conn_size, size_of::<ConnStats>());
-    set(&header.conn_slots, CONN_SLOTS);
-    set(&header.device_size, size_of::<DeviceStats>());
-    set(&header.device_slots, DEVICE_SLOTS);
+    header.tell_layout();
     header.pid.store(pid(), Relaxed);
     header.uid.store(uid(), Relaxed);
     header.created_ns.store(now_ns(), Relaxed);
     store_text(&header.version, env!("CARGO_PKG_VERSION").as_bytes());
-    set(&header.oldest_protocol, usize::from(wire::OLDEST));
-    set(&header.newest_protocol, usize::from(wire::VERSION));
+    let versions = [
+        (&header.oldest_protocol, wire::OLDEST),
+        (&header.newest_protocol, wire::VERSION),
+    ];
+    for (field, version) in versions {
+        field.store(version.into(), Relaxed);
+    }
 
     let mut line = [0; 1024];
     if let Some(stat) = read_own_stat(&mut line).and_then(proc_stat::parse) {
@@ -304,6 +294,7 @@ impl Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::CONN_SLOTS;
 
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;

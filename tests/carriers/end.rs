@@ -66,18 +66,7 @@ impl End {
     pub fn new(number: usize, seed: u64, sizes: RingSizes) -> End {
         let news: &'static News = Box::leak(Box::default());
         let remote = Remote::new(news, FabricKind::Tcp, sizes, &Plain).expect("memory");
-        let terms = Terms {
-            token: [0; 16],
-            window: WINDOW,
-            peer_window: WINDOW,
-            peer_pid: 0,
-            peer_uid: 0,
-            acceptor: [0; 32],
-            max_conns: 8,
-            msg_size: 4 << 10,
-            resends: true,
-            fast: false,
-        };
+        let terms = Terms::unnamed(WINDOW);
         let link = Link::new(Box::new(remote::End(remote.clone())), terms);
         remote.attach(&link);
         let sockets = (0..CONNS as u32).map(|id| {

@@ -34,6 +34,14 @@ fn begin(end: &End, manner: Manner) -> (u32, Arc<Mutex<Wire>>) {
     (id, wire)
 }
 
+/// An end with rings of up to `most` bytes whose first carrier, of messages, stands.
+fn begun(most: usize) -> (End, u32, Arc<Mutex<Wire>>) {
+    let end = End::new(0, 7, RingSizes { most });
+    let (id, wire) = begin(&end, Manner::Messages);
+    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    (end, id, wire)
+}
+
 fn wire(end: &End, manner: Manner) -> Arc<Mutex<Wire>> {
     Arc::new(Mutex::new(Wire {
         manner,
@@ -84,9 +92,7 @@ fn a_ring_of_another_size_than_was_agreed_is_refused() {
         (MOST, true),
         (2 * MOST, false),
     ] {
-        let end = end();
-        let (id, _wire) = begin(&end, Manner::Messages);
-        resume(&end, id, 0, FIRST_RING).expect("an honest word");
+        let (end, id, _wire) = begun(MOST);
         let heard = end.remote.hear(id, Message::Offer(ring(size)));
         assert_eq!(heard.is_ok(), is_right, "{size}");
         end.end();
@@ -95,9 +101,7 @@ fn a_ring_of_another_size_than_was_agreed_is_refused() {
 
 #[test]
 fn a_larger_ring_is_asked_for_before_the_first_is_full() {
-    let mut end = end();
-    let (id, wire) = begin(&end, Manner::Messages);
-    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    let (mut end, _, wire) = begun(MOST);
     end.send(0, FIRST_RING / 4);
     assert_eq!(asked(&wire), 0);
     end.send(0, FIRST_RING / 3);
@@ -108,9 +112,7 @@ fn a_larger_ring_is_asked_for_before_the_first_is_full() {
 
 #[test]
 fn a_still_larger_ring_is_asked_for_after_the_switch_is_announced() {
-    let mut end = End::new(0, 7, RingSizes { most: 4 * MOST });
-    let (id, wire) = begin(&end, Manner::Messages);
-    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    let (mut end, id, wire) = begun(4 * MOST);
     end.send(0, 3 * FIRST_RING / 4);
     let offer = Message::Offer(ring(4 * FIRST_RING));
     end.remote.hear(id, offer).expect("it was asked for");
@@ -179,9 +181,7 @@ fn what_is_given_back_between_two_carriers_is_told_on_the_second() {
 
 #[test]
 fn an_offer_that_could_not_be_taken_up_is_looked_at_again() {
-    let mut end = End::new(0, 7, RingSizes { most: 4 * MOST });
-    let (id, wire) = begin(&end, Manner::Messages);
-    resume(&end, id, 0, FIRST_RING).expect("an honest word");
+    let (mut end, id, wire) = begun(4 * MOST);
     end.send(0, 3 * FIRST_RING / 4);
     let offer = Message::Offer(ring(4 * FIRST_RING));
     end.remote.hear(id, offer).expect("it was asked for");
@@ -231,9 +231,7 @@ fn rings_are_no_larger_than_either_end_wants() {
         (0, None),
         (40_000, None),
     ] {
-        let end = end();
-        let (id, wire) = begin(&end, Manner::Messages);
-        resume(&end, id, 0, FIRST_RING).expect("an honest word");
+        let (end, id, wire) = begun(MOST);
         let heard = end.remote.hear(id, Message::Full(asked));
         heard.expect("anybody may ask");
         let wire = wire.lock().unwrap();

@@ -72,16 +72,9 @@ impl World {
     fn new() -> World {
         let (ours, peer) = Shm::pair(RING).expect("shared memory");
         let terms = Terms {
-            token: [0; 16],
-            window: WINDOW,
-            peer_window: WINDOW,
-            peer_pid: 0,
-            peer_uid: 0,
-            acceptor: [0; 32],
-            max_conns: 8,
-            msg_size: 4096,
-            resends: true,
+            // What a record may open fast is another way in.
             fast: true,
+            ..Terms::unnamed(WINDOW)
         };
         let link = Link::new(Box::new(ours), terms);
         let sockets = (0..CONNS as u32)

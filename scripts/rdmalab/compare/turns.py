@@ -1,6 +1,6 @@
 """Runs of several carriers in turn: whatever else the machine does, it does to all of them."""
 
-from lab import progress
+from lab import in_turn, progress
 from rdmalab.compare.carriers import NAMES
 from rdmalab.compare.machines import Failed
 
@@ -13,9 +13,9 @@ def take_turns(title, carriers, rounds, run, name=NAMES.get):
 
     What the runs returned, [{carrier: result}], and how some failed, {carrier: [text]}."""
     found, failed = [], {}
-    for number in range(rounds):
+    for number, order in in_turn(carriers, rounds):
         results = {}
-        for carrier in carriers if number % 2 == 0 else carriers[::-1]:
+        for carrier in order:
             if len(failed.get(carrier, ())) >= ENOUGH:
                 continue
             try:
@@ -25,7 +25,7 @@ def take_turns(title, carriers, rounds, run, name=NAMES.get):
                 progress(f"{title}: {name(carrier)} fails: {failure}")
         found.append(results)
         rates = ", ".join(f"{name(c)} {next(iter(results[c].values()))['rate']:,.0f}" for c in carriers if c in results)
-        progress(f"{title}, round {number + 1} of {rounds}: {rates}")
+        progress(f"{title}, round {number} of {rounds}: {rates}")
     return found, failed
 
 

@@ -118,8 +118,7 @@ impl Fabric for End {
                 // Ring bytes that are about to go tell it as well.
                 let mut outcome = sending.flush(to);
                 if outcome != Posted::Failed && to - sending.told_freed >= size / 4 {
-                    sending.tell_freed(to);
-                    outcome = sending.flush(to);
+                    outcome = sending.tell(to);
                 }
                 (sending.id, outcome)
             } else if sending.queue.is_empty() {

@@ -380,10 +380,10 @@ impl Remote {
             self.asked.store(u64::MAX, Ordering::Relaxed);
             // What was given back while nobody could be told, and nothing more may come that would tell it by the way.
             let released = self.released.load(Ordering::Relaxed);
-            if released != sending.told_freed {
-                sending.tell_freed(released);
-            }
-            let outcome = sending.flush(released);
+            let outcome = match released == sending.told_freed {
+                true => sending.flush(released),
+                false => sending.tell(released),
+            };
             Ok((outcome, memory))
         })?;
         self.settle(id, outcome);
@@ -450,8 +450,7 @@ impl Remote {
             let mut outcome = sending.flush(freed);
             if outcome != Posted::Failed && sending.posted == before {
                 // There are none, or no credit for them: it may be this that the peer waits for to give some.
-                sending.tell_freed(freed);
-                outcome = sending.flush(freed);
+                outcome = sending.tell(freed);
             }
             outcome
         };

@@ -274,13 +274,14 @@ impl Sending {
         }
     }
 
-    /// Tells the peer what we gave back, with nothing else to say.
-    pub fn tell_freed(&mut self, freed: u64) {
+    /// Tells the peer what we gave back, in a message of its own, and hands the carrier whatever it takes.
+    pub fn tell(&mut self, freed: u64) -> Posted {
         let produced = self.posted;
         self.queue
             .retain(|message| !matches!(message, Message::Progress(_)));
         self.queue
             .push_back(Message::Progress(Progress { produced, freed }));
         self.told_freed = freed;
+        self.flush(freed)
     }
 }
