@@ -14,7 +14,7 @@ const MANY: u64 = 400;
 
 struct Pair {
     client: Proc,
-    _server: Proc,
+    server: Proc,
 }
 
 impl Pair {
@@ -27,13 +27,13 @@ impl Pair {
             command.arg(&script).args(words).env(SHORT_LIMIT, limit);
             Proc::start(command)
         };
-        let _server = start(&["serve", &port, how]);
-        _server.wait_listening();
+        let server = start(&["serve", &port, how]);
+        server.wait_listening();
         let mut client = start(&[&port]);
         // It has counters from its first connection on.
         client.tell("keep 1");
         assert_eq!(client.line().as_deref(), Some("keep 1"));
-        Pair { client, _server }
+        Pair { client, server }
     }
 
     /// Has the client do something; its counters before and after it.
@@ -62,7 +62,9 @@ fn leaves_short_ones(pair: &mut Pair) {
     );
     assert_eq!(tcp + shm, MANY);
     assert!(tcp > 0, "{short:#?}");
-    assert_eq!(grown(&short, "fallback_short_lived"), tcp);
+    // A server that gives each to a child closes its side port after a few.
+    let refused = grown(&short, "fallback_side_port_refused");
+    assert_eq!(grown(&short, "fallback_short_lived") + refused, tcp);
 }
 
 #[test]
@@ -87,6 +89,42 @@ fn a_child_process_each() {
         return;
     }
     leaves_short_ones(&mut Pair::start("fork", LIMIT));
+}
+
+/// Connections of the server that are the kernel's because its children serve them.
+fn served_by_children(pair: &Pair) -> u64 {
+    let counters = Counters::of(pair.server.pid()).expect("not bare");
+    counters.get("fallback_served_by_children")
+}
+
+#[test]
+fn a_server_that_gives_all_to_children_is_left_to_the_kernel() {
+    if bare() {
+        return;
+    }
+    let mut pair = Pair::start("fork", "0");
+    let short = pair.tell("short 100");
+    let (shm, refused) = (
+        grown(&short, "connected_shm"),
+        grown(&short, "fallback_side_port_refused"),
+    );
+    assert_eq!(shm + refused, 100, "{short:#?}");
+    assert!(refused > 80, "{short:#?}");
+    assert!(served_by_children(&pair) > 80);
+    // Those that came before go on.
+    let kept = pair.tell("keep 3");
+    assert_eq!(grown(&kept, "connected_tcp"), 3, "{kept:#?}");
+}
+
+#[test]
+fn a_server_that_serves_some_itself_is_not() {
+    if bare() {
+        return;
+    }
+    let mut pair = Pair::start("some", "0");
+    let short = pair.tell("short 100");
+    assert_eq!(grown(&short, "connected_shm"), 100, "{short:#?}");
+    assert_eq!(served_by_children(&pair), 0);
 }
 
 #[test]

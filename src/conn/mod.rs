@@ -349,6 +349,11 @@ impl Conn {
         grant.filter(|_| !self.peer_closed && !self.rx_left)
     }
 
+    /// Whether the application has read or written.
+    pub fn was_used(&self) -> bool {
+        self.calls > 0
+    }
+
     /// Whether so little came and went that it was not worth a place on a link.
     pub fn was_short(&self) -> bool {
         self.calls < WORTH_CALLS && self.windows.moved() < WORTH_BYTES

@@ -229,6 +229,7 @@ impl Control {
         match Socket::of(serial) {
             Some(socket) if !socket.is_called(Some(shown)) => refuse(&to, knows),
             Some(socket) => {
+                socket.lock().went_to_child();
                 self.estate.claims.push((to, socket, [serial, shown]));
                 self.settle_claims();
             }

@@ -145,6 +145,8 @@ pub struct SideListener {
     closed: AtomicBool,
     /// How many forks there had been when it was made.
     forks: u32,
+    /// A process before this one has made it.
+    inherited: bool,
     /// The kernel may choose other listeners of a group (SO_REUSEPORT) for who connects.
     grouped: bool,
 }
@@ -305,6 +307,7 @@ impl SideListener {
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             forks,
+            inherited: false,
             grouped: false,
         }
     }
@@ -327,11 +330,17 @@ impl SideListener {
         let fd = InternalFd::take_back(self.fd.as_raw_fd());
         let backlog = self.backlog.load(Ordering::Relaxed);
         let mut child = Self::with(fd, self.local, owner, backlog, self.forks);
+        child.inherited = true;
         *child.stopped.get_mut() = self.stopped.load(Ordering::Relaxed);
         if let Some(shelf) = self.shelf.get() {
             let _ = child.shelf.set(Shelf::of(shelf.descriptors()));
         }
         child
+    }
+
+    /// Whether this process has made it, and no other one has one for the same listener.
+    pub fn is_own(&self) -> bool {
+        !self.inherited && self.forks != OTHERS
     }
 
     /// Its descriptors, which a forked child has, too.

@@ -211,6 +211,7 @@ impl Socket {
             // SAFETY: by the contract.
             return unsafe { tell(accepted, addr, len) };
         }
+        let gives_away = inner.gives_away();
         let (accepted, remote) = match accept_one(&mut inner, fd, flags, &mut None) {
             Err(Errno::AGAIN) if inner.is_leaving_listener() => {
                 self.stop_serving(inner);
@@ -222,6 +223,9 @@ impl Socket {
                 other?
             }
         };
+        if gives_away {
+            self.leave_to_children();
+        }
         // SAFETY: by the contract.
         unsafe { tell((accepted, remote), addr, len) }
     }
@@ -539,6 +543,7 @@ pub(super) fn accept_one(
             if side.held.load(Ordering::Acquire) > 0 {
                 runtime::get().command(Command::Room(side.clone()));
             }
+            let given = listening.given.clone();
             let (receive, send) = (inner.receive_timeout, inner.send_timeout);
             let (low_water, linger) = (inner.low_water, inner.linger);
             let reuses_address = inner.reuses_address.unwrap_or(false);
@@ -550,6 +555,7 @@ pub(super) fn accept_one(
                 heir.low_water = low_water;
                 heir.linger = linger;
                 heir.reuses_address = Some(reuses_address);
+                heir.given = Some(given);
             }
             if arrival.fd.is_none() {
                 let options = side.options.lock();

@@ -55,7 +55,7 @@ pub(super) fn accept(
 pub fn accepted(got: RawFd, flags: i32, reason: Reason) {
     let remote = match reason {
         // Switched off, or it does not say why: nothing is to be slower than without the library.
-        Reason::None | Reason::Disabled => None,
+        Reason::None | Reason::Disabled | Reason::ServedByChildren => None,
         _ if fork::is_stranger() || !fdtable::fits(got) => None,
         _ => Address::peer_of(got),
     };

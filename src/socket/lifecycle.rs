@@ -427,6 +427,7 @@ impl Inner {
         let mut farewell = self.unwatched();
         match std::mem::replace(&mut self.role, Role::Plain) {
             Role::Connected(mut conn) | Role::Connecting(Some(mut conn)) => {
+                self.was_served_here();
                 if conn.has_left() {
                     stats::add(&stats::global().handed_back, 1);
                 }

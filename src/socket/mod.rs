@@ -11,6 +11,7 @@ pub mod by_kernel;
 pub mod connect;
 pub mod fast;
 pub mod foreign;
+mod given;
 pub mod hand_back;
 pub mod leaving;
 pub mod lifecycle;
@@ -89,6 +90,8 @@ pub struct Listening {
     pub untried: bool,
     /// It is the kernel's once its queue is empty, and until then nobody accepts from the kernel here.
     pub leaves: bool,
+    /// How many of its connections went to children.
+    pub given: given::Count,
 }
 
 impl Socket {
@@ -139,6 +142,7 @@ impl Listening {
             foreign: false,
             untried: false,
             leaves: false,
+            given: given::Count::default(),
         }
     }
 
@@ -242,6 +246,8 @@ pub struct Inner {
     pub former_cookie: Option<u64>,
     /// A number of our own for it, once the application has none and there is still something to send.
     pub last_number: Option<InternalFd>,
+    /// Where it counts should it go to a child: with its listener.
+    pub given: Option<given::Count>,
 }
 
 static SOCKETS: Slab<Socket> = Slab::new();
@@ -283,6 +289,7 @@ impl Socket {
                 is_spoiled: false,
                 former_cookie: None,
                 last_number: None,
+                given: None,
             }),
         }
     }

@@ -529,6 +529,9 @@ impl Inner {
         if !self.has_heirs() && !self.owes_peer() {
             return false;
         }
+        if self.has_heirs() {
+            self.went_to_child();
+        }
         self.begin_hand_back(socket);
         self.users += 1;
         heirs::keep(socket);

@@ -1,11 +1,12 @@
-"""Short connections: `short.py serve PORT thread|fork` answers each request of a connection, in a thread or a child process of
-its own; `short.py PORT` is the client, and reads commands from standard input:
+"""Short connections: `short.py serve PORT thread|fork|some` answers each request of a connection, in a thread or a child process of
+its own, or every third in a thread and the others in children; `short.py PORT` is the client, and reads commands from standard input:
 
 short N: N connections, one after the other, with a request each
 long N: one connection with N requests, closed after them
 keep N: N connections with one request each, that stay open
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -35,9 +36,9 @@ def serve(port, how):
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("listening", flush=True)
-    while True:
+    for number in itertools.count():
         connection, _ = listener.accept()
-        if how == "thread":
+        if how == "thread" or how == "some" and number % 3 == 2:
             threading.Thread(target=lambda c: (answer(c), c.close()), args=(connection,), daemon=True).start()
             continue
         if os.fork() == 0:
