@@ -5,7 +5,7 @@ listeners and reloads cost. A figure is the median of the pairs, a ratio the med
     make bench-processes ARGS='--rows nginx,gunicorn --pairs 9'"""
 
 import argparse
-import contextlib
+import collections
 import json
 import statistics
 import sys
@@ -18,6 +18,8 @@ from programs import apache, nginx, postgres, sshd
 from programs.side import UNFORESEEN, CaseFailed, Side
 
 SIDES = {"bare": "kernel TCP", "on": "NetACC"}
+# Seconds of a run that is not counted, before the one that is.
+WARM_UP = 0.5
 
 
 def arguments():
@@ -37,18 +39,24 @@ def arguments():
 def measure(row, args, bin_dir, work):
     """Alternating runs of one row: its pairs, and NetACC's counters."""
     title, _, server, _ = ROWS[row]
-    pairs = []
-    with contextlib.ExitStack() as stack:
-        sides = {name: Side(name, row, bin_dir, work, short=True) for name in SIDES}
-        for side in sides.values():
-            stack.callback(side.end)
-        runs = {name: stack.enter_context(server(side)) for name, side in sides.items()}
-        for number, order in in_turn(SIDES, args.pairs):
-            found = {name: runs[name](args.seconds) for name in order}
-            pairs.append(found)
-            rates = ", ".join(f"{SIDES[name]} {found[name]:,.0f}" for name in SIDES)
-            progress(f"{title}, pair {number} of {args.pairs}: {rates}")
-    return {"pairs": pairs, "counters": sides["on"].totals}
+    pairs, counters = [], collections.Counter()
+    for number, order in in_turn(SIDES, args.pairs):
+        found = {}
+        for name in order:
+            # Started anew: where its memory lies alone makes a process that forks a tenth faster or slower than the next.
+            side = Side(name, row, bin_dir, work, short=True)
+            try:
+                with server(side) as run:
+                    run(WARM_UP)
+                    found[name] = run(args.seconds)
+            finally:
+                side.end()
+            if name == "on":
+                counters.update(side.totals)
+        pairs.append(found)
+        rates = ", ".join(f"{SIDES[name]} {found[name]:,.0f}" for name in SIDES)
+        progress(f"{title}, pair {number} of {args.pairs}: {rates}")
+    return {"pairs": pairs, "counters": counters}
 
 
 def line(row, found):
