@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from faults import calls, scene
+from faults import allocations, calls, scene
 from lab import Failure, binaries, interruptible, need, progress
 
-GROUPS = {"calls": calls.all_of}
+GROUPS = {"calls": calls.all_of, "memory": allocations.all_of}
 
 
 def arguments():

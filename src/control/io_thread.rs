@@ -153,10 +153,10 @@ const BELL: u64 = 0;
 /// How often it is looked whether peers have everything, when the process is about to end.
 const EXIT_LOOK: Duration = Duration::from_millis(2);
 
-/// Starts the I/O threads.
+/// Starts the I/O threads, or as many as can be had.
 ///
 /// # Errors
-/// The kernel's: no descriptors, or no threads.
+/// The kernel's: no descriptors, or not one thread. Then nobody has the runtime any more.
 pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
     let epoll = InternalFd::adopt(epoll::create(CreateFlags::CLOEXEC)?);
     let bell = runtime.io(0).bell.as_fd();
@@ -187,10 +187,14 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         control.run();
     })?;
     for index in 1..runtime.io_count() {
-        spawn(move || {
+        let spawned = spawn(move || {
             bind(index);
             serve(runtime, index);
-        })?;
+        });
+        if spawned.is_err() {
+            runtime.make_do_with(index);
+            break;
+        }
     }
     Ok(())
 }
@@ -198,21 +202,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
 /// A thread that no signal of the application reaches.
 pub(super) fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
     const STACK: usize = 256 << 10;
-    // SAFETY: plain libc calls on valid signal sets.
-    unsafe {
-        let mut all = core::mem::zeroed();
-        let mut old = core::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        let spawned = std::thread::Builder::new()
-            .name("netacc-io".into())
-            .stack_size(STACK)
-            .spawn(body);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &old, core::ptr::null_mut());
-        spawned
-            .map(drop)
-            .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EAGAIN)))
-    }
+    crate::real::thread::spawn(STACK, body)
 }
 
 /// Links of I/O thread `index`: takes in what is there, drops those that are over.

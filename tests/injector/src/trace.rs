@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
@@ -65,28 +66,30 @@ impl<'a> Tracer<'a> {
     /// # Errors
     /// Of wait(2).
     pub fn run(&mut self, first: Pid, seconds: u32) -> io::Result<()> {
-        extern "C" fn interrupts(_signal: i32) {}
+        static OVER: AtomicBool = AtomicBool::new(false);
+        extern "C" fn over(_signal: i32) {
+            OVER.store(true, Ordering::Relaxed);
+        }
         let action = SigAction::new(
-            SigHandler::Handler(interrupts),
+            SigHandler::Handler(over),
             SaFlags::empty(),
             SigSet::empty(),
         );
-        // SAFETY: the handler does nothing; that it interrupts a wait is all that is wanted.
+        // SAFETY: all that the handler does is to store a number; it also interrupts a wait.
         unsafe { sigaction(Signal::SIGALRM, &action) }?;
         nix::unistd::alarm::set(seconds);
         self.threads.insert(first.as_raw(), first.as_raw());
-        loop {
+        while !OVER.load(Ordering::Relaxed) {
             match waitpid(None, Some(WaitPidFlag::__WALL)) {
                 Ok(status) => self.take(status),
                 Err(Errno::ECHILD) => return Ok(()),
-                Err(Errno::EINTR) => {
-                    // The kernel kills them when their tracer ends.
-                    self.give_up();
-                    return Ok(());
-                }
+                Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        // The kernel kills them when their tracer ends.
+        self.give_up();
+        Ok(())
     }
 
     fn take(&mut self, status: WaitStatus) {
