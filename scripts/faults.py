@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from faults import allocations, calls, scene
+from faults import allocations, calls, environment, scene
 from lab import Failure, binaries, interruptible, need, progress
 
-GROUPS = {"calls": calls.all_of, "memory": allocations.all_of}
+GROUPS = {"calls": calls.all_of, "memory": allocations.all_of, "environment": environment.all_of}
 
 
 def arguments():
@@ -28,6 +28,8 @@ def arguments():
     options.add_argument("--number", type=int, default=60, help="how many system calls fail in a short run")
     options.add_argument("--seed", type=int, default=1, help="which these are")
     options.add_argument("--fault", action="append", help="CALL:SITE:NTH:ERROR: this one and no other, as a line of a run names it")
+    options.add_argument("--stop", type=float, default=3, metavar="S", help="for how long a process is stopped or frozen")
+    options.add_argument("--kills", type=int, default=5, help="how often each part is killed")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     return options.parse_args()
 

@@ -114,7 +114,13 @@ pub fn start() -> Option<&'static Runtime> {
     made
 }
 
+/// Where a process may have fewer descriptors open, they are all the application's.
+const FEWEST_DESCRIPTORS: i32 = 64;
+
 fn make() -> Result<&'static Runtime, Errno> {
+    if sys::last_number() + 1 < FEWEST_DESCRIPTORS {
+        return Err(Errno::MFILE);
+    }
     orig::resolve_all();
     stats::init();
     let (config, problems, told) = crate::config::load_and_tell();

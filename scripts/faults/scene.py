@@ -53,16 +53,21 @@ def build_echo(work):
     subprocess.run(["cc", "-O1", "-static", "-o", Path(work) / "echo", source], check=True)
 
 
-def judge(said, errors=""):
-    """What is wrong, as sentences, and in a word what the program noticed."""
+def judge(said, errors="", killed=None):
+    """What is wrong, as sentences, and in a word what the program noticed. `killed` is the part that is to be, if any."""
     if not said:
         return [f"the program said nothing: {errors.strip()[-500:]}"], ""
     wrong = []
     client, server = said.get("client") or {}, said.get("server") or {}
     noticed = dict(server.get("errors", {}))
     for code in ("client_code", "server_code"):
-        if said.get(code) != 0:
+        if killed and code.startswith(killed.lower()):
+            if said.get(code) != -9:
+                wrong.append(f"the {killed.lower()} was not killed: {said.get(code)}")
+        elif said.get(code) != 0:
             wrong.append(f"{code} {said.get(code)}: {errors.strip()[-500:]}")
+    # Whom the server had no descriptor for waits for it, as in a kernel's backlog.
+    unaccepted = sum(count for what, count in server.get("errors", {}).items() if what.startswith("accept "))
     ends = 0
     for result, count in client.items():
         if result == "whole":
@@ -70,6 +75,8 @@ def judge(said, errors=""):
         noticed[result] = count
         if "an end after" in result:
             ends += count
+        elif unaccepted and (", 0 received" in result or result == "ping EAGAIN"):
+            continue
         elif re.split(r"[ ,]", result)[-1] not in LIKE_THE_KERNELS:
             wrong.append(f"the client: {result}")
     for result in server.get("errors", {}):
@@ -78,10 +85,10 @@ def judge(said, errors=""):
             wrong.append(f"the server: {result}")
     if server.get("stuck"):
         wrong.append(f"{server['stuck']} children do not end")
-    # Who has an error closes the connection, in good order.
-    if ends > sum(server.get("errors", {}).values()):
+    # Who has an error closes the connection, in good order; so does the kernel for who is killed.
+    if not killed and ends > sum(server.get("errors", {}).values()):
         wrong.append(f"{ends} streams ended early and nobody had an error: {noticed}")
-    if not client.get("whole") and not wrong and not noticed:
+    if not killed and not client.get("whole") and not wrong and not noticed:
         wrong.append("no connection was made")
     return wrong, ", ".join(f"{count} {what}" if count > 1 else what for what, count in sorted(noticed.items()))
 

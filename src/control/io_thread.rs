@@ -505,13 +505,15 @@ impl Control {
             .count()
     }
 
-    /// A link with another process was made: looks after it.
-    pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) {
+    /// A link with another process was made: looks after it. Returns whether it can; if not, the link is over.
+    #[must_use]
+    pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) -> bool {
         self.runtime.serve(link, io);
-        self.insert(Source::Peer {
+        let peer = Source::Peer {
             link: link.clone(),
             fd: peer,
-        });
+        };
+        self.insert(peer).is_some()
     }
 }
 
@@ -670,8 +672,11 @@ impl Source {
             Source::Opening(opening) => {
                 let _ = opening.advance_in_background(control, true);
             }
-            Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
+            // Who comes there is to find it closed, not wait.
+            Source::Listener(listener) => listener.stop(),
+            Source::Peer { link, .. } => control.is_left(&link),
             Source::Dying(dying) => control.is_left(&dying.link),
+            Source::Resending(resending) => resending.break_off(control),
             Source::Session(session) => control.end_session(&session),
             Source::Rising(rising) => rising.fail(),
             _ => {}

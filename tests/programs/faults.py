@@ -2,7 +2,7 @@
 
     faults.py all PORT STATIC [ROUNDS]    both, and a worker; says in JSON how it went
     faults.py serve PORT STATIC           the server, until its standard input ends
-    faults.py connect PORT ROUNDS         the client
+    faults.py connect PORT ROUNDS         the client; "3s" is for three seconds
 
 An error is what programs expect of sockets, and ends one connection; a wrong byte, or an end that is not the stream's, is
 never right. STATIC is a program without the library that sends back what comes on the descriptor that it is told.
@@ -16,6 +16,7 @@ import random
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -282,6 +283,8 @@ def ping(port, results):
     """Blocking calls, small messages."""
     try:
         with socket.create_connection(("127.0.0.1", port)) as connection:
+            # A timeout of the kernel's own: calls block all the same.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", PATIENCE // 3, 0))
             connection.sendall(b"e")
             for number in range(50):
                 message = number.to_bytes(2, "big") * 32
@@ -296,39 +299,60 @@ def ping(port, results):
 
 
 def connect(port, rounds):
-    results, deadline = collections.Counter(), time.monotonic() + PATIENCE
-    for number in range(rounds):
+    """So many rounds, or for so many seconds ("3s")."""
+    results, begun, number = collections.Counter(), time.monotonic(), 0
+    deadline = begun + PATIENCE
+    while number < int(rounds) if rounds.isdigit() else time.monotonic() < begun + float(rounds[:-1]):
         ping(port, results)
         streams = [Stream(port, n) for n in range(len(WAYS))]
         together(streams, deadline, by_select if number % 2 else by_poll)
         results.update(stream.result for stream in streams)
+        number += 1
     print(json.dumps(results), flush=True)
 
 
 def part(*words):
-    return subprocess.Popen([sys.executable, "-B", __file__, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, "LD_PRELOAD": os.environ.get("FAULTS_PRELOAD", "")})
+    """One of the two, as a process that a word in the environment may put something before."""
+    before = os.environ.get(f"FAULTS_{words[0].upper()}", "").split()
+    preload = " ".join(filter(None, [os.environ.get("FAULTS_ALSO_PRELOAD"), os.environ.get("FAULTS_PRELOAD", "")]))
+    program = ["env", f"LD_PRELOAD={preload}", sys.executable, "-B", __file__, *words]
+    return subprocess.Popen([*before, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def disturb(server, client):
+    """Has a shell do to them what it is told."""
+    what = os.environ.get("FAULTS_DISTURB")
+    if not what:
+        return None
+    numbers = {"SERVER": str(server.pid), "CLIENT": str(client.pid)}
+    return subprocess.Popen(["sh", "-c", f"sleep 0.5; {what}"], env={**os.environ, **numbers}, stdin=subprocess.DEVNULL,
+                            stdout=sys.stderr)
+
+
+def ended(process, said, name):
+    """What it says at its end."""
+    try:
+        out, _ = process.communicate(timeout=PATIENCE + 10)
+        said.setdefault(name, json.loads(out) if out else {})
+    except subprocess.TimeoutExpired:
+        said[name] = {"it hangs": 1} if name == "client" else {"errors": {"it hangs": 1}}
+        process.kill()
+    said[f"{name}_code"] = process.wait()
 
 
 def both(port, static, rounds):
-    server = part("serve", port, static)
-    said = {}
-    try:
-        if server.stdout.readline() == "listening\n":
-            client = part("connect", port, rounds)
-            try:
-                out, _ = client.communicate(timeout=PATIENCE + 10)
-                said["client"] = json.loads(out) if out else {}
-                said["client_code"] = client.returncode
-            except subprocess.TimeoutExpired:
-                said["client"] = {"the client hangs": 1}
-                client.kill()
-        out, _ = server.communicate(timeout=PATIENCE)
-        said["server"] = json.loads(out) if out else {}
-        said["server_code"] = server.returncode
-    except subprocess.TimeoutExpired:
-        said["server"] = {"errors": {"the server hangs": 1}}
-        server.kill()
+    """The server, then the client, then their ends."""
+    server, said = part("serve", port, static), {"client_code": 0}
+    first = server.stdout.readline()
+    if first == "listening\n":
+        client = part("connect", port, rounds)
+        disturbance = disturb(server, client)
+        ended(client, said, "client")
+        if disturbance:
+            said["disturbance"] = disturbance.wait(PATIENCE)
+    else:
+        said["server"] = json.loads(first) if first else {}
+    ended(server, said, "server")
     print(json.dumps(said), flush=True)
 
 
@@ -336,8 +360,13 @@ match sys.argv[1]:
     case "all":
         both(sys.argv[2], sys.argv[3], (sys.argv[4:] or ["2"])[0])
     case "serve":
-        server = Server(int(sys.argv[2]), sys.argv[3])
+        try:
+            server = Server(int(sys.argv[2]), sys.argv[3])
+        except OSError as failed:
+            # A program that finds no memory or descriptors for its server ends.
+            print(json.dumps({"errors": {f"start {name(failed)}": 1}}), flush=True)
+            os._exit(0)
         print("listening", flush=True)
         server.run()
     case "connect":
-        connect(int(sys.argv[2]), int(sys.argv[3]))
+        connect(int(sys.argv[2]), sys.argv[3])
