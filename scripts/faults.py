@@ -27,7 +27,7 @@ def arguments():
     options.add_argument("--short", action="store_true", help="some of them: a minute")
     options.add_argument("--number", type=int, default=60, help="how many system calls fail in a short run")
     options.add_argument("--seed", type=int, default=1, help="which these are")
-    options.add_argument("--fault", action="append", help="CALL:SITE:NTH:ERROR: this one and no other, as a line of a run names it")
+    options.add_argument("--fault", action="append", help="this one and no other: CALL:SITE:NTH:ERROR, an allocation's number, or a part of a row's name, as a run prints it")
     options.add_argument("--stop", type=float, default=3, metavar="S", help="for how long a process is stopped or frozen")
     options.add_argument("--kills", type=int, default=5, help="how often each part is killed")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")

@@ -44,9 +44,9 @@ impl FromStr for Fault {
             }
         };
         let number = |text: &str| text.parse::<u64>().map_err(|e| format!("nth: {e}"));
-        let (first, last) = match (nth, nth.strip_suffix('+')) {
+        let (first, last) = match (nth, nth.split_once('-')) {
             ("*", _) => (1, u64::MAX),
-            (_, Some(first)) => (number(first)?, u64::MAX),
+            (_, Some((first, last))) => (number(first)?, number(last)?),
             (only, None) => (number(only)?, number(only)?),
         };
         Ok(Fault {

@@ -49,8 +49,8 @@ struct Arguments {
     /// What the name of the library's file contains; several make one
     #[arg(long, required = true)]
     library: Vec<String>,
-    /// CALL:SITE:NTH:ERROR, for example memfd_create:0x5a3f1:1:ENOMEM. A site or NTH of * is every one, NTH of 2+ every
-    /// one from the second on
+    /// CALL:SITE:NTH:ERROR, for example memfd_create:0x5a3f1:1:ENOMEM. A site or NTH of * is every one, NTH of
+    /// 2-9 the second to the ninth
     #[arg(long)]
     fail: Vec<fault::Fault>,
     /// Where the report goes
