@@ -6,10 +6,13 @@
 //! cost nothing. Like `malloc` itself it serves any thread at any time, also in a child that was forked meanwhile: it has
 //! no lock that somebody could have had.
 
+#[cfg(not(loom))]
 use core::alloc::{GlobalAlloc, Layout};
+#[cfg(not(loom))]
 use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
+#[cfg(not(loom))]
 use std::alloc::System;
 
 use crate::sync::{AtomicU64, Ordering};
@@ -106,14 +109,17 @@ impl<const WORDS: usize> Default for Marks<WORDS> {
     }
 }
 
+#[cfg(not(loom))]
 #[repr(C, align(4096))]
 struct Bytes(UnsafeCell<[u8; SIZE]>);
 
 // SAFETY: who has taken a piece is alone with it; `Marks` sees to that.
+#[cfg(not(loom))]
 unsafe impl Sync for Bytes {}
 
 #[cfg(not(loom))]
 static MARKS: Marks<WORDS> = Marks::new();
+#[cfg(not(loom))]
 #[unsafe(link_section = ".bss.netacc_tables")]
 static BYTES: Bytes = Bytes(UnsafeCell::new([0; SIZE]));
 
@@ -142,6 +148,7 @@ pub fn reset_after_fork() {
 }
 
 /// The allocator of the preload library.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub struct Allocator;
 

@@ -12,11 +12,12 @@ LOOKS = 4
 
 def census(traced):
     """The sites, as often as any run came to them."""
-    sites = {}
-    wrong = []
+    sites, wrong, reports = {}, [], []
     for _ in range(LOOKS):
         bad, noticed, report = traced.run()
         wrong += bad + ([f"noticed without a fault: {noticed}"] if noticed else [])
+        reports.append(report)
+    for report in reports:
         traced.learn(report)
         for site in report["sites"]:
             key = site["call"], site["site"]

@@ -135,7 +135,7 @@ class Traced:
                 yield f"{what[0]} holds {count} {what[1]} at its end, {self.most.get(what, 0)} if nothing fails"
 
 
-SLACK = 2
+SLACK = 4
 
 
 def held(report):

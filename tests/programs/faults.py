@@ -173,7 +173,7 @@ class Server:
         self.door.close()
         while self.children and time.monotonic() < deadline:
             self.reap()
-            time.sleep(0.005)
+            select.select([], [], [], 0.005)
         code = os.waitstatus_to_exitcode(os.waitpid(self.worker, 0)[1])
         if code:
             self.errors["the worker's"] += code

@@ -21,7 +21,9 @@ pub fn start(program: &[String]) -> io::Result<Pid> {
             // The tracer must be there before calls stop, or they would fail.
             let _ = nix::sys::signal::raise(Signal::SIGSTOP);
             let error = match stop_at_calls() {
-                Ok(()) => execvp(&words[0], &words).map_or_else(|error| error, |never| match never {}),
+                Ok(()) => {
+                    execvp(&words[0], &words).map_or_else(|error| error, |never| match never {})
+                }
                 Err(error) => error,
             };
             eprintln!("netacc-test-injector: {}: {error}", program[0]);

@@ -70,11 +70,7 @@ impl<'a> Tracer<'a> {
         extern "C" fn over(_signal: i32) {
             OVER.store(true, Ordering::Relaxed);
         }
-        let action = SigAction::new(
-            SigHandler::Handler(over),
-            SaFlags::empty(),
-            SigSet::empty(),
-        );
+        let action = SigAction::new(SigHandler::Handler(over), SaFlags::empty(), SigSet::empty());
         // SAFETY: all that the handler does is to store a number; it also interrupts a wait.
         unsafe { sigaction(Signal::SIGALRM, &action) }?;
         nix::unistd::alarm::set(seconds);
