@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos faults cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -48,6 +48,7 @@ test: ## build, then run every test
 	@$(MAKE) --no-print-directory test-lab
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 	@$(MAKE) --no-print-directory programs ARGS=--short
+	@$(MAKE) --no-print-directory faults ARGS=--short
 
 # Its own directory: the flag makes another build of everything.
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
@@ -129,6 +130,12 @@ bench-processes: ## servers made of several processes (fork, exec, workers, relo
 chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/chaos.py --bin $(RELEASE) $(ARGS)
+
+faults: ## everything below the library fails in turn: system calls, memory, limits, filters, clocks, signals; a table (ARGS=--short: two minutes)
+	@scripts/setup.sh faults
+	@$(MAKE) --no-print-directory build
+	cargo build --package netacc-test-injector
+	@python3 -B scripts/faults.py --bin $(RELEASE) --injector $(TARGET)/debug/netacc-test-injector $(ARGS)
 
 bench-plot: ## docs/bench.svg and README.md's table from docs/bench.json, which `make demo ARGS='--json FILE'` writes
 	@python3 -B scripts/bench_plot.py docs/bench.json docs/bench.svg README.md

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a task needs, and only those that are missing.
 #
-#   scripts/setup.sh GROUP...      GROUP: build, demo, test, programs, processes, bench, fuzz, model, lab, show, lab_kernel, lab_qemu, package
+#   scripts/setup.sh GROUP...      GROUP: build, demo, test, programs, processes, bench, faults, fuzz, model, lab, show, lab_kernel, lab_qemu, package
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is.
 set -euo pipefail
@@ -18,6 +18,7 @@ programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openss
 processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn apache2-bin python3 curl openssl util-linux
            openssh-server openssh-client"
 bench="memcached util-linux"
+faults="gcc libc6-dev binutils iproute2 util-linux strace gdb faketime libfaketime procps python3"
 fuzz="g++"
 model="spin gcc libc6-dev"
 lab="iproute2 ibverbs-providers ibverbs-utils rdmacm-utils tcpdump redis-server redis-tools python3"
@@ -31,8 +32,8 @@ say() { echo "setup: $*" >&2; }
 missing=()
 for group in "$@"; do
     case $group in
-        build | demo | test | programs | processes | bench | fuzz | model | lab | show | lab_kernel | lab_qemu | package) ;;
-        *) say "no package group '$group'; the groups are: build demo test programs processes bench fuzz model lab show lab_kernel lab_qemu package"; exit 2 ;;
+        build | demo | test | programs | processes | bench | faults | fuzz | model | lab | show | lab_kernel | lab_qemu | package) ;;
+        *) say "no package group '$group'; the groups are: build demo test programs processes bench faults fuzz model lab show lab_kernel lab_qemu package"; exit 2 ;;
     esac
     for package in ${!group}; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

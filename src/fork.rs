@@ -184,6 +184,7 @@ extern "C" fn child() {
     crate::exec::reset_after_fork();
     crate::conn::window::reset_after_fork();
     crate::link::overdrafts::reset_after_fork();
+    crate::memory::reset_after_fork();
     // SAFETY: fork leaves the child with this thread only.
     unsafe {
         crate::socket::reset_after_fork();

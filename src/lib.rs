@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod link;
 pub mod log;
 pub mod mapping;
+pub mod memory;
 pub mod poll;
 pub mod real;
 pub mod runtime;

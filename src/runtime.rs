@@ -42,7 +42,10 @@ pub struct Runtime {
     pub network: Network,
     /// Work for the control thread.
     pub commands: SegQueue<Command>,
+    /// One for each I/O thread that is asked for.
     io: Vec<IoThread>,
+    /// How many of them there are.
+    threads: AtomicUsize,
     next_io: AtomicUsize,
 }
 
@@ -111,7 +114,13 @@ pub fn start() -> Option<&'static Runtime> {
     made
 }
 
+/// Where a process may have fewer descriptors open, they are all the application's.
+const FEWEST_DESCRIPTORS: i32 = 64;
+
 fn make() -> Result<&'static Runtime, Errno> {
+    if sys::last_number() + 1 < FEWEST_DESCRIPTORS {
+        return Err(Errno::MFILE);
+    }
     orig::resolve_all();
     stats::init();
     let (config, problems, told) = crate::config::load_and_tell();
@@ -142,10 +151,15 @@ fn make() -> Result<&'static Runtime, Errno> {
         accepted: Mutex::default(),
         network: Network::default(),
         commands: SegQueue::new(),
+        threads: AtomicUsize::new(io.len()),
         io,
         next_io: AtomicUsize::new(0),
     }));
-    io_thread::spawn_all(runtime)?;
+    if let Err(error) = io_thread::spawn_all(runtime) {
+        // SAFETY: made above, and no thread has it.
+        drop(unsafe { Box::from_raw(core::ptr::from_ref(runtime).cast_mut()) });
+        return Err(error);
+    }
     RUNTIME.store(core::ptr::from_ref(runtime).cast_mut(), Ordering::Release);
     Ok(runtime)
 }
@@ -180,7 +194,12 @@ impl Runtime {
 
     /// Number of I/O threads.
     pub fn io_count(&self) -> usize {
-        self.io.len()
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// There are only so many I/O threads.
+    pub fn make_do_with(&self, threads: usize) {
+        self.threads.store(threads, Ordering::Relaxed);
     }
 
     /// Wakes the control thread.
@@ -196,7 +215,7 @@ impl Runtime {
 
     /// The I/O thread that a new link with another process will belong to.
     pub fn choose_io(&self) -> usize {
-        self.next_io.fetch_add(1, Ordering::Relaxed) % self.io.len()
+        self.next_io.fetch_add(1, Ordering::Relaxed) % self.io_count()
     }
 
     /// Peers may open connections on `link` from now on.

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::proc::Proc;
-use common::{With, peer_command, ports};
+use common::proc::{Proc, output};
+use common::{With, command, peer_command, ports, script};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -116,6 +116,18 @@ fn one_kill(victim: Victim, seed: u64) {
         .filter_map(|c| c["received"].as_u64())
         .sum();
     println!("{victim:?} killed, seed {seed}: the survivor had received {moved} bytes");
+}
+
+/// Its child goes on with the connection, or sees an error; what nobody had read is not left out.
+#[test]
+fn parent_killed_while_it_leaves_its_child_a_connection() {
+    for with in [With::Kernel, With::Library] {
+        for _ in 0..5 {
+            let mut server = command("python3", with);
+            server.args([script("killed_parent.py"), ports::pair().to_string()]);
+            assert_eq!(output(server).trim(), "all of it or an error");
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use netacc::fabric::ring::{Cursors, Direction};
 use netacc::link::turn::take_turns;
+use netacc::memory::Marks;
 use netacc::poll::sleepers::Sleepers;
 use netacc::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -447,5 +448,44 @@ fn threads_of_one_set_are_woken_from_within() {
         for thread in threads {
             thread.join().unwrap();
         }
+    });
+}
+
+/// A reserve whose first piece is used by whoever has taken it.
+struct Reserve {
+    marks: Marks<2>,
+    piece: UnsafeCell<u64>,
+}
+
+impl Reserve {
+    /// Takes so many pieces, the first among them, uses that and gives them back. Returns whether it got them.
+    fn use_some(&self, count: usize) -> bool {
+        let Some(start) = self.marks.take(count) else {
+            return false;
+        };
+        assert_eq!(start, 0);
+        // SAFETY: what the model checks.
+        self.piece.with_mut(|piece| unsafe { *piece += 1 });
+        self.marks.give(start, count);
+        true
+    }
+}
+
+/// Fails when what was claimed before a conflict is not given back, when a conflict is not looked for, and when pieces are
+/// taken or given back with relaxed order.
+#[test]
+fn pieces_of_the_reserve_are_one_threads_at_a_time() {
+    model(3, || {
+        let reserve = Arc::new(Reserve {
+            marks: Marks::new(),
+            piece: UnsafeCell::new(0),
+        });
+        let other = thread::spawn({
+            let reserve = reserve.clone();
+            move || reserve.use_some(70)
+        });
+        let mine = reserve.use_some(100);
+        assert!(other.join().unwrap() || mine, "one of them finds room");
+        assert_eq!(reserve.marks.take(128), Some(0), "all of it is given back");
     });
 }

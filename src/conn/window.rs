@@ -104,7 +104,10 @@ impl Windows {
     /// Doubles the receive window. Returns the new grant, if there may be one.
     pub fn widen(&mut self) -> Option<u64> {
         let more = self.receive.min(MOST.saturating_sub(self.receive));
-        if more == 0 || WIDENED.fetch_add(more, Ordering::Relaxed) + more > MOST_OF_ALL {
+        if more == 0 || crate::memory::is_short() {
+            return None;
+        }
+        if WIDENED.fetch_add(more, Ordering::Relaxed) + more > MOST_OF_ALL {
             WIDENED.fetch_sub(more, Ordering::Relaxed);
             return None;
         }

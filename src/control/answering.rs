@@ -55,6 +55,10 @@ impl Control {
             answer.verdict = Verdict::Plain;
             return answer;
         }
+        if crate::memory::is_short() {
+            answer.verdict = Verdict::Resources;
+            return answer;
+        }
         let verbs = hello.fabrics.contains(&(FabricKind::Verbs as u8));
         let doors = match (self.rdma(), local) {
             (Some(rdma), Some(local)) if verbs => rdma.doors(&local),

@@ -352,8 +352,10 @@ impl Contact {
             Box::new(Shm::with_peer(segment, End::Connector, io_bell, pass)),
             terms,
         );
-        control.adopt_link(&link, 0, raw);
-        Ok(Answered::Link(link))
+        match control.adopt_link(&link, 0, raw) {
+            true => Ok(Answered::Link(link)),
+            false => Err(Reason::ResourceLimit),
+        }
     }
 }
 

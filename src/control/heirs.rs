@@ -210,10 +210,11 @@ impl Control {
     /// It is answered by `to` once the kernel has it, and refused if it has shown something else; not at all if it knows no
     /// number.
     pub fn claimed(&mut self, to: InternalFd, serial: u64, shown: &InternalFd) {
-        let Some(shown) = cookie(shown.as_raw_fd()) else {
-            return;
-        };
         let knows = serial != 0;
+        let Some(shown) = cookie(shown.as_raw_fd()) else {
+            // Without an answer it would be claimed again.
+            return refuse(&to, knows);
+        };
         let serial = match knows {
             true => serial,
             false => self.number_of(shown),

@@ -153,10 +153,10 @@ const BELL: u64 = 0;
 /// How often it is looked whether peers have everything, when the process is about to end.
 const EXIT_LOOK: Duration = Duration::from_millis(2);
 
-/// Starts the I/O threads.
+/// Starts the I/O threads, or as many as can be had.
 ///
 /// # Errors
-/// The kernel's: no descriptors, or no threads.
+/// The kernel's: no descriptors, or not one thread. Then nobody has the runtime any more.
 pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
     let epoll = InternalFd::adopt(epoll::create(CreateFlags::CLOEXEC)?);
     let bell = runtime.io(0).bell.as_fd();
@@ -187,10 +187,14 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
         control.run();
     })?;
     for index in 1..runtime.io_count() {
-        spawn(move || {
+        let spawned = spawn(move || {
             bind(index);
             serve(runtime, index);
-        })?;
+        });
+        if spawned.is_err() {
+            runtime.make_do_with(index);
+            break;
+        }
     }
     Ok(())
 }
@@ -198,21 +202,7 @@ pub fn spawn_all(runtime: &'static Runtime) -> Result<(), Errno> {
 /// A thread that no signal of the application reaches.
 pub(super) fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
     const STACK: usize = 256 << 10;
-    // SAFETY: plain libc calls on valid signal sets.
-    unsafe {
-        let mut all = core::mem::zeroed();
-        let mut old = core::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        let spawned = std::thread::Builder::new()
-            .name("netacc-io".into())
-            .stack_size(STACK)
-            .spawn(body);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &old, core::ptr::null_mut());
-        spawned
-            .map(drop)
-            .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EAGAIN)))
-    }
+    crate::real::thread::spawn(STACK, body)
 }
 
 /// Links of I/O thread `index`: takes in what is there, drops those that are over.
@@ -515,13 +505,15 @@ impl Control {
             .count()
     }
 
-    /// A link with another process was made: looks after it.
-    pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) {
+    /// A link with another process was made: looks after it. Returns whether it can; if not, the link is over.
+    #[must_use]
+    pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) -> bool {
         self.runtime.serve(link, io);
-        self.insert(Source::Peer {
+        let peer = Source::Peer {
             link: link.clone(),
             fd: peer,
-        });
+        };
+        self.insert(peer).is_some()
     }
 }
 
@@ -680,8 +672,11 @@ impl Source {
             Source::Opening(opening) => {
                 let _ = opening.advance_in_background(control, true);
             }
-            Source::Peer { link, .. } => link.retire(Errno::CONNRESET, false),
+            // Who comes there is to find it closed, not wait.
+            Source::Listener(listener) => listener.stop(),
+            Source::Peer { link, .. } => control.is_left(&link),
             Source::Dying(dying) => control.is_left(&dying.link),
+            Source::Resending(resending) => resending.break_off(control),
             Source::Session(session) => control.end_session(&session),
             Source::Rising(rising) => rising.fail(),
             _ => {}

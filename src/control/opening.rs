@@ -235,7 +235,11 @@ impl Opening {
             Ok(Parsed::Frame(frame, len)) => (frame, len),
             Err(_) => return Step::Failed(Reason::PeerRefused),
         };
-        let _ = rustix::net::recv(fd, &mut bytes[..len], RecvFlags::DONTWAIT);
+        match rustix::net::recv(fd, &mut bytes[..len], RecvFlags::DONTWAIT) {
+            Ok((_, taken)) if taken == len => {}
+            // What is left of it would be taken for the stream's.
+            _ => return Step::Failed(Reason::LinkFailed),
+        }
         match frame {
             Frame::Verdict {
                 verdict: Verdict::Yes,

@@ -64,6 +64,13 @@ impl Resending {
         EventFlags::OUT
     }
 
+    /// Nobody will tell when there is room: rather an error than a stream with a hole.
+    pub fn break_off(self, control: &mut Control) {
+        sys::disconnect(self.fd.as_raw_fd());
+        self.socket.all_resent(self.serial);
+        control.settle_claims();
+    }
+
     /// Sends what can be sent now; gives itself back while there is more.
     pub fn advance(mut self, control: &mut Control) -> Option<Resending> {
         self.sent += send(self.fd.as_fd(), &self.bytes[self.sent..]);

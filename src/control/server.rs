@@ -647,11 +647,6 @@ impl Guest {
             ring_size: ring_size as u64,
         }
         .encode();
-        passing::send(
-            self.fd.as_fd(),
-            &frame,
-            &[memory.as_fd(), runtime.io(io).bell.as_fd()],
-        )?;
         let raw = self.fd.as_raw_fd();
         let terms = terms(
             runtime,
@@ -666,9 +661,13 @@ impl Guest {
             Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)),
             terms,
         );
+        // Before the peer has anything: it is to learn at once that there will be no link.
+        if !control.adopt_link(&link, io, raw) {
+            return Err(Errno::NOMEM);
+        }
         runtime.accept_on(&link);
-        control.adopt_link(&link, io, raw);
-        Ok(())
+        let shared = [memory.as_fd(), runtime.io(io).bell.as_fd()];
+        passing::send(sys::borrow(raw), &frame, &shared).inspect_err(|_| control.is_left(&link))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::real::sys::Errno;
 use crate::socket::addr::Address;
 use crate::socket::connect::Outcome;
 use crate::socket::{Inner, Role, by_kernel, foreign, lifecycle, options};
-use crate::{fork, verbs};
+use crate::{fork, memory, verbs};
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let tcp = matches!(domain, libc::AF_INET | libc::AF_INET6)
@@ -21,7 +21,8 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         return fd;
     }
     // A connection that librdmacm makes itself (to a daemon that resolves routes) is the kernel's.
-    if tcp && !verbs::is_inside() {
+    // So is one that is made while memory is short.
+    if tcp && !verbs::is_inside() && !memory::is_short() {
         fork::claim();
         lifecycle::created(fd, domain, kind & libc::SOCK_NONBLOCK != 0);
     } else if let Some(stale) = fdtable::take(fd) {

@@ -1,6 +1,7 @@
 //! epoll_ctl: what an epoll set watches, and the moves of a socket between the kernel's epoll and ours.
 
 use libc::epoll_event;
+use parking_lot::MutexGuard;
 use rustix::fd::RawFd;
 
 use super::epoll::EpollSet;
@@ -10,7 +11,9 @@ use super::waiter::Wakes;
 use crate::fdtable::{self, Entry};
 use crate::real::orig;
 use crate::real::sys::{self, Errno};
+use crate::socket::lifecycle::Farewell;
 use crate::socket::{Inner, Role, Socket};
+use crate::stats::{self, Reason};
 
 /// epoll_ctl(2) on a set of ours. `None`: the kernel alone is concerned, the caller passes the call on.
 ///
@@ -49,6 +52,9 @@ pub fn control(
         drop(inner);
         return control(set, epfd, op, fd, event);
     }
+    if op == libc::EPOLL_CTL_ADD && set.need_waiter(epfd).is_err() {
+        return without_bell(set, socket, inner);
+    }
     let result = match (op, event) {
         (libc::EPOLL_CTL_ADD, Some(event)) => add(set, epfd, fd, event, socket, &mut inner),
         (libc::EPOLL_CTL_MOD, Some(event)) => modify(set, epfd, fd, event, socket, &mut inner),
@@ -75,6 +81,27 @@ pub fn control(
         set.rouse();
     }
     Some(result)
+}
+
+/// The set can have no bell, so nothing of ours can be watched in it. What is the kernel's so far is left to it.
+fn without_bell(
+    set: &'static EpollSet,
+    socket: &'static Socket,
+    mut inner: MutexGuard<'static, Inner>,
+) -> Option<Result<(), Errno>> {
+    if !matches!(inner.role, Role::Fresh) {
+        return Some(Err(Errno::NOMEM));
+    }
+    stats::add(stats::global().fallback(Reason::ResourceLimit), 1);
+    let sets = socket.be_plain(&mut inner);
+    drop(inner);
+    Farewell {
+        sets,
+        ..Farewell::default()
+    }
+    .say();
+    set.kernel_too();
+    None
 }
 
 pub(super) fn kernel_control(
@@ -249,9 +276,20 @@ fn show_to_kernel(watch: &Watch) {
     if fdtable::is(watch.epfd, Entry::Epoll(watch.set)) {
         watch.set.kernel_too();
         let event = watch.kernel_event();
-        let _ = kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &event);
+        // The application is not there to be told that it cannot be had for want of memory, which may come back at once.
+        for _ in 0..TRIES {
+            match kernel_control(watch.epfd, libc::EPOLL_CTL_ADD, watch.fd, &event) {
+                Err(Errno::NOMEM | Errno::NOSPC) => sys::nap(PAUSE_NS),
+                _ => return,
+            }
+        }
+        tracing::warn!(target: "netacc::poll", "the kernel has no memory, or no watch (fs.epoll.max_user_watches), for descriptor {} in epoll {}: its events are lost", watch.fd, watch.epfd);
     }
 }
+
+/// How often the kernel is asked to watch something, and the time between two tries in nanoseconds.
+const TRIES: u32 = 100;
+const PAUSE_NS: u64 = 1_000_000;
 
 /// The socket is the kernel's from now on: moves its watches there. Returns the sets that lost one.
 pub fn enter_kernel(inner: &mut Inner) -> Vec<(&'static EpollSet, u64)> {

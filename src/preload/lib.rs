@@ -9,6 +9,10 @@ mod variadic;
 
 use libc::*;
 
+/// An application is not to end because the library finds no memory.
+#[global_allocator]
+static MEMORY: netacc::memory::Allocator = netacc::memory::Allocator;
+
 macro_rules! exports {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
         $(

@@ -4,6 +4,7 @@
 //! preload library and the allow-list that the tests compare with `nm -D` all come from it.
 
 pub mod sys;
+pub mod thread;
 
 use core::ffi::{CStr, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};

@@ -81,11 +81,15 @@ impl Socket {
         if chosen {
             kernel_listen(fd, backlog)?;
         }
+        // A thread must never be stuck in the kernel's accept while somebody knocks at the side port; blocking is done
+        // by us.
+        let side = side.and_then(|side| {
+            rustix::io::ioctl_fionbio(sys::borrow(fd), true)
+                .map(|()| side)
+                .map_err(|_| Reason::ResourceLimit)
+        });
         match side {
             Ok(side) => {
-                // A thread must never be stuck in the kernel's accept while somebody knocks at the
-                // side port; blocking is done by us.
-                let _ = rustix::io::ioctl_fionbio(sys::borrow(fd), true);
                 let page = ConnStats::claim(fd);
                 page.set_state(ConnState::Listening);
                 page.set_addresses(side.local.to_std(), side.local.unspecified());

@@ -201,6 +201,9 @@ impl Socket {
         if !runtime.config.accelerates(dest.to_std().ip(), dest.port()) {
             return Road::Kernel(Reason::LeftAlone);
         }
+        if crate::memory::is_short() {
+            return Road::Kernel(Reason::ResourceLimit);
+        }
         let look = runtime.cache.lock().look(&cache::key(dest));
         match look {
             Look::NotUs(reason) => Road::Kernel(reason),

@@ -379,9 +379,8 @@ impl Socket {
             return false;
         }
         if conn.windows.unacknowledged() > 0 {
-            // What it had not read died with it: rather an error for whoever goes on than a hole.
-            let _ = rustix::net::sockopt::set_socket_linger(sys::borrow(fd), Some(Duration::ZERO));
-            return false;
+            // What it had not read died with it.
+            return self.break_off(inner, wakes);
         }
         if conn.rx_fin {
             let _ = rustix::net::shutdown(sys::borrow(fd), rustix::net::Shutdown::Read);
@@ -391,6 +390,23 @@ impl Socket {
         conn.give_up_return();
         inner.wake_sleepers(wakes);
         true
+    }
+
+    /// The kernel's connection is not what the stream would go on in without a hole: whoever holds it sees an error, at
+    /// both ends, at once. Returns as [`outlives_peer`](Self::outlives_peer).
+    pub fn break_off(
+        &'static self,
+        mut inner: MutexGuard<'static, Inner>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        sys::disconnect(inner.fd());
+        let Some(conn) = inner.conn() else {
+            return false;
+        };
+        let events = conn.on_reset(Errno::CONNRESET);
+        let left = conn.is_done_leaving();
+        inner.announce(self, events, wakes);
+        left
     }
 
     /// What the peer had given back is with the kernel.

@@ -413,6 +413,10 @@ impl Socket {
         if !core::ptr::eq(&*conn.link, link) || conn.peer_closed {
             return false;
         }
+        if conn.awaits_return && conn.windows.unacknowledged() > 0 {
+            // What was to come back, and to be sent again, is gone with the peer.
+            return self.break_off(inner, wakes);
+        }
         // One that has left, or is about to, is with the kernel; nothing more comes back.
         if conn.rx_left {
             conn.give_up_return();
