@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind bench-instructions chaos cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -141,6 +141,11 @@ bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@scripts/load_cost.sh $(RELEASE)/libnetacc-preload.so
+
+bench-instructions: ## instructions of library code for a message, by callgrind (ARGS=--profile: where)
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/instructions.py --bin $(RELEASE) $(ARGS)
 
 lint: cargo ## formatting and clippy, as CI checks them
 	cargo fmt --all --check

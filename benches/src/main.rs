@@ -1,10 +1,12 @@
 //! The machine's own limits, and clients that no package has, for `make bench`. Each run prints one line of JSON.
 
 mod connects;
+mod epoll;
 mod memcached;
 mod memory;
 mod shared_ring;
 mod trips;
+mod turns;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -63,6 +65,27 @@ enum What {
         #[arg(long)]
         connect: SocketAddr,
     },
+    /// Two processes that take turns: the same instructions of a preloaded library in every run.
+    Turns {
+        /// What they do.
+        #[arg(long, value_enum)]
+        work: turns::Work,
+        /// Where the server listens, on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// Bytes of a message.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+        /// Messages there, all connections together.
+        #[arg(long)]
+        messages: usize,
+        /// Connections with messages.
+        #[arg(long, default_value_t = 1)]
+        active: usize,
+        /// Connections without.
+        #[arg(long, default_value_t = 0)]
+        idle: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -73,6 +96,21 @@ fn main() -> ExitCode {
         What::Accept { listen } => connects::serve(listen),
         What::Connect { connect } => connects::measure(connect, time),
         What::Copy { size } => Ok(memory::measure(size, time)),
+        What::Turns {
+            work,
+            port,
+            size,
+            messages,
+            active,
+            idle,
+        } => turns::run(turns::Load {
+            port,
+            work,
+            size,
+            messages,
+            active,
+            idle,
+        }),
         What::Memcached {
             connect,
             threads,
