@@ -40,7 +40,7 @@ def main():
         found[key] = {"title": work.title, "instructions": round(total, 1), "most": work.most,
                       "functions": {name: round(cost, 1) for name, cost in profile(costs)}}
         if args.profile:
-            for heading, name_of in (("function", lambda where: where[1]), ("file", lambda where: module(where[0]))):
+            for heading, name_of in (("function", lambda where: where[2]), ("file", lambda where: module(where[1]))):
                 print(f"    by {heading}:")
                 for name, cost in profile(costs, name_of):
                     print(f"    {cost:10,.0f}  {100 * cost / total:3.0f} %  {name}")

@@ -43,20 +43,20 @@ WORKS = {
 
 
 def self_costs(path, library=LIBRARY):
-    """What a callgrind file (with neither strings nor positions compressed) says of one library:
-    {(source file, function): instructions of its own}."""
+    """What a callgrind file (with neither strings nor positions compressed) says of a library, or of all objects if it is
+    None: {(object, source file, function): instructions of its own}."""
     costs = collections.Counter()
-    ours, function, file, is_call = False, "", "", False
+    place, function, file, is_call = "", "", "", False
     for line in path.read_text(errors="replace").splitlines():
         if line[:1].isdigit():
-            if ours and not is_call:
-                costs[file, function] += int(line.split()[1])
+            if not is_call and (library is None or place.endswith(library)):
+                costs[place, file, function] += int(line.split()[1])
             is_call = False
         elif line.startswith("calls="):
             # The next line is what the callee cost.
             is_call = True
         elif line.startswith("ob="):
-            ours = line.endswith(library)
+            place = line[3:]
         elif line.startswith(("fl=", "fi=", "fe=")):
             file = line[3:]
         elif line.startswith("fn="):
@@ -83,7 +83,7 @@ def count(bin_dir, work, messages):
 
 
 def per_message(bin_dir, work):
-    """{(source file, function): instructions for a message} of a work."""
+    """{(object, source file, function): instructions for a message} of a work."""
     short, long = work.messages
     more, less = count(bin_dir, work, long), count(bin_dir, work, short)
     more.subtract(less)
@@ -101,7 +101,7 @@ def module(file):
     return "no source line"
 
 
-def profile(costs, key=lambda where: where[1], most=12):
+def profile(costs, key=lambda where: where[2], most=12):
     """The largest parts of what `per_message` found: [(name, instructions)]."""
     parts = collections.Counter()
     for where, cost in costs.items():
