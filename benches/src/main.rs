@@ -1,6 +1,7 @@
 //! The machine's own limits, and clients that no package has, for `make bench`. Each run prints one line of JSON.
 
 mod connects;
+mod crowd;
 mod epoll;
 mod memcached;
 mod memory;
@@ -65,6 +66,36 @@ enum What {
         #[arg(long)]
         connect: SocketAddr,
     },
+    /// A server of many connections: short answers to requests of one size.
+    Answer {
+        /// Where it listens.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Bytes of a request.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+    },
+    /// A client of it.
+    Ask {
+        /// Where the server listens.
+        #[arg(long)]
+        connect: SocketAddr,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Connections that always have a request under way.
+        #[arg(long, default_value_t = 1)]
+        active: usize,
+        /// Connections that never have one.
+        #[arg(long, default_value_t = 0)]
+        idle: usize,
+        /// Bytes of a request.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+    },
     /// Two processes that take turns: the same instructions of a preloaded library in every run.
     Turns {
         /// What they do.
@@ -96,6 +127,27 @@ fn main() -> ExitCode {
         What::Accept { listen } => connects::serve(listen),
         What::Connect { connect } => connects::measure(connect, time),
         What::Copy { size } => Ok(memory::measure(size, time)),
+        What::Answer {
+            listen,
+            threads,
+            size,
+        } => crowd::serve(listen, threads, size),
+        What::Ask {
+            connect,
+            threads,
+            active,
+            idle,
+            size,
+        } => crowd::measure(
+            crowd::Load {
+                server: connect,
+                threads,
+                active,
+                idle,
+                size,
+            },
+            time,
+        ),
         What::Turns {
             work,
             port,
