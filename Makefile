@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind bench-instructions chaos cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind bench-instructions bench-scaling bench-curves chaos cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -111,7 +111,7 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 test-lab: ## the same, time-boxed
 	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
 
-bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --json FILE')
+bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --explain --json FILE')
 	@scripts/setup.sh processes demo bench
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/bench.py --bin $(RELEASE) $(ARGS)
@@ -125,6 +125,16 @@ bench-processes: ## servers made of several processes (fork, exec, workers, relo
 	@scripts/setup.sh processes
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/processes.py --bin $(RELEASE) --json $(TARGET)/processes.json $(ARGS)
+
+bench-scaling: ## 1 to 10,000 connections, 64 B to 4 MiB, 1 to 8 threads, idle connections: TCP and NetACC; docs/scaling.* anew
+	@scripts/setup.sh demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench_curves.py scaling --bin $(RELEASE) --json docs/scaling.json --csv $(TARGET)/scaling.csv --svg docs/scaling.svg $(ARGS)
+
+bench-curves: ## what each setting does beside its default (spinning, windows, rings, records); docs/settings.* anew
+	@scripts/setup.sh demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench_curves.py settings --bin $(RELEASE) --json docs/settings.json --csv $(TARGET)/settings.csv --svg docs/settings.svg $(ARGS)
 
 chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
 	@$(MAKE) --no-print-directory build

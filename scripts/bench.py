@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from bench import costs, explain, messages, redis, sockmap, web
+from bench.neighbours import Neighbours
 from bench.row import CARRIERS, OURS, median, ratios, short
 from lab import Failure, Session, binaries, in_turn, interruptible, need, progress, this_machine
 from programs import nginx
@@ -102,12 +103,15 @@ class Bench:
         """Measures a row and prints it: whether all its targets hold."""
         row = ROWS[key]
         before = self.redirection.seen() if self.redirection else 0
+        neighbours = Neighbours()
         rounds, carried = self.measure(key, row)
-        self.report[key] = {"title": row.title, "units": {f.name: f.unit for f in row.figures}, "rounds": rounds, "accelerated": carried}
+        self.report[key] = {"title": row.title, "units": {f.name: f.unit for f in row.figures}, "rounds": rounds, "accelerated": carried,
+                            "others": round(neighbours.share(), 3)}
         said = [f"{n:,} connections accelerated" for n in carried.values()]
         if self.redirection and "sockmap" in row.carriers:
             self.report[key]["redirected"] = self.redirection.seen() - before
             said.append(f"{self.report[key]['redirected']:,} messages redirected by eBPF sockmap")
+        said.append(f"others had {100 * self.report[key]['others']:.0f} % of the processors")
         print("; ".join([row.title, *said]), flush=True)
         # Where the peer knows nothing of NetACC there are none.
         passes = key in costs.ROWS or all(carried.values())
@@ -126,7 +130,8 @@ class Bench:
         for (carrier, other), target in figure.targets.items():
             found = ratios(rounds, figure, carrier, other)
             ratio, spread = statistics.median(found), f"{min(found):.2f} to {max(found):.2f}"
-            passes = self.judge(row.title, f"{figure.name}, {CARRIERS[carrier]} to {CARRIERS[other]}",
+            whom = "" if carrier == "netacc" else f"{CARRIERS[carrier]} "
+            passes = self.judge(row.title, f"{figure.name}, {whom}to {CARRIERS[other]}",
                                 short(median(rounds, other, figure.name)), short(median(rounds, carrier, figure.name)),
                                 f"{ratio:.2f}x", spread, f">= {target:g}x", ratio >= target) and passes
             print(f"    {CARRIERS[carrier]} to {CARRIERS[other]}: {ratio:.2f}x ({spread}), target {target:g}x: "

@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Barrier;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -27,70 +28,82 @@ const PATIENCE: i32 = 20_000;
 pub fn serve(at: SocketAddr, threads: usize, size: usize) -> Result<Value> {
     let listener = TcpListener::bind(at)?;
     thread::scope(|scope| {
-        let workers: Result<Vec<Sender<TcpStream>>> = (0..threads)
+        let workers: Result<Vec<(Sender<TcpStream>, UnixStream)>> = (0..threads)
             .map(|_| {
                 let (give, take) = channel();
-                let mut worker = Worker::new(size)?;
+                let (bell, heard) = UnixStream::pair()?;
+                let mut worker = Worker::new(size, take, heard)?;
                 scope.spawn(move || {
-                    if let Err(error) = worker.run(&take) {
+                    if let Err(error) = worker.run() {
                         eprintln!("netacc-bench: a thread of the server: {error}");
                         std::process::exit(1)
                     }
                 });
-                Ok(give)
+                Ok((give, bell))
             })
             .collect();
         let workers = workers?;
-        for worker in workers.iter().cycle() {
+        for (give, bell) in workers.iter().cycle() {
             let (stream, _) = listener.accept()?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            worker
-                .send(stream)
-                .map_err(|_| Error::other("a thread is gone"))?;
+            let _ = give.send(stream);
+            (&mut &*bell).write_all(&[0])?;
         }
         Ok(json!({}))
     })
 }
 
+/// The number under which a worker watches for fresh connections.
+const FRESH: usize = usize::MAX;
+
 /// A thread of the server.
 struct Worker {
     epoll: Epoll,
     size: usize,
+    fresh: Receiver<TcpStream>,
+    /// A byte for each fresh one.
+    bell: UnixStream,
     /// Each with the bytes of its request that are still due; none where one has ended.
     streams: Vec<Option<(TcpStream, usize)>>,
     buffer: Vec<u8>,
 }
 
 impl Worker {
-    fn new(size: usize) -> Result<Worker> {
+    fn new(size: usize, fresh: Receiver<TcpStream>, bell: UnixStream) -> Result<Worker> {
+        let epoll = Epoll::new()?;
+        epoll.watch(&bell, FRESH)?;
         Ok(Worker {
-            epoll: Epoll::new()?,
+            epoll,
             size,
+            fresh,
+            bell,
             streams: Vec::new(),
             buffer: vec![0; READ],
         })
     }
 
-    fn run(&mut self, fresh: &Receiver<TcpStream>) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         let mut ready = Vec::new();
         loop {
-            if self.streams.is_empty() {
-                match fresh.recv() {
-                    Ok(stream) => self.welcome(stream)?,
-                    Err(_) => return Ok(()),
+            ready.clear();
+            ready.extend(self.epoll.wait(-1)?);
+            for &number in &ready {
+                match number {
+                    FRESH => self.welcome_all()?,
+                    _ => self.serve(number)?,
                 }
             }
-            while let Ok(stream) = fresh.try_recv() {
-                self.welcome(stream)?;
-            }
-            ready.clear();
-            // Not for ever: there may be fresh ones.
-            ready.extend(self.epoll.wait(1)?);
-            for &number in &ready {
-                self.serve(number)?;
-            }
         }
+    }
+
+    fn welcome_all(&mut self) -> Result<()> {
+        // Before it looks for them: a later byte rings again.
+        let _ = self.bell.read(&mut self.buffer[..1])?;
+        while let Ok(stream) = self.fresh.try_recv() {
+            self.welcome(stream)?;
+        }
+        Ok(())
     }
 
     fn welcome(&mut self, stream: TcpStream) -> Result<()> {

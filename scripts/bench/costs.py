@@ -77,7 +77,7 @@ def pinned(pid):
 def instructions(bin_dir, _work):
     """Instructions of library code for a message."""
     for work in WORKS.values():
-        yield f"instructions: {work.title}", sum(per_message(bin_dir, work).values()), work.most
+        yield work.title, sum(per_message(bin_dir, work).values()), work.most
 
 
 def idle(bin_dir, work, rest=5.0):
