@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Curves: what connections, sizes and threads do over kernel TCP and over NetACC, and what NetACC's settings do.
 
-All points of a curve take turns, every other round in reverse. A figure is the median of the rounds; of a setting, the median
-of each round's ratio to the default's value. docs/performance.md says what they are.
+All points of a curve take turns, every other round in reverse. A figure is the median of the rounds; of a setting, its ratio
+to the default's. docs/performance.md says what they are.
 
     make bench-scaling ARGS='--curves idle,threads --rounds 5'
     make bench-curves ARGS='--curves spin --json spin.json --csv spin.csv --svg spin.svg'"""
@@ -83,7 +83,8 @@ def as_drawn(curve, rounds):
         values = rounds[line.title]
         if curve.default is not None:
             at = curve.values.index(curve.default)
-            values = [[value / one[at] for value in one] for one in values]
+            usual = statistics.median(one[at] for one in values)
+            values = [[value / usual for value in one] for one in values]
         columns = list(zip(*values, strict=True))
         lines.append({"title": line.title, "medians": [statistics.median(column) for column in columns],
                       "low": [min(column) for column in columns], "high": [max(column) for column in columns]})

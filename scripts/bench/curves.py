@@ -22,8 +22,8 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A picture of lines over the same values. Where a `default` is named, what is drawn is each value's ratio to that of the
-    default in the same round: the lines are of different kinds of work."""
+    """A picture of lines over the same values. Where a `default` is named, what is drawn is each value's ratio to the
+    median of the default's: the lines are of different kinds of work."""
 
     title: str
     x_title: str
@@ -93,13 +93,13 @@ def lines(name, *works):
 
 
 PING_PONG = ("ping-pong, 64 B", lambda side: messages.peer(side, "--size", "64"), "per_second")
-PAIRS = ("three such pairs on two cores", lambda side: messages.peer(side, "--size", "64", pairs=3), "per_second")
+PAIRS = ("three pairs on two cores", lambda side: messages.peer(side, "--size", "64", pairs=3), "per_second")
 REDIS = ("redis, 100 clients", lambda side: redis.server(side, "tcp", "-c", "100"), "SET")
-REDIS_THREADS = ("the same, 4 client threads", lambda side: redis.server(side, "tcp", "-c", "100", "--threads", "4"), "SET")
+REDIS_THREADS = ("redis, 4 client threads", lambda side: redis.server(side, "tcp", "-c", "100", "--threads", "4"), "SET")
 STREAM = ("stream of 64 B", lambda side: messages.peer(side, "--size", "64", "--sink"), "per_second")
 BULK = ("stream of 1 MiB", lambda side: messages.peer(side, "--size", str(1 << 20), "--sink"), "mb_per_second")
 LARGE = ("64 KiB there and back", lambda side: messages.peer(side, "--size", str(1 << 16)), "per_second")
-CROWD = ("100 connections, requests of 16 KiB", lambda side: crowd(side, size=16 << 10, active=100), "per_second")
+CROWD = ("100 connections, 16 KiB", lambda side: crowd(side, size=16 << 10, active=100), "per_second")
 
 
 def remote(work):

@@ -22,9 +22,11 @@ class Traced(Side):
         # netacc_run does not run under the tool: what it sets is set here.
         on = {"LD_PRELOAD": str(self.bin_dir / LIBRARY)} if self.name == "on" else {}
         number = len(list(self.found.iterdir()))
+        # valgrind keeps some numbers of descriptors to itself, and lets nobody change how many there are.
+        limit, argv = (argv[:2], argv[2:]) if argv[0] == "prlimit" else ([], argv)
         name, self.name = self.name, "bare"
         try:
-            return super().start([*self.tool(self.found / f"{number:02}"), *argv], {**os.environ, **(env or {}), **on}, **popen)
+            return super().start([*limit, *self.tool(self.found / f"{number:02}"), *argv], {**os.environ, **(env or {}), **on}, **popen)
         finally:
             self.name = name
 
