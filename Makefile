@@ -126,15 +126,15 @@ bench-processes: ## servers made of several processes (fork, exec, workers, relo
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/processes.py --bin $(RELEASE) --json $(TARGET)/processes.json $(ARGS)
 
-bench-scaling: ## 1 to 10,000 connections, 64 B to 4 MiB, 1 to 8 threads, idle connections: TCP and NetACC; docs/scaling.* anew
+bench-scaling: ## 1 to 10,000 connections, 64 B to 4 MiB, 1 to 8 threads, idle connections: over TCP and NetACC; curves and figures in target/scaling.*
 	@scripts/setup.sh demo bench
 	@$(MAKE) --no-print-directory build
-	@python3 -B scripts/bench_curves.py scaling --bin $(RELEASE) --json docs/scaling.json --csv $(TARGET)/scaling.csv --svg docs/scaling.svg $(ARGS)
+	@python3 -B scripts/bench_curves.py scaling --bin $(RELEASE) --json $(TARGET)/scaling.json --csv $(TARGET)/scaling.csv --svg $(TARGET)/scaling.svg $(ARGS)
 
-bench-curves: ## what each setting does beside its default (spinning, windows, rings, records); docs/settings.* anew
+bench-curves: ## what each setting does beside its default (spinning, windows, rings, records); target/settings.*
 	@scripts/setup.sh demo bench
 	@$(MAKE) --no-print-directory build
-	@python3 -B scripts/bench_curves.py settings --bin $(RELEASE) --json docs/settings.json --csv $(TARGET)/settings.csv --svg docs/settings.svg $(ARGS)
+	@python3 -B scripts/bench_curves.py settings --bin $(RELEASE) --json $(TARGET)/settings.json --csv $(TARGET)/settings.csv --svg $(TARGET)/settings.svg $(ARGS)
 
 chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
 	@$(MAKE) --no-print-directory build
