@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind chaos faults cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind bench-instructions bench-scaling bench-curves chaos faults cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -112,7 +112,7 @@ rdma-show: ## redis, ping-pong and streams between the lab's guests: TCP, librsp
 test-lab: ## the same, time-boxed
 	@$(MAKE) --no-print-directory rdma-lab ARGS="--time-limit 600"
 
-bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --json FILE')
+bench: ## every row that has a target, side by side: TCP, what else the machine offers, NetACC (ARGS='--rows redis --explain --json FILE')
 	@scripts/setup.sh processes demo bench
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/bench.py --bin $(RELEASE) $(ARGS)
@@ -126,6 +126,16 @@ bench-processes: ## servers made of several processes (fork, exec, workers, relo
 	@scripts/setup.sh processes
 	@$(MAKE) --no-print-directory build
 	@python3 -B scripts/processes.py --bin $(RELEASE) --json $(TARGET)/processes.json $(ARGS)
+
+bench-scaling: ## 1 to 10,000 connections, 64 B to 4 MiB, 1 to 8 threads, idle connections: over TCP and NetACC; curves and figures in target/scaling.*
+	@scripts/setup.sh demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench_curves.py scaling --bin $(RELEASE) --json $(TARGET)/scaling.json --csv $(TARGET)/scaling.csv --svg $(TARGET)/scaling.svg $(ARGS)
+
+bench-curves: ## what each setting does beside its default (spinning, windows, rings, records); target/settings.*
+	@scripts/setup.sh demo bench
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/bench_curves.py settings --bin $(RELEASE) --json $(TARGET)/settings.json --csv $(TARGET)/settings.csv --svg $(TARGET)/settings.svg $(ARGS)
 
 chaos: ## connections that go from process to process by fork, exec and SCM_RIGHTS, kills, reloads; every byte checked
 	@$(MAKE) --no-print-directory build
@@ -148,6 +158,11 @@ bench-callgrind: ## instructions that the library adds to the start of a program
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@scripts/load_cost.sh $(RELEASE)/libnetacc-preload.so
+
+bench-instructions: ## instructions of library code for a message, by callgrind (ARGS=--profile: where)
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@python3 -B scripts/instructions.py --bin $(RELEASE) $(ARGS)
 
 lint: cargo ## formatting and clippy, as CI checks them
 	cargo fmt --all --check

@@ -17,7 +17,7 @@ programs="redis-server redis-tools memcached nginx-light wrk haproxy curl openss
           tcl dpkg-dev xz-utils procps iproute2 util-linux gdb"
 processes="redis-server redis-tools nginx-light wrk postgresql socat gunicorn apache2-bin python3 curl openssl util-linux
            openssh-server openssh-client"
-bench="memcached util-linux"
+bench="memcached util-linux valgrind strace gcc libc6-dev clang bpftool libbpf-dev"
 faults="gcc libc6-dev binutils iproute2 util-linux strace gdb faketime libfaketime procps python3"
 fuzz="g++"
 model="spin gcc libc6-dev"

@@ -150,6 +150,31 @@ fn the_plot_and_the_table_are_made_of_the_figures() {
 }
 
 #[test]
+fn the_pictures_of_curves_are_made_of_the_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    for group in ["scaling", "settings"] {
+        let made = folder.path().join(group);
+        let run = Command::new("python3")
+            .args(["-B", "scripts/bench_curves.py", group, "--from"])
+            .arg(path(&format!("docs/{group}.json")))
+            .arg("--svg")
+            .arg(&made)
+            .current_dir(path(""))
+            .output()
+            .expect("python3 runs");
+        assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+        assert!(
+            std::fs::read_to_string(made).unwrap() == read(&format!("docs/{group}.svg")),
+            "docs/{group}.svg is stale; make it anew with: scripts/bench_curves.py {group} --from docs/{group}.json --svg docs/{group}.svg"
+        );
+    }
+}
+
+#[test]
 fn figures_of_a_run_make_the_table_with_its_times() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("bench.json");

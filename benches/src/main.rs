@@ -1,10 +1,13 @@
 //! The machine's own limits, and clients that no package has, for `make bench`. Each run prints one line of JSON.
 
 mod connects;
+mod crowd;
+mod epoll;
 mod memcached;
 mod memory;
 mod shared_ring;
 mod trips;
+mod turns;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -63,6 +66,57 @@ enum What {
         #[arg(long)]
         connect: SocketAddr,
     },
+    /// A server of many connections: short answers to requests of one size.
+    Answer {
+        /// Where it listens.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Bytes of a request.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+    },
+    /// A client of it.
+    Ask {
+        /// Where the server listens.
+        #[arg(long)]
+        connect: SocketAddr,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Connections that always have a request under way.
+        #[arg(long, default_value_t = 1)]
+        active: usize,
+        /// Connections that never have one.
+        #[arg(long, default_value_t = 0)]
+        idle: usize,
+        /// Bytes of a request.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+    },
+    /// Two processes that take turns: the same instructions of a preloaded library in every run.
+    Turns {
+        /// What they do.
+        #[arg(long, value_enum)]
+        work: turns::Work,
+        /// Where the server listens, on 127.0.0.1.
+        #[arg(long)]
+        port: u16,
+        /// Bytes of a message.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+        /// Messages there, all connections together.
+        #[arg(long)]
+        messages: usize,
+        /// Connections with messages.
+        #[arg(long, default_value_t = 1)]
+        active: usize,
+        /// Connections without.
+        #[arg(long, default_value_t = 0)]
+        idle: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -73,6 +127,42 @@ fn main() -> ExitCode {
         What::Accept { listen } => connects::serve(listen),
         What::Connect { connect } => connects::measure(connect, time),
         What::Copy { size } => Ok(memory::measure(size, time)),
+        What::Answer {
+            listen,
+            threads,
+            size,
+        } => crowd::serve(listen, threads, size),
+        What::Ask {
+            connect,
+            threads,
+            active,
+            idle,
+            size,
+        } => crowd::measure(
+            crowd::Load {
+                server: connect,
+                threads,
+                active,
+                idle,
+                size,
+            },
+            time,
+        ),
+        What::Turns {
+            work,
+            port,
+            size,
+            messages,
+            active,
+            idle,
+        } => turns::run(turns::Load {
+            port,
+            work,
+            size,
+            messages,
+            active,
+            idle,
+        }),
         What::Memcached {
             connect,
             threads,

@@ -8,28 +8,34 @@ import subprocess
 import time
 from pathlib import Path
 
+from bench.instructions import WORKS, per_message
 from bench.row import Check, Figure, Row
 from lab import benchmark_figures, in_turn
 from processes.rows import CLIENTS, CROWD, MANY_FILES
 from programs.side import Side, equal
 
-STARTS, ROUNDS = 100, 9
+STARTS = 1500
+EMPTY = "int netacc_nothing;"
 
 
-def start(bin_dir, _work):
-    """A program without TCP, started again and again, bare and with the library in turn."""
+def start(bin_dir, work):
+    """A program without TCP, started again and again: bare, with the library, and with one that is empty, in turn."""
     bare = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    environments = {"bare": bare, "on": {**bare, "LD_PRELOAD": str(bin_dir / "libnetacc-preload.so")}}
-    differences = []
-    for _, order in in_turn(environments, ROUNDS):
-        took = {}
+    empty = work / "empty.so"
+    subprocess.run(["gcc", "-shared", "-o", empty, "-x", "c", "-"], input=EMPTY, text=True, check=True)
+    environments = {"bare": bare, "on": {**bare, "LD_PRELOAD": str(bin_dir / "libnetacc-preload.so")},
+                    "empty": {**bare, "LD_PRELOAD": str(empty)}}
+    took = {name: [] for name in environments}
+    for _, order in in_turn(environments, STARTS):
         for name in order:
-            begun = time.monotonic()
-            for _ in range(STARTS):
-                subprocess.run(["/bin/true"], env=environments[name], check=True)
-            took[name] = (time.monotonic() - begun) * 1000 / STARTS
-        differences.append(took["on"] - took["bare"])
-    yield "milliseconds that the library adds to a start", statistics.median(differences), 0.1
+            begun = time.perf_counter()
+            _, status = os.waitpid(os.posix_spawn("/bin/true", ["true"], environments[name]), 0)
+            took[name].append((time.perf_counter() - begun) * 1000)
+            equal("the status of /bin/true", status, 0)
+    middle = {name: statistics.median(times) for name, times in took.items()}
+    yield "milliseconds that the library adds to a start", middle["on"] - middle["bare"], 0.1
+    yield "of them what any library adds, an empty one", middle["empty"] - middle["bare"], None
+    yield "milliseconds of a start without", middle["bare"], None
 
 
 @contextlib.contextmanager
@@ -42,7 +48,7 @@ def bare_server(side):
     def run(seconds):
         count = int(60_000 * seconds)
         said = side.run(["redis-benchmark", "-p", port, "-c", "50", "-t", "set", "-n", count, "--csv"])
-        return {"SET": benchmark_figures(said)["SET"]["rps"]}
+        return {"SET": benchmark_figures(said)["SET"]["rps"], "count": count}
 
     try:
         with bare.server(words, port):
@@ -60,6 +66,18 @@ def processor_time(pid):
 def resident(pid):
     """Bytes of memory that a process alone has, and of shared ones its part."""
     return int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) << 10
+
+
+def pinned(pid):
+    """Bytes of memory that a process has locked, or a device pinned for it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(int(re.search(rf"{name}:\s+(\d+)", status)[1]) << 10 for name in ("VmLck", "VmPin"))
+
+
+def instructions(bin_dir, _work):
+    """Instructions of library code for a message."""
+    for work in WORKS.values():
+        yield work.title, sum(per_message(bin_dir, work).values()), work.most
 
 
 def idle(bin_dir, work, rest=5.0):
@@ -81,7 +99,8 @@ def idle(bin_dir, work, rest=5.0):
                     before = [processor_time(pid) for pid in pids]
                     time.sleep(rest)
                     used = [processor_time(pid) - then for pid, then in zip(pids, before, strict=True)]
-                    found[name] = {"busy": [100 * one / rest for one in used], "memory": [resident(pid) for pid in pids]}
+                    found[name] = {"busy": [100 * one / rest for one in used], "memory": [resident(pid) for pid in pids],
+                                   "pinned": [pinned(pid) for pid in pids]}
                 finally:
                     side.stop(client)
                     client.process.stdin.close()
@@ -96,6 +115,8 @@ def idle(bin_dir, work, rest=5.0):
         yield f"processor time of the {end} beyond bare, %", more, 100 / os.sysconf("SC_CLK_TCK") / rest * 1.5
         of_ours = (found["on"]["memory"][number] - found["bare"]["memory"][number]) / CLIENTS
         yield f"bytes of the {end} for each connection beyond bare", of_ours, 2048
+        more = found["on"]["pinned"][number] - found["bare"]["pinned"][number]
+        yield f"bytes of the {end} that are locked or pinned beyond bare", more, 0
 
 
 ROWS = {
@@ -104,5 +125,6 @@ ROWS = {
 }
 CHECKS = {
     "start": Check("a program without TCP", start),
+    "instructions": Check("instructions of library code for a message, both ends (callgrind)", instructions),
     "idle": Check("10,000 connections that nobody uses", idle),
 }

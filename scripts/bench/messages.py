@@ -14,6 +14,11 @@ def verdict(said):
     return found
 
 
+def counted(found, seconds):
+    """With how much was done, of what tells only how much that was in a second."""
+    return {**found, "count": found["per_second"] * seconds}
+
+
 @contextlib.contextmanager
 def peer(side, *options, pairs=1):
     """`netacc-test-peer`, a server and a client for each run; of several pairs the sum is taken."""
@@ -28,7 +33,8 @@ def peer(side, *options, pairs=1):
                 stack.enter_context(side.server([program, "speed-server", "--listen", at, *options], port))
                 clients.append([program, "speed-client", "--connect", at, "--ms", round(seconds * 1000), *options])
             found = [verdict(said) for said in side.together(clients)]
-        return {**found[0], "per_second": sum(one["per_second"] for one in found)}
+        return {**found[0], "per_second": sum(one["per_second"] for one in found),
+                "count": sum(one["messages"] for one in found)}
 
     yield run
 
@@ -40,8 +46,8 @@ def machine(side, *words):
 
 
 def both(*options, pairs=1):
-    """The same over TCP and over NetACC."""
-    return {carrier: lambda side: peer(side, *options, pairs=pairs) for carrier in ("tcp", "netacc")}
+    """The same over TCP, bare and redirected, and over NetACC."""
+    return {carrier: lambda side: peer(side, *options, pairs=pairs) for carrier in ("tcp", "sockmap", "netacc")}
 
 
 @contextlib.contextmanager
@@ -51,7 +57,7 @@ def memcached(side):
     argv = ["memcached", "-l", "127.0.0.1", "-p", port, "-U", "0", "-t", "4", "-m", "256", "-c", "1024"]
     with side.server([*argv, "-u", "root"], port):
         words = [side.bin_dir / "netacc-bench", "memcached", "--connect", f"127.0.0.1:{port}"]
-        yield lambda seconds: verdict(side.run([*words, "--ms", round(seconds * 1000)]))
+        yield lambda seconds: counted(verdict(side.run([*words, "--ms", round(seconds * 1000)])), seconds)
 
 
 @contextlib.contextmanager
@@ -63,7 +69,8 @@ def connects(side, env=None):
         port = side.port()
         at = f"127.0.0.1:{port}"
         with side.server([program, "accept", "--listen", at], port, env=env):
-            return verdict(side.run([program, "connect", "--connect", at, "--ms", round(seconds * 1000)], env=env))
+            said = side.run([program, "connect", "--connect", at, "--ms", round(seconds * 1000)], env=env)
+            return counted(verdict(said), seconds)
 
     yield run
 
@@ -85,7 +92,7 @@ ROWS = {
                  both("--size", "64", pairs=3)),
     "connects": Row("a connection, a byte, and its end", (Figure("per_second", "connections/s",
                                                                  {("fast", "tcp"): 10, ("netacc", "tcp"): 0.8}),),
-                    {"tcp": connects, "netacc": connects, "fast": lambda side: connects(side, FAST)}),
+                    {"tcp": connects, "sockmap": connects, "netacc": connects, "fast": lambda side: connects(side, FAST)}),
     "memcached": Row("memcached, 4 threads, 4 client threads", (Figure("per_second", "requests/s", {("netacc", "tcp"): 2.5}),),
-                     {"tcp": memcached, "netacc": memcached}),
+                     {"tcp": memcached, "sockmap": memcached, "netacc": memcached}),
 }

@@ -29,7 +29,8 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row: `carriers` has a function for each that makes, of a `Side`, a context with `run(seconds)`: {figure: value}."""
+    """A row: `carriers` has a function for each that makes, of a `Side`, a context with `run(seconds)`: {figure: value}, and
+    "count": how much was done in all, if it is known."""
 
     title: str
     figures: tuple
@@ -58,7 +59,7 @@ def ratios(runs, figure, carrier, other):
 @dataclasses.dataclass(frozen=True)
 class Check:
     """Something that is measured once and not by comparison: `measure(bin_dir, work)`: (what, value, the
-    most that it may be), one after the other."""
+    most that it may be, None for what is only to be known), one after the other."""
 
     title: str
     measure: Callable

@@ -15,13 +15,18 @@ def one_process(side, *words):
     port = side.port()
     user = " ".join(own_user("user"))
     with nginx.started(side, port, "on", root, f"{user}{';' if user else ''} master_process off;"):
-        yield lambda seconds: {"per_second": wrk(side, f"http://127.0.0.1:{port}/small.bin", seconds, *words)}
+        def run(seconds):
+            rate = wrk(side, f"http://127.0.0.1:{port}/small.bin", seconds, *words)
+            # wrk counts in whole seconds.
+            return {"per_second": rate, "count": rate * max(1, round(seconds))}
+
+        yield run
 
 
 def row(title, target, *words):
     """A row of one kind of request."""
     figure = Figure("per_second", "requests/s", {("netacc", "tcp"): target})
-    return Row(title, (figure,), {carrier: lambda side: one_process(side, *words) for carrier in ("tcp", "netacc")})
+    return Row(title, (figure,), {carrier: lambda side: one_process(side, *words) for carrier in ("tcp", "sockmap", "netacc")})
 
 
 ROWS = {
