@@ -9,6 +9,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cache;
+use super::identity::is_rendezvous;
 use super::io_thread::{Control, Source};
 use super::opening::Opening;
 use super::passing;
@@ -18,6 +19,7 @@ use super::wire::{
     Answer, FAST, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, RESENDS, VERSION, Verdict,
 };
 use crate::config::FabricName;
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
 use crate::link::{Link, Terms};
@@ -188,6 +190,11 @@ impl Contact {
         })
     }
 
+    /// With whom it is made.
+    pub fn goal(&self) -> Goal {
+        self.goal
+    }
+
     /// See [`Source`].
     pub fn interest(&self) -> EventFlags {
         match self.stage {
@@ -220,6 +227,7 @@ impl Contact {
     }
 
     fn step(&mut self, control: &mut Control) -> Result<Answered, Failure> {
+        contain::provoked("contact");
         if matches!(self.stage, Stage::Connecting) {
             match connected(self.tcp.as_fd()) {
                 None => return Ok(Answered::Not),
@@ -474,6 +482,10 @@ fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>,
 /// Goes to the peer's rendezvous and names the link. Only a peer of the same user is trusted with
 /// memory.
 fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failure> {
+    // What answers may be anything: it sends us to no other service's address.
+    if !is_rendezvous(&answer.rendezvous) {
+        return Err(Reason::SidePortForeign);
+    }
     let (unix, credentials) = passing::visit(&answer.rendezvous).map_err(|error| match error {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Reason::ResourceLimit,
         _ => Reason::LinkFailed,

@@ -15,6 +15,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::affinity;
 use super::cache::Key;
 use super::contact::{Contact, Goal, Waiting};
+use super::contained::service;
 use super::heirs::{Estate, Heirs};
 use super::listener::{Closing, SideListener};
 use super::opening::Opening;
@@ -26,6 +27,7 @@ use super::shelf;
 use super::standing::Rising;
 use super::wire::Name;
 use crate::conn::stalls;
+use crate::contain;
 use crate::fabric::network::{self, Engine as _, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
@@ -75,6 +77,10 @@ pub enum Command {
     Stand(&'static Socket, u64),
     /// One has been made, or is not wanted any more.
     Stood,
+    /// Something of our own went wrong in a link: its connections are reset.
+    Condemned(Arc<Link>),
+    /// The same, of all links to other hosts.
+    CondemnAll,
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -127,8 +133,8 @@ pub enum Source {
 pub struct Control {
     /// The process's runtime.
     pub runtime: &'static Runtime,
-    epoll: InternalFd,
-    sources: HashMap<u64, Source>,
+    pub(super) epoll: InternalFd,
+    pub(super) sources: HashMap<u64, Source>,
     next_key: u64,
     /// Connecting ends of links with ourselves, until the hello's sender fetches them.
     pub own_ends: HashMap<Token, Arc<Link>>,
@@ -215,18 +221,6 @@ pub(super) fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
     }
 }
 
-/// Links of I/O thread `index`: takes in what is there, drops those that are over.
-fn service(runtime: &Runtime, index: usize) {
-    let links: Vec<Arc<Link>> = {
-        let mut links = runtime.io(index).links.lock();
-        links.retain(|l| !l.is_dead());
-        links.clone()
-    };
-    for link in &links {
-        link.service();
-    }
-}
-
 /// An I/O thread beyond the first.
 fn serve(runtime: &'static Runtime, index: usize) {
     use rustix::event::{PollFd, PollFlags};
@@ -243,10 +237,12 @@ fn serve(runtime: &'static Runtime, index: usize) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&io.bell, &mut count);
         if !engines.is_empty() {
-            engines
-                .iter()
-                .for_each(|engine| engine.take_events(u32::MAX));
-            crate::fabric::network::serve();
+            contain::catch("an I/O thread", || {
+                engines
+                    .iter()
+                    .for_each(|engine| engine.take_events(u32::MAX));
+                crate::fabric::network::serve();
+            });
         }
     }
 }
@@ -258,17 +254,18 @@ impl Control {
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
-                self.obey(command);
+                self.take_command(command);
             }
-            let expires = self.expire();
-            let beats = self.beat();
-            let ends = self.help_to_exit();
-            let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let stalls = stalls::look();
-            let next = [expires, beats, ends, looks, stalls]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [
+                contain::catch("time-outs", || self.expire()),
+                contain::catch("the sessions' beat", || self.beat()),
+                contain::catch("the end of the process", || self.help_to_exit()),
+                contain::catch("the network's watch", || {
+                    watch.look(&self.runtime.network).map(Duration::from_nanos)
+                }),
+                contain::catch("the look at stalls", stalls::look),
+            ];
+            let next = next.into_iter().flatten().flatten().min();
             let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
@@ -288,7 +285,8 @@ impl Control {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, command: Command) {
+        contain::provoked("obey");
         match command {
             Command::Listen(listener) => {
                 self.insert(Source::Listener(listener));
@@ -314,6 +312,11 @@ impl Control {
                 self.sources.retain(|_, source| !source.is_over());
                 self.insert(Source::Knocks { listener, life, fd });
             }
+            Command::Condemned(link) => {
+                self.runtime.let_go(&link);
+                link.bury();
+            }
+            Command::CondemnAll => self.sessions_mut().for_each(|s| s.link.condemn()),
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
             Command::Resend(resending) => {
@@ -402,7 +405,10 @@ impl Control {
         let Some(Source::Session(mut session)) = self.sources.remove(&key) else {
             return;
         };
-        act(&mut session, self);
+        if contain::catch("a session", || act(&mut session, self)).is_none() {
+            self.end_session(&session);
+            return;
+        }
         self.sources.insert(key, Source::Session(session));
         // Its interest may be another one now.
         self.handle(key, false);
@@ -456,7 +462,7 @@ impl Control {
         }
     }
 
-    fn handle(&mut self, key: u64, expired: bool) {
+    pub(super) fn turn(&mut self, key: u64, expired: bool) {
         let Some(source) = self.sources.remove(&key) else {
             return;
         };
@@ -526,7 +532,7 @@ impl Control {
 }
 
 impl Source {
-    fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>, EventFlags) -> T) -> T {
+    pub(super) fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>, EventFlags) -> T) -> T {
         match self {
             Source::Listener(l) => f(l.as_fd(), EventFlags::IN),
             Source::Rendezvous(fd) => f(fd.as_fd(), EventFlags::IN),

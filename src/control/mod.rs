@@ -5,6 +5,7 @@ mod affinity;
 mod answering;
 pub mod cache;
 pub mod contact;
+mod contained;
 mod dialing;
 pub mod granting;
 pub mod heirs;

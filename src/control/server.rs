@@ -16,6 +16,7 @@ use super::passing;
 use super::refused::REFUSED;
 use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Name, Parsed, Verdict, hears_elsewhere};
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, Segment, Shm};
 use crate::link::{Link, Token};
@@ -220,6 +221,7 @@ impl Control {
 
     /// Takes what the other process of `link` passes. False once that process is gone.
     pub fn hear_peer(&mut self, link: &Arc<Link>, fd: RawFd) -> bool {
+        contain::provoked("peer");
         let mut bytes = [0; MAX_FRAME];
         loop {
             match passing::receive(sys::borrow(fd), &mut bytes) {
@@ -373,6 +375,7 @@ impl Stranger {
 
     /// Does what can be done now; gives itself back while there is more to come.
     pub fn advance(mut self, control: &mut Control, expired: bool) -> Option<Stranger> {
+        contain::provoked("stranger");
         if !matches!(self.stage, Stage::Held(_)) {
             self.listen().ok()?;
             let frame = match Frame::parse(&self.buf) {

@@ -13,12 +13,13 @@ use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::net::sockopt;
 
-use super::contact::terms;
+use super::contact::{Goal, terms};
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
 use super::shelf;
 use super::wire::Name;
 use crate::config::Config;
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
 use crate::fabric::remote::carrier::Posted;
@@ -154,6 +155,11 @@ impl Session {
             .min()
     }
 
+    /// Who waits for it, as the first link there.
+    pub fn awaited_by(&self) -> Option<Goal> {
+        self.dialing.first
+    }
+
     /// Whether the peer made it and has not begun a carrier yet.
     pub fn awaits_carrier(&self) -> bool {
         self.carried_by.is_some() && self.remote.carrier() == 0
@@ -208,6 +214,7 @@ impl Session {
 
     /// Does what can be done now; false when the session is over.
     pub fn advance(&mut self, control: &mut Control, expired: bool) -> bool {
+        contain::provoked("session");
         if expired {
             self.dial_on_time(control);
             if self.carried_by.is_some_and(|by| by <= now_ns()) {

@@ -86,6 +86,8 @@ reasons! {
         "Nothing was known of the peer, and NACC_TCP_FIRST (netacc_run -T) lets nobody wait: nothing to do, later connections are accelerated if the peer runs NetACC.",
     LeftAlone = 28 "left_alone"
         "The configuration leaves this program, or this peer and port, to the kernel: see NACC_PEERS, NACC_PROGRAMS and those that end in _EXCEPT (netacc_run --print-config CMD).",
+    InternalFault = 29 "internal_fault"
+        "NetACC has noticed defects of its own in this process (internal_faults) and accelerates nothing new: the log (netacc_run -d) says where; please report it, and restart the program.",
 }
 
 impl Reason {
