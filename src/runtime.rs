@@ -123,6 +123,7 @@ impl Drop for Making {
 fn make() -> Result<&'static Runtime, Errno> {
     orig::resolve_all();
     stats::init();
+    contain::show();
     let (config, problems, told) = crate::config::load_and_tell();
     stats::set_config(&told);
     crate::log::init(&config);

@@ -25,7 +25,7 @@ use rustix::fd::RawFd;
 use crate::fdtable::{self, Entry};
 use crate::log::ErrnoGuard;
 use crate::real::{Failing, orig};
-use crate::real::sys::Errno;
+use crate::real::sys::{self, Errno};
 use crate::{runtime, stats};
 
 /// So many faults, and the process is left to the kernel.
@@ -75,7 +75,7 @@ fn tell(place: &str) {
     let before = FAULTS.fetch_add(1, Ordering::Relaxed);
     // (What panics here would have nobody to catch it.)
     let _ = std::panic::catch_unwind(|| {
-        stats::add(&stats::global().internal_faults, 1);
+        show();
         let said = SAID.try_lock().map(|mut said| core::mem::take(&mut *said));
         tracing::error!(target: "netacc::contain", "internal fault in {place}: {}", said.unwrap_or_default());
         if before + 1 == MOST {
@@ -87,13 +87,19 @@ fn tell(place: &str) {
     });
 }
 
+/// Shows on the page how many there were, also those before there was one.
+pub fn show() {
+    let faults = FAULTS.load(Ordering::Relaxed).into();
+    let counter = &stats::global().internal_faults;
+    counter.store(faults, Ordering::Relaxed);
+}
+
 /// What a call fails with that panicked: as the kernel's may.
 fn error_of(call: &str) -> Errno {
     match call {
         // These are tried again at once: not for ever.
         "accept" | "accept4" if !has_given_up() => Errno::CONNABORTED,
         "connect" => Errno::TIMEDOUT,
-        "close" => Errno::IO,
         "poll" | "ppoll" | "__poll_chk" | "__ppoll_chk" | "select" | "pselect" | "epoll_wait"
         | "epoll_pwait" | "epoll_pwait2"
             if !has_given_up() =>
@@ -134,25 +140,40 @@ pub unsafe fn failed<T: Failing>(call: &'static str, exception: *mut c_void, fir
         // SAFETY: no pointers.
         unsafe { orig::syscall(libc::SYS_exit_group, first, 0, 0, 0, 0, 0) };
     }
-    if is_of_data(call) {
-        catch("the end of a link", || break_off(first as RawFd));
+    if call == "close" {
+        catch("the end of a link", || close(first as RawFd));
+        drop(errno);
+        return T::told(0);
+    }
+    let mut error = error_of(call);
+    if is_of_data(call) && catch("the end of a link", || break_off(first as RawFd)) != Some(true) {
+        error = Errno::IO;
     }
     drop(errno);
-    let error = error_of(call).raw_os_error();
+    let error = error.raw_os_error();
     match returns_error(call) {
         true => T::told(error),
         false => T::failing(error),
     }
 }
 
-/// The connection of `fd`, and all others on its link, are reset.
-fn break_off(fd: RawFd) {
-    if let Some(Entry::Socket(socket)) = fdtable::get(fd) {
-        let link = socket.lock().link();
-        if let Some(link) = link {
-            link.condemn();
-        }
+/// The connection of `fd`, and all others on its link, are reset. False: it is none of the library's.
+fn break_off(fd: RawFd) -> bool {
+    let Some(Entry::Socket(socket)) = fdtable::get(fd) else {
+        return false;
+    };
+    let link = socket.lock().link();
+    if let Some(link) = link {
+        link.condemn();
     }
+    true
+}
+
+/// Closes `fd`: the original is the last thing that close(2) comes to.
+fn close(fd: RawFd) {
+    break_off(fd);
+    fdtable::take(fd);
+    sys::close(fd);
 }
 
 #[cfg(target_arch = "x86_64")]

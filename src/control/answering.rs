@@ -6,6 +6,7 @@ use super::io_thread::Control;
 use super::server::Promise;
 use super::session::Session;
 use super::wire::{Answer, CAPABILITIES, Hello, OLDEST, VERSION, Verdict};
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::Shm;
 use crate::link::{Link, Token};
@@ -51,7 +52,8 @@ impl Control {
         }
         let offset = runtime.config.side_port_offset;
         let port = local.map_or(0, |side| side.port().wrapping_sub(offset));
-        if !runtime.config.accelerates(remote.to_std().ip(), port) {
+        let takes = runtime.config.accelerates(remote.to_std().ip(), port);
+        if !takes || contain::has_given_up() {
             answer.verdict = Verdict::Plain;
             return answer;
         }

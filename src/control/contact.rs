@@ -32,6 +32,7 @@ use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 
 /// Who waits for a contact's outcome.
+#[derive(Clone)]
 pub enum Waiting {
     /// Nobody: it is for connections that come later.
     Nobody,
@@ -54,7 +55,7 @@ pub struct Goal {
 
 impl Goal {
     /// Under which it is known in [`Control::contacts`].
-    fn key(&self) -> (cache::Key, Option<Name>) {
+    pub(super) fn key(&self) -> (cache::Key, Option<Name>) {
         (cache::key(&self.address), self.process)
     }
 }

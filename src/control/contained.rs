@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, RawFd};
 
-use super::contact::Goal;
+use super::contact::{Goal, Waiting};
 use super::io_thread::{Command, Control, Source};
+use super::listener::SideListener;
 use super::opening::{Opening, Step};
 use crate::contain;
 use crate::link::Link;
@@ -25,10 +26,12 @@ enum Stake {
     Link(Arc<Link>, Option<RawFd>),
     /// A link to another host, and who waits for the first one there.
     Session(Arc<Link>, Option<Goal>),
-    /// Who waits for contact.
-    Contact(Goal),
+    /// Contact, and who waits for it beside those that are known to.
+    Contact(Goal, Waiting),
     /// A connect of the application.
     Opening(Box<Opening>),
+    /// A side port that nobody looks after.
+    Listener(Arc<SideListener>),
     /// Where shared memory is handed over.
     Rendezvous,
 }
@@ -45,7 +48,7 @@ impl Stake {
             Source::Peer { link, fd } => Stake::Link(link.clone(), Some(*fd)),
             Source::Dying(dying) => Stake::Link(dying.link.clone(), None),
             Source::Session(session) => Stake::Session(session.link.clone(), session.awaited_by()),
-            Source::Contact(contact) => Stake::Contact(contact.goal()),
+            Source::Contact(contact) => Stake::Contact(contact.goal(), Waiting::Nobody),
             Source::Opening(opening) => Stake::Opening(Box::new(opening.clone())),
             Source::Rendezvous(_) => Stake::Rendezvous,
             Source::Stranger(_)
@@ -60,7 +63,8 @@ impl Stake {
 
     fn of_command(command: &Command) -> Stake {
         match command {
-            Command::Contact(goal, _) => Stake::Contact(*goal),
+            Command::Listen(listener) => Stake::Listener(listener.clone()),
+            Command::Contact(goal, waiting) => Stake::Contact(*goal, waiting.clone()),
             Command::Open(opening) => Stake::Opening(Box::new(opening.clone())),
             Command::Leave(_, link, _) => Stake::Link(link.clone(), None),
             _ => Stake::Nothing,
@@ -111,10 +115,15 @@ impl Control {
                     self.contact_failed(&goal, Reason::LinkFailed);
                 }
             }
-            Stake::Contact(goal) => self.contact_failed(&goal, Reason::LinkFailed),
+            Stake::Contact(goal, waiting) => {
+                self.contacts.entry(goal.key()).or_default().push(waiting);
+                self.contact_failed(&goal, Reason::LinkFailed);
+            }
             Stake::Opening(opening) => {
                 self.open(opening.resume(Step::Failed(Reason::LinkFailed)));
             }
+            // Who comes finds it closed, and goes to the application's own port.
+            Stake::Listener(listener) => listener.stop(),
             Stake::Rendezvous => self.open_rendezvous(),
         }
     }

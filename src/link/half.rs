@@ -6,34 +6,15 @@ use core::ops::{Deref, DerefMut};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Link;
-use super::rx::Rx;
-use super::tx::Tx;
-
-/// What a link has two of.
-pub trait Part {
-    /// Nothing more comes of it.
-    fn give_up(&mut self);
-}
-
-impl Part for Tx {
-    fn give_up(&mut self) {
-        self.is_broken = true;
-    }
-}
-
-/// (Nobody looks at the ring of a link that is dead.)
-impl Part for Rx {
-    fn give_up(&mut self) {}
-}
 
 /// See the module.
-pub struct Half<'a, T: Part> {
+pub struct Half<'a, T> {
     link: &'a Link,
     // Dropped last.
     part: MutexGuard<'a, T>,
 }
 
-impl<'a, T: Part> Half<'a, T> {
+impl<'a, T> Half<'a, T> {
     /// `part` of `link`, as soon as nobody else has it.
     #[inline]
     pub fn new(link: &'a Link, part: &'a Mutex<T>) -> Self {
@@ -49,7 +30,7 @@ impl<'a, T: Part> Half<'a, T> {
     }
 }
 
-impl<T: Part> Deref for Half<'_, T> {
+impl<T> Deref for Half<'_, T> {
     type Target = T;
 
     #[inline]
@@ -58,18 +39,17 @@ impl<T: Part> Deref for Half<'_, T> {
     }
 }
 
-impl<T: Part> DerefMut for Half<'_, T> {
+impl<T> DerefMut for Half<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.part
     }
 }
 
-impl<T: Part> Drop for Half<'_, T> {
+impl<T> Drop for Half<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.part.give_up();
             self.link.condemn();
         }
     }

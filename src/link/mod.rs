@@ -111,6 +111,7 @@ pub struct Link {
     /// A sender or an owed record waits for ring space.
     full: AtomicBool,
     dead: AtomicBool,
+    condemned: AtomicBool,
     /// For [`condemn`](Self::condemn).
     me: Weak<Link>,
     /// Slots whose bell the peer was offered.
@@ -145,6 +146,7 @@ impl Link {
             seen: AtomicU64::new(0),
             full: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            condemned: AtomicBool::new(false),
             offered: AtomicU64::new(0),
             ways: Ways::default(),
             stats,
@@ -234,6 +236,12 @@ impl Link {
     /// Whether it can carry no more traffic.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether something of our own went wrong in it.
+    #[inline]
+    fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Acquire)
     }
 
     /// Whether a sender found the ring full and it has not been seen with room since.
@@ -614,6 +622,7 @@ impl Link {
     /// nothing is taken in and nothing sent; the control thread resets its connections and hangs up. Takes no lock.
     #[cold]
     pub fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
         if !self.dead.swap(true, Ordering::AcqRel)
             && let (Some(link), Some(runtime)) = (self.me.upgrade(), crate::runtime::started())
         {

@@ -57,9 +57,10 @@ pub struct Tx {
     /// readers yet.
     late: Vec<u32>,
     waiting: Vec<&'static Socket>,
-    /// Something went wrong half way: nothing more is written. What connections still write goes nowhere, as behind a
-    /// reset that they have not heard of.
-    pub is_broken: bool,
+    /// Connections that were closed here since the link was condemned: their peers have not heard of it.
+    unheard: Vec<u32>,
+    /// Their peers are being told.
+    is_telling: bool,
 }
 
 // SAFETY: the ring memory is plain mapped memory, written only under the lock that holds this.
@@ -74,8 +75,16 @@ impl Tx {
             owed: VecDeque::new(),
             late: Vec::new(),
             waiting: Vec::new(),
-            is_broken: false,
+            unheard: Vec::new(),
+            is_telling: false,
         }
+    }
+
+    /// The link is condemned: nothing more is written. What connections still write goes nowhere, as behind a reset that
+    /// they have not heard of.
+    #[inline]
+    fn is_over(&self, link: &Link) -> bool {
+        link.is_condemned() && !self.is_telling
     }
 
     /// Free ring bytes; looks at the peer's cursor only if fewer than `want` are known to be free.
@@ -127,7 +136,7 @@ impl Tx {
     /// complete: on shared memory that costs a store, and the peer copies while we go on.
     pub fn data(&mut self, link: &Link, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
         let max = max.min(buf.left());
-        if self.is_broken {
+        if self.is_over(link) {
             buf.skip(max);
             return max;
         }
@@ -190,9 +199,11 @@ impl Tx {
     }
 
     fn owe(&mut self, link: &Link, conn: u32, kind: Kind, payload: Payload) {
-        if self.is_broken {
-            if let Payload::Data(_) = payload {
-                overdrafts::settled();
+        if self.is_over(link) {
+            match payload {
+                Payload::Data(_) => overdrafts::settled(),
+                Payload::Few(..) if kind == Kind::Close => self.unheard.push(conn),
+                Payload::Few(..) => {}
             }
             return;
         }
@@ -226,11 +237,12 @@ impl Tx {
     /// Nothing more is written but that these connections are reset, as far as there is room. (The cursor moves when a record
     /// is whole: the next one can be written wherever it was that something went wrong.)
     pub fn give_up(&mut self, link: &Link, conns: impl Iterator<Item = u32>) {
-        self.is_broken = false;
+        self.is_telling = true;
         self.forget_owed();
+        let conns = conns.chain(core::mem::take(&mut self.unheard));
         conns.for_each(|conn| self.control(link, conn, Kind::Reset, &[]));
         self.forget_owed();
-        self.is_broken = true;
+        self.is_telling = false;
     }
 
     /// Nothing that is owed will ever be written.
@@ -245,7 +257,7 @@ impl Tx {
     /// Writes owed records; true if none is left. Who reads them is in `late`, but for the last one if that is the
     /// caller's `own`.
     fn pay(&mut self, link: &Link, own: bool) -> bool {
-        if self.is_broken {
+        if self.is_over(link) {
             return self.owed.is_empty();
         }
         let before = self.written;

@@ -1,10 +1,11 @@
 """An application whose library has a defect: it goes on, whatever the defect hits.
 
-serve PORT       echoes each connection until it ends; says 'port' first and what went wrong with connections
+serve PORT       echoes each connection until it ends, and says what went wrong, until a line comes
 connect PORT N   sends and receives on N connections, one after the other, and says of each whether it was whole or how it ended;
                  then waits for a line
 """
 
+import errno
 import os
 import select
 import socket
@@ -13,9 +14,15 @@ import threading
 
 
 def name(error):
-    import errno
-
     return errno.errorcode.get(error.errno, str(error))
+
+
+def close(connection):
+    try:
+        if connection:
+            connection.close()
+    except OSError as error:
+        print("close", name(error), flush=True)
 
 
 def echo(connection):
@@ -25,10 +32,7 @@ def echo(connection):
     except OSError as error:
         print("connection", name(error), flush=True)
     finally:
-        try:
-            connection.close()
-        except OSError as error:
-            print("close", name(error), flush=True)
+        close(connection)
 
 
 def serve(port):
@@ -36,21 +40,27 @@ def serve(port):
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(16)
+    threading.Thread(target=accept, args=(listener,), daemon=True).start()
+    sys.stdin.readline()
+
+
+def accept(listener):
     waits = select.epoll()
     waits.register(listener, select.EPOLLIN)
     while True:
-        waits.poll()
         try:
+            waits.poll()
             connection, _ = listener.accept()
         except OSError as error:
-            print("accept", name(error), flush=True)
+            print("listener", name(error), flush=True)
             continue
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
 
 
 def once(port):
-    connection = socket.socket()
+    connection = None
     try:
+        connection = socket.socket()
         connection.settimeout(20)
         connection.connect(("127.0.0.1", port))
         for size in (1, 1000, 100_000):
@@ -70,10 +80,7 @@ def once(port):
     except OSError as error:
         return name(error)
     finally:
-        try:
-            connection.close()
-        except OSError as error:
-            print("close", name(error), flush=True)
+        close(connection)
 
 
 def connect(port, count):
