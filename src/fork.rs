@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use crate::contain;
 use crate::control::io_thread::Command;
-use crate::control::{heirs, listener, shelf, standing};
+use crate::control::{crowd, heirs, listener, shelf, standing};
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
 use crate::socket::orphan::Preparation;
@@ -188,6 +188,7 @@ fn child() {
     let (held, will) = hold();
     let identity = runtime::started().map(|runtime| (&runtime.identity, will));
     heirs::reset_after_fork();
+    crowd::reset_after_fork();
     listener::reset_after_fork();
     shelf::reset_after_fork();
     standing::reset_after_fork();

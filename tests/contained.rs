@@ -149,7 +149,11 @@ fn what_fails_again_and_again_is_left_to_the_kernel() {
     if bare() {
         return;
     }
-    for (place, at_server) in [("rx.run:1+", true), ("tx.data:2+", true), ("rx.run:1+", false)] {
+    for (place, at_server) in [
+        ("rx.run:1+", true),
+        ("tx.data:2+", true),
+        ("rx.run:1+", false),
+    ] {
         let (server, client) = match at_server {
             true => (Some(place), None),
             false => (None, Some(place)),

@@ -24,8 +24,8 @@ use rustix::fd::RawFd;
 
 use crate::fdtable::{self, Entry};
 use crate::log::ErrnoGuard;
-use crate::real::{Failing, orig};
 use crate::real::sys::{self, Errno};
+use crate::real::{Failing, orig};
 use crate::{runtime, stats};
 
 /// So many faults, and the process is left to the kernel.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cache;
@@ -191,6 +191,11 @@ impl Contact {
         })
     }
 
+    /// Whether it is made from that address.
+    pub fn is_from(&self, address: &cache::Key) -> bool {
+        Address::local_of(self.tcp.as_raw_fd()).is_some_and(|own| cache::key(&own) == *address)
+    }
+
     /// With whom it is made.
     pub fn goal(&self) -> Goal {
         self.goal
@@ -235,7 +240,7 @@ impl Contact {
                 Some(Err(error)) => return Err(refusal(error)),
                 Some(Ok(())) => {}
             }
-            let local = Address::local_of(rustix::fd::AsRawFd::as_raw_fd(&self.tcp));
+            let local = Address::local_of(self.tcp.as_raw_fd());
             let verbs = rdma::offers(control, local);
             let hello = hello(control.runtime, verbs, self.goal.process).encode();
             let sent =
@@ -338,6 +343,9 @@ impl Contact {
         let Ok([memory, io_bell]) = <[InternalFd; 2]>::try_from(fds) else {
             return Err(Reason::LinkFailed);
         };
+        if !passing::is_bell(&io_bell) {
+            return Err(Reason::LinkFailed);
+        }
         if ring_size > MAX_RING as u64 {
             return Err(Reason::LinkFailed);
         }
@@ -480,8 +488,7 @@ fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>,
     }
 }
 
-/// Goes to the peer's rendezvous and names the link. Only a peer of the same user is trusted with
-/// memory.
+/// Goes to the peer's rendezvous and names the link. Memory is for peers that NACC_SHM_PEERS names.
 fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failure> {
     // What answers may be anything: it sends us to no other service's address.
     if !is_rendezvous(&answer.rendezvous) {
@@ -492,7 +499,7 @@ fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failu
         _ => Reason::LinkFailed,
     })?;
     let unix = InternalFd::adopt(unix);
-    if !credentials.is_of_our_user() {
+    if !credentials.is_shared_with(runtime.config.shm_peers) {
         return Err(Reason::PeerOtherUser);
     }
     let attach = Frame::Attach {

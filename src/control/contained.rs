@@ -93,7 +93,9 @@ impl Control {
     fn make_good(&mut self, key: u64, stake: Stake) {
         match stake {
             Stake::Nothing => {}
-            Stake::Again(_, source) if !contain::has_given_up() => drop(self.sources.insert(key, source)),
+            Stake::Again(_, source) if !contain::has_given_up() => {
+                drop(self.sources.insert(key, source))
+            }
             Stake::Again(fd, source) => {
                 let _ = epoll::delete(&self.epoll, sys::borrow(fd));
                 if let Source::Listener(listener) = source {

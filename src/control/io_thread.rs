@@ -16,12 +16,14 @@ use super::affinity;
 use super::cache::Key;
 use super::contact::{Contact, Goal, Waiting};
 use super::contained::service;
+use super::crowd::Origin;
+use super::guests::{Dying, Guest};
 use super::heirs::{Estate, Heirs};
 use super::listener::{Closing, SideListener};
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
 use super::resending::Resending;
-use super::server::{Dying, Guest, Stranger};
+use super::server::Stranger;
 use super::session::Session;
 use super::shelf;
 use super::standing::Rising;
@@ -513,14 +515,6 @@ impl Control {
             .map(|d| Duration::from_nanos(d.saturating_sub(now)))
     }
 
-    /// Number of connections to side ports and to the rendezvous that have not yet said what they are.
-    pub fn strangers(&self) -> usize {
-        self.sources
-            .values()
-            .filter(|s| matches!(s, Source::Stranger(_) | Source::Guest(_)))
-            .count()
-    }
-
     /// A link with another process was made: looks after it.
     pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) {
         self.runtime.serve(link, io);
@@ -575,6 +569,15 @@ impl Source {
                 | Source::Door(_)
                 | Source::Knocks { .. }
         )
+    }
+
+    /// Where it comes from, if it has a place among those who knock.
+    pub(super) fn knocks_from(&self) -> Option<Origin> {
+        match self {
+            Source::Stranger(stranger) => stranger.knocks_from(),
+            Source::Guest(guest) => Some(guest.origin()),
+            _ => None,
+        }
     }
 
     /// When it is to be given up, in [`now_ns`] time.

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::sockopt;
 
 use super::contact::{Goal, terms};
+use super::crowd::Origin;
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
 use super::shelf;
@@ -29,6 +30,7 @@ use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token, overdrafts};
 use crate::real::sys::{Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
+use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 
 /// See the module.
@@ -153,6 +155,11 @@ impl Session {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Where the peer is.
+    pub fn comes_from(&self) -> Option<Origin> {
+        Address::peer_of(self.as_fd().as_raw_fd()).map(|remote| Origin::of(&remote))
     }
 
     /// Who waits for it, as the first link there.

@@ -17,8 +17,8 @@ pub mod turn;
 mod tx;
 pub mod ways;
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
