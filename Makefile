@@ -7,7 +7,7 @@ ARGS ?=
 # The kind of guests of the RDMA lab: uml or qemu
 LAB ?= uml
 
-.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older bench bench-redis bench-processes bench-callgrind bench-instructions bench-scaling bench-curves chaos faults cargo \
+.PHONY: help build demo test fuzz model test-loom test-redis test-lab programs rdma-lab rdma-show lint clean setup build-older build-faulty build-special bench bench-redis bench-processes bench-callgrind bench-instructions bench-scaling bench-curves chaos faults cargo \
         install uninstall deb rpm test-packages bench-plot bench-docs completions
 
 help: ## list the targets
@@ -26,10 +26,17 @@ build: cargo ## build the release library and tools
 	cargo build --release --workspace
 	@ln -f $(RELEASE)/libnetacc_preload.so $(RELEASE)/libnetacc-preload.so
 
-# What programs run that were started before an upgrade. In a directory of its own; the tests look for it there.
-build-older: cargo ## the library with the older protocol version alone, for the tests of upgrades
-	cargo build --profile older --package netacc-preload --features protocol-1
-	@ln -f $(TARGET)/older/libnetacc_preload.so $(TARGET)/older/libnetacc-preload.so
+# Libraries with a feature that is for tests alone, each under a name of its own; the tests look for them there.
+build-special: cargo
+	@cargo build --profile older --package netacc-preload --features $(FEATURE)
+	@ln -f $(TARGET)/older/libnetacc_preload.so $(TARGET)/older/libnetacc-$(FEATURE).so
+
+# What programs run that were started before an upgrade.
+build-older: ## the library with the older protocol version alone, for the tests of upgrades
+	@$(MAKE) --no-print-directory build-special FEATURE=protocol-1
+
+build-faulty: ## the library that fails where it is told to, for the tests of crash containment
+	@$(MAKE) --no-print-directory build-special FEATURE=faults
 
 demo: ## redis over TCP and over NetACC side by side, in under two minutes
 	@scripts/setup.sh demo
@@ -40,7 +47,7 @@ demo: ## redis over TCP and over NetACC side by side, in under two minutes
 test: ## build, then run every test
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory build-older
+	@$(MAKE) --no-print-directory build-older build-faulty
 	cargo build --workspace
 	NACC_TEST_LIB="$(abspath $(RELEASE))/libnetacc-preload.so" cargo test --workspace
 	@$(MAKE) --no-print-directory test-packages

@@ -6,8 +6,9 @@ use parking_lot::Mutex;
 use rustix::fd::RawFd;
 use std::cell::Cell;
 
+use crate::contain;
 use crate::control::io_thread::Command;
-use crate::control::{heirs, listener, shelf, standing};
+use crate::control::{crowd, heirs, listener, shelf, standing};
 use crate::fdtable::{self, Entry};
 use crate::real::sys::InternalFd;
 use crate::socket::orphan::Preparation;
@@ -61,9 +62,18 @@ fn watch() {
     if WATCHED.swap(true, Ordering::AcqRel) {
         return;
     }
+    extern "C" fn before() {
+        contain::catch("fork", prepare);
+    }
+    extern "C" fn after() {
+        contain::catch("fork", parent);
+    }
+    extern "C" fn within() {
+        contain::catch("fork", child);
+    }
     // SAFETY: both functions live as long as the library, which is never unloaded.
     unsafe {
-        libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
+        libc::pthread_atfork(Some(before), Some(after), Some(within));
         libc::atexit(at_exit);
         at_quick_exit(at_quick);
     }
@@ -74,20 +84,22 @@ unsafe extern "C" {
 }
 
 extern "C" fn at_quick() {
-    crate::exit::finish();
+    contain::catch("the end of the process", crate::exit::finish);
 }
 
 extern "C" fn at_exit() {
     // What streams still hold would be written after all handlers, too late to wait for.
     // SAFETY: null stands for all streams.
     unsafe { libc::fflush(core::ptr::null_mut()) };
-    crate::exit::finish();
-    stats::remove_at_exit();
+    contain::catch("the end of the process", || {
+        crate::exit::finish();
+        stats::remove_at_exit();
+    });
 }
 
 /// Runs in the parent, before a fork.
 #[unsafe(link_section = ".text.netacc_hooks")]
-extern "C" fn prepare() {
+fn prepare() {
     if !is_stranger() {
         crate::socket::foreign::before_fork();
     }
@@ -127,7 +139,7 @@ thread_local! {
 
 /// Runs in the parent, after a fork (or the attempt).
 #[unsafe(link_section = ".text.netacc_hooks")]
-extern "C" fn parent() {
+fn parent() {
     if let Some([reading, writing, _]) = PREPARED.take() {
         let _errno = crate::log::ErrnoGuard::new();
         drop(InternalFd::take_back(writing));
@@ -169,13 +181,14 @@ fn hold() -> (Vec<RawFd>, RawFd) {
 
 /// Runs in the child of a fork, alone. No lock of the parent is taken, nothing of it is freed.
 #[unsafe(link_section = ".text.netacc_hooks")]
-extern "C" fn child() {
+fn child() {
     let _errno = crate::log::ErrnoGuard::new();
     OWNER.store(pid(), Ordering::Relaxed);
     GENERATION.fetch_add(1, Ordering::Relaxed);
     let (held, will) = hold();
     let identity = runtime::started().map(|runtime| (&runtime.identity, will));
     heirs::reset_after_fork();
+    crowd::reset_after_fork();
     listener::reset_after_fork();
     shelf::reset_after_fork();
     standing::reset_after_fork();

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod conn;
+pub mod contain;
 pub mod control;
 pub mod exec;
 pub mod exit;

@@ -12,6 +12,7 @@ use rustix::event::EventfdFlags;
 use rustix::fd::AsFd;
 
 use crate::config::Config;
+use crate::contain;
 use crate::control::cache::Cache;
 use crate::control::identity::Identity;
 use crate::control::io_thread::{self, Command};
@@ -109,9 +110,17 @@ pub fn start() -> Option<&'static Runtime> {
             return Some(runtime);
         }
     }
-    let made = started().or_else(|| make().ok());
-    STARTING.store(0, Ordering::Release);
-    made
+    let _making = Making;
+    started().or_else(|| make().ok())
+}
+
+/// The thread that has it makes the runtime.
+struct Making;
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        STARTING.store(0, Ordering::Release);
+    }
 }
 
 /// Where a process may have fewer descriptors open, they are all the application's.
@@ -123,6 +132,7 @@ fn make() -> Result<&'static Runtime, Errno> {
     }
     orig::resolve_all();
     stats::init();
+    contain::show();
     let (config, problems, told) = crate::config::load_and_tell();
     stats::set_config(&told);
     crate::log::init(&config);
@@ -170,9 +180,12 @@ impl Runtime {
         self.config.connect_timeout
     }
 
-    /// Why nothing of this program is accelerated, if that is so: NetACC is switched off (NACC_FABRICS=none), or leaves
-    /// this program alone.
+    /// Why nothing of this program is accelerated, if that is so: NetACC is switched off (NACC_FABRICS=none), leaves
+    /// this program alone, or has failed too often.
     pub fn why_off(&self) -> Option<Reason> {
+        if contain::has_given_up() {
+            return Some(Reason::InternalFault);
+        }
         match self.config.fabrics.is_empty() {
             true => Some(Reason::Disabled),
             false => self.left_alone.then_some(Reason::LeftAlone),
@@ -227,6 +240,18 @@ impl Runtime {
     pub fn accepted(&self, token: &Token) -> Option<Arc<Link>> {
         let accepted = self.accepted.lock();
         accepted.get(token).filter(|l| !l.is_dead()).cloned()
+    }
+
+    /// All links are given up, after too many faults of our own.
+    #[cold]
+    pub fn condemn_all(&self) {
+        for io in &self.io {
+            io.links.lock().iter().for_each(|link| link.condemn());
+        }
+        let accepted = self.accepted.lock().values().cloned().collect::<Vec<_>>();
+        accepted.iter().for_each(|link| link.condemn());
+        // Those to other hosts that this process has made are known to its sessions alone.
+        self.command(Command::CondemnAll);
     }
 
     /// `link` is over: nobody keeps it for later any more.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::counters::Counters;
 use common::proc::Proc;
-use common::{With, bare, command, command_with, library, older, ports, script};
+use common::{With, bare, command, command_with, library, ports, script, special};
 
 const FAST: &str = "NACC_FAST_CONNECT";
 
@@ -113,7 +113,7 @@ fn a_peer_of_an_older_version_is_connected_the_safe_way() {
     if bare() {
         return;
     }
-    let (ours, older) = (library(), older::library());
+    let (ours, older) = (library(), special::older());
     for libraries in [[ours.as_path(), older], [older, ours.as_path()]] {
         for counters in run_with("half", libraries, ["1", "1"]).expect("not bare") {
             assert_eq!(

@@ -13,7 +13,7 @@ use common::counters::{Counters, assert_left_to_kernel};
 use common::echo::programs;
 use common::proc::Proc;
 use common::{
-    PATIENCE, With, bare, command, command_with, older, peer, peer_command, ports, script,
+    PATIENCE, With, bare, command, command_with, peer, peer_command, ports, script, special,
 };
 use netacc::control::wire::{Answer, Frame, Hello, Host, MAX_FRAME, Parsed, Verdict};
 use netacc::fabric::FabricKind;
@@ -33,7 +33,7 @@ impl Is {
     fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match self {
             Is::New => command(program, With::Library),
-            Is::Old => command_with(program, older::library()),
+            Is::Old => command_with(program, special::older()),
             Is::Bare => command(program, With::Kernel),
         }
     }
@@ -436,11 +436,11 @@ fn replaced_under_traffic(before: &Path, after: &Path, protocols: [&str; 2]) {
 
 #[test]
 fn the_library_is_upgraded() {
-    replaced_under_traffic(older::library(), &common::library(), ["1", "1-2"]);
+    replaced_under_traffic(special::older(), &common::library(), ["1", "1-2"]);
 }
 
 /// Back to the older one.
 #[test]
 fn the_library_is_downgraded() {
-    replaced_under_traffic(&common::library(), older::library(), ["1-2", "1"]);
+    replaced_under_traffic(&common::library(), special::older(), ["1-2", "1"]);
 }

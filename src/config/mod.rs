@@ -69,6 +69,8 @@ pub struct Config {
     pub affinity: Affinity,
     /// `NACC_FABRICS`, the preferred first; none twice.
     pub fabrics: Vec<FabricName>,
+    /// `NACC_SHM_PEERS`.
+    pub shm_peers: ShmPeers,
     /// `NACC_PEERS`; empty: all.
     pub peers: Vec<Rule>,
     /// `NACC_PEERS_EXCEPT`.
@@ -109,6 +111,17 @@ pub enum FabricName {
     Tcp,
 }
 
+/// Processes of this host with which memory is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShmPeers {
+    /// Those of the same effective user.
+    SameUser,
+    /// Those of any user, in the same user namespace.
+    SameUserNamespace,
+    /// All that share the network namespace.
+    Any,
+}
+
 /// How much is logged; each level includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -145,6 +158,7 @@ impl Default for Config {
             tcp_first: false,
             fast_connect: false,
             affinity: Affinity::Anywhere,
+            shm_peers: ShmPeers::SameUser,
             fabrics: Vec::new(),
             peers: Vec::new(),
             peers_except: Vec::new(),

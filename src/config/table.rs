@@ -289,6 +289,21 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "NACC_SHM_PEERS",
+        doc: "Processes of this host with which memory is shared: same-uid, those of the same effective user; \
+              same-user-ns, those of any user of the same user namespace; any, all that share the network \
+              namespace. Both sides must allow it; connections to others are TCP. A peer that is not of the \
+              same user is one that is not trusted: it cannot read or write anything but the connections' own \
+              bytes, but it can hold up a thread that rings its bell.",
+        option: None,
+        kind: Kind::Text {
+            default: "same-uid",
+            allowed: "same-uid, same-user-ns or any",
+            set: words::set_shm_peers,
+            get: words::shm_peers,
+        },
+    },
+    Key {
         name: "NACC_PEERS",
         doc: "The connections that are accelerated; all, if it is empty. Each entry is a network or an \
               address of the other host, a port or a range of ports, or both: 10.0.0.0/8, 10.1.2.3:6379, \

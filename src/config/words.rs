@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Affinity, Config, FabricName, LogLevel};
+use super::{Affinity, Config, FabricName, LogLevel, ShmPeers};
 
 const FABRICS: [(&str, FabricName); 4] = [
     ("loop", FabricName::Loop),
@@ -18,6 +18,12 @@ const LEVELS: [(&str, LogLevel); 6] = [
     ("info", LogLevel::Info),
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
+];
+
+const SHM_PEERS: [(&str, ShmPeers); 3] = [
+    ("same-uid", ShmPeers::SameUser),
+    ("same-user-ns", ShmPeers::SameUserNamespace),
+    ("any", ShmPeers::Any),
 ];
 
 /// What `word` means in a table of words.
@@ -99,6 +105,16 @@ pub(super) fn set_log(config: &mut Config, text: &str) -> Result<(), String> {
 
 pub(super) fn log(config: &Config) -> String {
     word(&LEVELS, &config.log).to_owned()
+}
+
+pub(super) fn set_shm_peers(config: &mut Config, text: &str) -> Result<(), String> {
+    config.shm_peers = meaning(&SHM_PEERS, text)
+        .ok_or_else(|| format!("is \"{text}\", which says nothing of peers"))?;
+    Ok(())
+}
+
+pub(super) fn shm_peers(config: &Config) -> String {
+    word(&SHM_PEERS, &config.shm_peers).to_owned()
 }
 
 pub(super) fn set_log_file(config: &mut Config, text: &str) -> Result<(), String> {

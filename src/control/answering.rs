@@ -1,11 +1,14 @@
 //! What a hello is answered with: which fabric, or why none.
 
+use super::cache;
 use super::contact::terms;
+use super::crowd::Origin;
 use super::identity::random;
-use super::io_thread::Control;
+use super::io_thread::{Control, Source};
 use super::server::Promise;
 use super::session::Session;
 use super::wire::{Answer, CAPABILITIES, Hello, OLDEST, VERSION, Verdict};
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::Shm;
 use crate::link::{Link, Token};
@@ -15,6 +18,10 @@ use crate::stats;
 
 /// Links that peers made and do not use yet; more are turned away.
 const MOST_UNUSED: usize = 256;
+/// Links that were promised and not fetched yet, likewise.
+const MOST_PROMISED: usize = 256;
+/// Links that peers of one address may have made here, likewise: each process of a host has its own.
+const MOST_OF_HOST: usize = 4096;
 
 impl Control {
     /// The answer to a hello that can have no other.
@@ -51,7 +58,8 @@ impl Control {
         }
         let offset = runtime.config.side_port_offset;
         let port = local.map_or(0, |side| side.port().wrapping_sub(offset));
-        if !runtime.config.accelerates(remote.to_std().ip(), port) {
+        let takes = runtime.config.accelerates(remote.to_std().ip(), port);
+        if !takes || contain::has_given_up() {
             answer.verdict = Verdict::Plain;
             return answer;
         }
@@ -64,6 +72,13 @@ impl Control {
             (Some(rdma), Some(local)) if verbs => rdma.doors(&local),
             _ => Vec::new(),
         };
+        let itself = hello.process == runtime.identity.process;
+        if itself && !self.makes_contact_from(remote) {
+            // Whoever was sent a hello knows how this process is called there.
+            stats::add(&stats::global().hellos_rejected, 1);
+            answer.verdict = Verdict::Plain;
+            return answer;
+        }
         let Some(kind) = self.choose(hello, !doors.is_empty()) else {
             let route = verbs != self.rdma.is_some() || verbs && doors.is_empty();
             answer.verdict = match route {
@@ -79,6 +94,9 @@ impl Control {
                     answer.verdict = Verdict::Resources;
                 }
             }
+            FabricKind::Shm if self.promised.len() >= MOST_PROMISED => {
+                answer.verdict = Verdict::Resources;
+            }
             FabricKind::Shm => {
                 let deadline = now_ns() + runtime.connect_timeout().as_nanos() as u64;
                 let promise = Promise {
@@ -91,7 +109,11 @@ impl Control {
             }
             FabricKind::Verbs | FabricKind::Tcp => {
                 let unused = |session: &&mut Session| session.awaits_carrier();
-                if self.sessions_mut().filter(unused).count() >= MOST_UNUSED {
+                let origin = Some(Origin::of(remote));
+                let from_there = |session: &&mut Session| session.comes_from() == origin;
+                if self.sessions_mut().filter(unused).count() >= MOST_UNUSED
+                    || self.sessions_mut().filter(from_there).count() >= MOST_OF_HOST
+                {
                     answer.verdict = Verdict::Resources;
                 } else if kind == FabricKind::Verbs {
                     answer.doors = doors;
@@ -99,6 +121,16 @@ impl Control {
             }
         }
         answer
+    }
+
+    /// Whether the other end of a connection from `remote` is a contact that this process makes.
+    fn makes_contact_from(&self, remote: &Address) -> bool {
+        let remote = cache::key(remote);
+        let is_it = |source: &Source| match source {
+            Source::Contact(contact) => contact.is_from(&remote),
+            _ => false,
+        };
+        self.sources.values().any(is_it)
     }
 
     /// The first of the fabrics that a hello offers which will do for this peer.

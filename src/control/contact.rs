@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cache;
+use super::identity::is_rendezvous;
 use super::io_thread::{Control, Source};
 use super::opening::Opening;
 use super::passing;
@@ -18,6 +19,7 @@ use super::wire::{
     Answer, FAST, Frame, Hello, MAX_FRAME, Name, OLDEST, Parsed, RESENDS, VERSION, Verdict,
 };
 use crate::config::FabricName;
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::shm::{End, MAX_RING, Segment, Shm};
 use crate::link::{Link, Terms};
@@ -30,6 +32,7 @@ use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 
 /// Who waits for a contact's outcome.
+#[derive(Clone)]
 pub enum Waiting {
     /// Nobody: it is for connections that come later.
     Nobody,
@@ -52,7 +55,7 @@ pub struct Goal {
 
 impl Goal {
     /// Under which it is known in [`Control::contacts`].
-    fn key(&self) -> (cache::Key, Option<Name>) {
+    pub(super) fn key(&self) -> (cache::Key, Option<Name>) {
         (cache::key(&self.address), self.process)
     }
 }
@@ -188,6 +191,16 @@ impl Contact {
         })
     }
 
+    /// Whether it is made from that address.
+    pub fn is_from(&self, address: &cache::Key) -> bool {
+        Address::local_of(self.tcp.as_raw_fd()).is_some_and(|own| cache::key(&own) == *address)
+    }
+
+    /// With whom it is made.
+    pub fn goal(&self) -> Goal {
+        self.goal
+    }
+
     /// See [`Source`].
     pub fn interest(&self) -> EventFlags {
         match self.stage {
@@ -220,13 +233,14 @@ impl Contact {
     }
 
     fn step(&mut self, control: &mut Control) -> Result<Answered, Failure> {
+        contain::provoked("contact");
         if matches!(self.stage, Stage::Connecting) {
             match connected(self.tcp.as_fd()) {
                 None => return Ok(Answered::Not),
                 Some(Err(error)) => return Err(refusal(error)),
                 Some(Ok(())) => {}
             }
-            let local = Address::local_of(rustix::fd::AsRawFd::as_raw_fd(&self.tcp));
+            let local = Address::local_of(self.tcp.as_raw_fd());
             let verbs = rdma::offers(control, local);
             let hello = hello(control.runtime, verbs, self.goal.process).encode();
             let sent =
@@ -329,6 +343,9 @@ impl Contact {
         let Ok([memory, io_bell]) = <[InternalFd; 2]>::try_from(fds) else {
             return Err(Reason::LinkFailed);
         };
+        if !passing::is_bell(&io_bell) {
+            return Err(Reason::LinkFailed);
+        }
         if ring_size > MAX_RING as u64 {
             return Err(Reason::LinkFailed);
         }
@@ -473,15 +490,18 @@ fn read_answer(tcp: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<Option<Answer>,
     }
 }
 
-/// Goes to the peer's rendezvous and names the link. Only a peer of the same user is trusted with
-/// memory.
+/// Goes to the peer's rendezvous and names the link. Memory is for peers that NACC_SHM_PEERS names.
 fn attach(runtime: &Runtime, answer: &Answer) -> Result<(InternalFd, u32), Failure> {
+    // What answers may be anything: it sends us to no other service's address.
+    if !is_rendezvous(&answer.rendezvous) {
+        return Err(Reason::SidePortForeign);
+    }
     let (unix, credentials) = passing::visit(&answer.rendezvous).map_err(|error| match error {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Reason::ResourceLimit,
         _ => Reason::LinkFailed,
     })?;
     let unix = InternalFd::adopt(unix);
-    if !credentials.is_of_our_user() {
+    if !credentials.is_shared_with(runtime.config.shm_peers) {
         return Err(Reason::PeerOtherUser);
     }
     let attach = Frame::Attach {

@@ -15,17 +15,21 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::affinity;
 use super::cache::Key;
 use super::contact::{Contact, Goal, Waiting};
+use super::contained::service;
+use super::crowd::Origin;
+use super::guests::{Dying, Guest};
 use super::heirs::{Estate, Heirs};
 use super::listener::{Closing, SideListener};
 use super::opening::Opening;
 use super::rdma::{Outcome, Rdma};
 use super::resending::Resending;
-use super::server::{Dying, Guest, Stranger};
+use super::server::Stranger;
 use super::session::Session;
 use super::shelf;
 use super::standing::Rising;
 use super::wire::Name;
 use crate::conn::stalls;
+use crate::contain;
 use crate::fabric::network::{self, Engine as _, Watch};
 use crate::fabric::rdma::engine::Engine;
 use crate::fabric::remote::Remote;
@@ -75,6 +79,10 @@ pub enum Command {
     Stand(&'static Socket, u64),
     /// One has been made, or is not wanted any more.
     Stood,
+    /// Something of our own went wrong in a link: its connections are reset.
+    Condemned(Arc<Link>),
+    /// The same, of all links to other hosts.
+    CondemnAll,
 }
 
 /// Something with a descriptor that the control thread looks after.
@@ -127,8 +135,8 @@ pub enum Source {
 pub struct Control {
     /// The process's runtime.
     pub runtime: &'static Runtime,
-    epoll: InternalFd,
-    sources: HashMap<u64, Source>,
+    pub(super) epoll: InternalFd,
+    pub(super) sources: HashMap<u64, Source>,
     next_key: u64,
     /// Connecting ends of links with ourselves, until the hello's sender fetches them.
     pub own_ends: HashMap<Token, Arc<Link>>,
@@ -205,18 +213,6 @@ pub(super) fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
     crate::real::thread::spawn(STACK, body)
 }
 
-/// Links of I/O thread `index`: takes in what is there, drops those that are over.
-fn service(runtime: &Runtime, index: usize) {
-    let links: Vec<Arc<Link>> = {
-        let mut links = runtime.io(index).links.lock();
-        links.retain(|l| !l.is_dead());
-        links.clone()
-    };
-    for link in &links {
-        link.service();
-    }
-}
-
 /// An I/O thread beyond the first.
 fn serve(runtime: &'static Runtime, index: usize) {
     use rustix::event::{PollFd, PollFlags};
@@ -233,10 +229,12 @@ fn serve(runtime: &'static Runtime, index: usize) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&io.bell, &mut count);
         if !engines.is_empty() {
-            engines
-                .iter()
-                .for_each(|engine| engine.take_events(u32::MAX));
-            crate::fabric::network::serve();
+            contain::catch("an I/O thread", || {
+                engines
+                    .iter()
+                    .for_each(|engine| engine.take_events(u32::MAX));
+                crate::fabric::network::serve();
+            });
         }
     }
 }
@@ -248,17 +246,18 @@ impl Control {
         loop {
             service(self.runtime, 0);
             while let Some(command) = self.runtime.commands.pop() {
-                self.obey(command);
+                self.take_command(command);
             }
-            let expires = self.expire();
-            let beats = self.beat();
-            let ends = self.help_to_exit();
-            let looks = watch.look(&self.runtime.network).map(Duration::from_nanos);
-            let stalls = stalls::look();
-            let next = [expires, beats, ends, looks, stalls]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [
+                contain::catch("time-outs", || self.expire()),
+                contain::catch("the sessions' beat", || self.beat()),
+                contain::catch("the end of the process", || self.help_to_exit()),
+                contain::catch("the network's watch", || {
+                    watch.look(&self.runtime.network).map(Duration::from_nanos)
+                }),
+                contain::catch("the look at stalls", stalls::look),
+            ];
+            let next = next.into_iter().flatten().flatten().min();
             let timeout = next.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
@@ -278,7 +277,8 @@ impl Control {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, command: Command) {
+        contain::provoked("obey");
         match command {
             Command::Listen(listener) => {
                 self.insert(Source::Listener(listener));
@@ -304,6 +304,11 @@ impl Control {
                 self.sources.retain(|_, source| !source.is_over());
                 self.insert(Source::Knocks { listener, life, fd });
             }
+            Command::Condemned(link) => {
+                self.runtime.let_go(&link);
+                link.bury();
+            }
+            Command::CondemnAll => self.sessions_mut().for_each(|s| s.link.condemn()),
             Command::Heirs(heirs) => self.watch_heirs(heirs),
             Command::Claims => self.settle_claims(),
             Command::Resend(resending) => {
@@ -392,7 +397,10 @@ impl Control {
         let Some(Source::Session(mut session)) = self.sources.remove(&key) else {
             return;
         };
-        act(&mut session, self);
+        if contain::catch("a session", || act(&mut session, self)).is_none() {
+            self.end_session(&session);
+            return;
+        }
         self.sources.insert(key, Source::Session(session));
         // Its interest may be another one now.
         self.handle(key, false);
@@ -446,7 +454,7 @@ impl Control {
         }
     }
 
-    fn handle(&mut self, key: u64, expired: bool) {
+    pub(super) fn turn(&mut self, key: u64, expired: bool) {
         let Some(source) = self.sources.remove(&key) else {
             return;
         };
@@ -497,14 +505,6 @@ impl Control {
             .map(|d| Duration::from_nanos(d.saturating_sub(now)))
     }
 
-    /// Number of connections to side ports and to the rendezvous that have not yet said what they are.
-    pub fn strangers(&self) -> usize {
-        self.sources
-            .values()
-            .filter(|s| matches!(s, Source::Stranger(_) | Source::Guest(_)))
-            .count()
-    }
-
     /// A link with another process was made: looks after it. Returns whether it can; if not, the link is over.
     #[must_use]
     pub fn adopt_link(&mut self, link: &Arc<Link>, io: usize, peer: RawFd) -> bool {
@@ -518,7 +518,7 @@ impl Control {
 }
 
 impl Source {
-    fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>, EventFlags) -> T) -> T {
+    pub(super) fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>, EventFlags) -> T) -> T {
         match self {
             Source::Listener(l) => f(l.as_fd(), EventFlags::IN),
             Source::Rendezvous(fd) => f(fd.as_fd(), EventFlags::IN),
@@ -561,6 +561,15 @@ impl Source {
                 | Source::Door(_)
                 | Source::Knocks { .. }
         )
+    }
+
+    /// Where it comes from, if it has a place among those who knock.
+    pub(super) fn knocks_from(&self) -> Option<Origin> {
+        match self {
+            Source::Stranger(stranger) => stranger.knocks_from(),
+            Source::Guest(guest) => Some(guest.origin()),
+            _ => None,
+        }
     }
 
     /// When it is to be given up, in [`now_ns`] time.

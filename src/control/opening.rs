@@ -15,6 +15,7 @@ use super::contact::connected;
 use super::contact::{Goal, Waiting};
 use super::io_thread::Control;
 use super::wire::{Frame, LONGEST_REPLY, Name, Parsed, VERSION, Verdict};
+use crate::contain;
 use crate::fabric::network;
 use crate::link::Link;
 use crate::real::sys::{self, Errno, now_ns};
@@ -30,6 +31,7 @@ enum Stage {
 }
 
 /// A connection that is being opened.
+#[derive(Clone)]
 pub struct Opening {
     /// The application's socket.
     pub socket: &'static Socket,
@@ -191,6 +193,7 @@ impl Opening {
     /// Does what can be done now. The caller holds the socket's lock or is inside its connect, so
     /// that the descriptor is still the socket's.
     pub fn step(&mut self) -> Step {
+        contain::provoked("opening");
         if let Stage::Over(step) = self.stage {
             return step;
         }

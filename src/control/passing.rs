@@ -11,6 +11,7 @@ use rustix::process::{Pid, Uid};
 
 use super::identity::is_rendezvous;
 use super::wire::Name;
+use crate::config::ShmPeers;
 use crate::real::sys::{self, Errno, InternalFd};
 
 /// Descriptors that one message may carry.
@@ -65,6 +66,14 @@ pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec
     Ok((got.bytes, fds))
 }
 
+/// Whether what a peer has passed as a bell can be one: nothing else is written to, and nothing that waits.
+pub fn is_bell(fd: &InternalFd) -> bool {
+    const KIND: u32 = 0o170_000;
+    // (An eventfd, and what else has no file, is of no kind.)
+    rustix::fs::fstat(fd).is_ok_and(|found| found.st_mode & KIND == 0)
+        && rustix::io::ioctl_fionbio(fd, true).is_ok()
+}
+
 /// Who made a Unix socket's other end, as the kernel tells it.
 pub struct Maker {
     /// The process; `None` if it is in another PID namespace, where it has no number that means anything here.
@@ -77,11 +86,42 @@ pub struct Maker {
 const NOBODY_KNOWN: u32 = 65534;
 
 impl Maker {
+    /// Whether memory is shared with it.
+    pub fn is_shared_with(&self, peers: ShmPeers) -> bool {
+        match peers {
+            ShmPeers::SameUser => self.is_of_our_user(),
+            ShmPeers::SameUserNamespace => {
+                self.is_of_our_user() || self.knows_the_same_users().unwrap_or(false)
+            }
+            ShmPeers::Any => true,
+        }
+    }
+
+    /// Whether users have the same numbers there as here. (Which namespace another user's process is in may not be asked;
+    /// how the namespace's users are called outside of it may. Both are read as from this process's own.)
+    fn knows_the_same_users(&self) -> Option<bool> {
+        let pid = self.pid?.as_raw_nonzero();
+        let theirs = users_of(&std::format!("/proc/{pid}/uid_map"))?;
+        let ours = users_of("/proc/self/uid_map")?;
+        Some(theirs == ours)
+    }
+
     /// Whether it is of the same user as this process.
     pub fn is_of_our_user(&self) -> bool {
         let stands_for_many = self.pid.is_none() && self.uid.as_raw() == NOBODY_KNOWN;
         self.uid == rustix::process::geteuid() && !stands_for_many
     }
+}
+
+/// The numbers that a user namespace gives its users; `None`: they cannot be read, or are too many to be compared.
+fn users_of(map: &str) -> Option<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags};
+    const MOST: usize = 4096;
+    let file = rustix::fs::open(map, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = vec![0; MOST];
+    let read = rustix::io::read(&file, &mut text[..]).ok()?;
+    text.truncate(read);
+    (1..MOST).contains(&read).then_some(text)
 }
 
 /// Who made the other end of the Unix socket `of`. (rustix's own `socket_peercred` has no room for a process without number.)

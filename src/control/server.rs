@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::contact::{terms, window_is_sane};
+use super::contact::window_is_sane;
+use super::crowd::{self, Origin, Place};
 use super::dialing::FIRST_NS;
 use super::granting::Visit;
 use super::io_thread::{Control, Source};
@@ -16,17 +17,16 @@ use super::passing;
 use super::refused::REFUSED;
 use super::session::{Peer, Session};
 use super::wire::{Answer, Frame, Hello, MAX_FRAME, Name, Parsed, Verdict, hears_elsewhere};
+use crate::contain;
 use crate::fabric::FabricKind;
-use crate::fabric::shm::{End, Segment, Shm};
-use crate::link::{Link, Token};
 use crate::real::sys::{self, Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
 use crate::socket::Socket;
 use crate::socket::addr::Address;
 use crate::stats;
 
-/// Connections that have not yet said what they are; more are turned away.
-const MOST_STRANGERS: usize = 1024;
+/// Callers that are taken in in a row: links are to have their turn as well.
+pub(super) const CALLERS: usize = 64;
 
 /// A link that an answer has promised, until the peer fetches its memory.
 pub struct Promise {
@@ -59,6 +59,7 @@ pub struct Stranger {
     buf: Vec<u8>,
     stage: Stage,
     deadline: u64,
+    place: Option<Place>,
 }
 
 /// What somebody wants who knocks at a side port that is shared.
@@ -81,16 +82,28 @@ fn patience(runtime: &Runtime) -> u64 {
 /// # Errors
 /// The kernel's, of accept(2).
 pub fn knocking(listener: &Arc<SideListener>, runtime: &Runtime) -> Result<Stranger, Errno> {
-    let stranger = knocking_at(listener.as_fd(), Stage::Silent, runtime)?;
+    // (One that has said what it wants needs none.)
+    let place = || Some(Place::to_knock());
+    let stranger = knocking_at(listener.as_fd(), Stage::Silent, runtime, place)?;
     Ok(Stranger {
         listener: Arc::downgrade(listener),
         ..stranger
     })
 }
 
-fn knocking_at(at: BorrowedFd<'_>, stage: Stage, runtime: &Runtime) -> Result<Stranger, Errno> {
+fn knocking_at(
+    at: BorrowedFd<'_>,
+    stage: Stage,
+    runtime: &Runtime,
+    place: impl FnOnce() -> Option<Option<Place>>,
+) -> Result<Stranger, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = InternalFd::adopt(rustix::net::accept_with(at, flags)?);
+    let fd = rustix::net::accept_with(at, flags)?;
+    let Some(place) = place() else {
+        crowd::turned_away();
+        return Err(Errno::CONNABORTED);
+    };
+    let fd = InternalFd::adopt(fd);
     let remote = Address::peer_of(fd.as_raw_fd()).ok_or(Errno::CONNABORTED)?;
     Ok(Stranger {
         fd,
@@ -99,6 +112,7 @@ fn knocking_at(at: BorrowedFd<'_>, stage: Stage, runtime: &Runtime) -> Result<St
         buf: Vec::new(),
         stage,
         deadline: patience(runtime),
+        place,
     })
 }
 
@@ -139,9 +153,17 @@ fn reply(fd: &InternalFd, frame: &Frame) -> Result<(), Errno> {
 impl Control {
     /// Takes in who knocks at `listener`.
     pub fn accept_strangers(&mut self, listener: &Arc<SideListener>) {
-        while !listener.is_shared() {
-            match knocking(listener, self.runtime) {
-                Ok(stranger) => self.meet(stranger),
+        for _ in 0..CALLERS {
+            if listener.is_shared() {
+                return;
+            }
+            let runtime = self.runtime;
+            let place = || self.make_place().map(Some);
+            match knocking_at(listener.as_fd(), Stage::Silent, runtime, place) {
+                Ok(stranger) => self.meet(Stranger {
+                    listener: Arc::downgrade(listener),
+                    ..stranger
+                }),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return pause_unless_done(error),
             }
@@ -150,8 +172,10 @@ impl Control {
 
     /// Takes in who knocks at a door.
     pub fn accept_at_door(&mut self, door: &InternalFd) {
-        loop {
-            match knocking_at(door.as_fd(), Stage::AtDoor, self.runtime) {
+        for _ in 0..CALLERS {
+            let runtime = self.runtime;
+            let place = || self.make_place().map(Some);
+            match knocking_at(door.as_fd(), Stage::AtDoor, runtime, place) {
                 Ok(stranger) => self.meet(stranger),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return pause_unless_done(error),
@@ -161,132 +185,10 @@ impl Control {
 
     /// Hears what `stranger` wants.
     pub fn meet(&mut self, stranger: Stranger) {
-        if self.strangers() < MOST_STRANGERS
-            && let Some(stranger) = stranger.advance(self, false)
-        {
+        if let Some(stranger) = stranger.advance(self, false) {
             self.insert(Source::Stranger(stranger));
         }
     }
-
-    /// Listens at the rendezvous. Without it there are no links to other processes.
-    pub fn open_rendezvous(&mut self) {
-        let made = (|| {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            let fd = InternalFd::adopt(fd);
-            let address = SocketAddrUnix::new_abstract_name(&self.runtime.identity.rendezvous)?;
-            rustix::net::bind(&fd, &address)?;
-            rustix::net::listen(&fd, 128)?;
-            Ok::<_, Errno>(fd)
-        })();
-        match made {
-            Ok(fd) => {
-                self.insert(Source::Rendezvous(fd));
-            }
-            Err(error) => {
-                tracing::warn!(target: "netacc::control", "no rendezvous for shared memory: {error}")
-            }
-        }
-    }
-
-    /// Takes in who comes to the rendezvous.
-    pub fn accept_guests(&mut self, rendezvous: &InternalFd) {
-        loop {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd = match rustix::net::accept_with(rendezvous, flags) {
-                Ok(fd) => InternalFd::adopt(fd),
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(error) => return pause_unless_done(error),
-            };
-            let Ok(whose) = passing::maker(&fd) else {
-                continue;
-            };
-            if self.strangers() >= MOST_STRANGERS {
-                continue;
-            }
-            let deadline = now_ns() + self.runtime.connect_timeout().as_nanos() as u64;
-            let guest = Guest {
-                fd,
-                ours: whose.is_of_our_user(),
-                uid: whose.uid.as_raw(),
-                deadline,
-            };
-            if let Some(guest) = guest.advance(self) {
-                self.insert(Source::Guest(guest));
-            }
-        }
-    }
-
-    /// Takes what the other process of `link` passes. False once that process is gone.
-    pub fn hear_peer(&mut self, link: &Arc<Link>, fd: RawFd) -> bool {
-        let mut bytes = [0; MAX_FRAME];
-        loop {
-            match passing::receive(sys::borrow(fd), &mut bytes) {
-                Ok((n, fds)) if n > 0 => {
-                    if let (Ok(Parsed::Frame(Frame::Bell { slot }, _)), Some(bell)) =
-                        (Frame::parse(&bytes[..n]), fds.into_iter().next())
-                    {
-                        link.fabric().install_bell(slot, bell);
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if !link.is_dead() => return true,
-                _ => break,
-            }
-        }
-        tracing::info!(target: "netacc::control", "the peer process of a link is gone");
-        match process_at(sys::borrow(fd)) {
-            // It may be about to die: what stands then is known when it is dead.
-            Ok(process) => {
-                let deadline = now_ns() + DYING_NS;
-                self.insert(Source::Dying(Dying {
-                    process,
-                    link: link.clone(),
-                    deadline,
-                }));
-            }
-            // (In another PID namespace it cannot be watched. One that lives on hands back before it leaves a link.)
-            Err(Errno::SRCH | Errno::NOTSUP) => self.is_dead(link),
-            Err(_) => self.is_left(link),
-        }
-        false
-    }
-
-    /// The other process of `link` is dead: its descriptors are closed.
-    pub fn is_dead(&mut self, link: &Arc<Link>) {
-        link.retire_of_dead();
-        self.runtime.let_go(link);
-    }
-
-    /// The other process of `link` lives on without it.
-    pub fn is_left(&mut self, link: &Arc<Link>) {
-        link.retire(Errno::CONNRESET, false);
-        self.runtime.let_go(link);
-    }
-}
-
-/// The process at the other end of a link that has ended, which may be about to die, or runs another program.
-pub struct Dying {
-    /// Its pidfd.
-    pub process: InternalFd,
-    /// The link.
-    pub link: Arc<Link>,
-    /// When it is not waited for any more.
-    pub deadline: u64,
-}
-
-/// How long a process takes at most that has closed one of its descriptors to close the others, and to be dead.
-const DYING_NS: u64 = 2_000_000_000;
-
-/// The process at the other end of a Unix socket.
-///
-/// # Errors
-/// `ESRCH`: it is dead. `EOPNOTSUPP`: it is in another PID namespace. Others: the kernel's.
-fn process_at(peer: BorrowedFd<'_>) -> Result<InternalFd, Errno> {
-    use rustix::process::{PidfdFlags, pidfd_open};
-    let pid = passing::maker(peer)?.pid.ok_or(Errno::NOTSUP)?;
-    pidfd_open(pid, PidfdFlags::empty()).map(InternalFd::adopt)
 }
 
 /// An accept without descriptors or memory would be tried again at once, for ever.
@@ -298,6 +200,25 @@ pub fn pause_unless_done(error: Errno) {
 }
 
 impl Stranger {
+    /// One that another process of a side port has taken in, with what it has said, and passed on.
+    pub(super) fn passed_on(
+        runtime: &Runtime,
+        fd: InternalFd,
+        remote: Address,
+        said: Vec<u8>,
+        place: Place,
+    ) -> Stranger {
+        Stranger {
+            fd,
+            remote,
+            listener: Weak::new(),
+            buf: said,
+            stage: Stage::Silent,
+            deadline: patience(runtime),
+            place: Some(place),
+        }
+    }
+
     /// Whether it knocked at `listener`.
     pub fn is_for(&self, listener: &Arc<SideListener>) -> bool {
         core::ptr::eq(self.listener.as_ptr(), Arc::as_ptr(listener))
@@ -327,10 +248,18 @@ impl Stranger {
                         false => Wish::Connection(arrival),
                     }
                 }
-                None => Wish::Other(self),
+                None => self.for_control_thread(),
             },
-            _ => Wish::Other(self),
+            _ => self.for_control_thread(),
         }
+    }
+
+    fn for_control_thread(self) -> Wish {
+        if self.place.is_none() {
+            crowd::turned_away();
+            return Wish::Nothing;
+        }
+        Wish::Other(self)
     }
 
     fn into_arrival(self, asked: Asked) -> Arrival {
@@ -353,6 +282,12 @@ impl Stranger {
         Ok(())
     }
 
+    /// Where it comes from, if it has a place among those who knock.
+    pub fn knocks_from(&self) -> Option<Origin> {
+        let knocks = !matches!(self.stage, Stage::Held(_));
+        knocks.then(|| Origin::of(&self.remote))
+    }
+
     /// Whether it waits for room in the queue of `listener`.
     pub fn is_held_for(&self, listener: &Arc<SideListener>) -> bool {
         matches!(self.stage, Stage::Held(_)) && self.is_for(listener)
@@ -373,6 +308,7 @@ impl Stranger {
 
     /// Does what can be done now; gives itself back while there is more to come.
     pub fn advance(mut self, control: &mut Control, expired: bool) -> Option<Stranger> {
+        contain::provoked("stranger");
         if !matches!(self.stage, Stage::Held(_)) {
             self.listen().ok()?;
             let frame = match Frame::parse(&self.buf) {
@@ -439,6 +375,7 @@ impl Stranger {
                     // Who cannot do that goes on as plain TCP.
                     let listener = self.listener.upgrade()?;
                     let asked = link.map(|link| Asked::new(link, conn, window, self.remote));
+                    self.place = Some(Place::to_wait()?);
                     self.stage = Stage::Held(asked);
                     listener.held.fetch_add(1, Ordering::AcqRel);
                 }
@@ -562,116 +499,6 @@ impl Stranger {
 }
 
 impl AsFd for Stranger {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// A connection to the rendezvous that has not said for which link it comes.
-pub struct Guest {
-    fd: InternalFd,
-    uid: u32,
-    /// Of this process's user.
-    ours: bool,
-    deadline: u64,
-}
-
-impl Guest {
-    /// See [`Source`].
-    pub fn deadline(&self) -> u64 {
-        self.deadline
-    }
-
-    /// Makes the promised link. Gives itself back until the peer has spoken.
-    pub fn advance(self, control: &mut Control) -> Option<Guest> {
-        let mut bytes = [0; MAX_FRAME];
-        let (n, fds) = match passing::receive(&self.fd, &mut bytes) {
-            Err(Errno::AGAIN | Errno::INTR) => return Some(self),
-            Ok(got) if got.0 > 0 => got,
-            _ => return None,
-        };
-        let ours = self.ours;
-        let token = match Frame::parse(&bytes[..n]) {
-            Ok(Parsed::Frame(Frame::Attach { token }, _)) => token,
-            // Another process that shares a side port has taken it.
-            Ok(Parsed::Frame(Frame::Hello(_), _)) if ours => {
-                let fd = fds.into_iter().next()?;
-                let remote = Address::peer_of(fd.as_raw_fd())?;
-                control.meet(Stranger {
-                    fd,
-                    remote,
-                    listener: Weak::new(),
-                    buf: bytes[..n].to_vec(),
-                    stage: Stage::Silent,
-                    deadline: patience(control.runtime),
-                });
-                return None;
-            }
-            // A child may be another user's by now; it shows that it has the connection.
-            Ok(Parsed::Frame(Frame::Claim { serial }, _)) => {
-                control.claimed(self.fd, serial, fds.first()?);
-                return None;
-            }
-            Ok(Parsed::Frame(Frame::Heir { serial }, _)) => {
-                control.inherits(self.fd, serial, fds.first()?);
-                return None;
-            }
-            _ => return None,
-        };
-        // Memory is shared with processes of the same user only.
-        if !ours {
-            return None;
-        }
-        let promise = control.promised.remove(&token)?;
-        let io_bell = fds.into_iter().next()?;
-        if let Err(error) = self.hand_over(control, token, &promise, io_bell) {
-            stats::add(&stats::global().links_failed, 1);
-            tracing::warn!(target: "netacc::control", "cannot make a shared-memory link: {error}");
-        }
-        None
-    }
-
-    fn hand_over(
-        self,
-        control: &mut Control,
-        token: Token,
-        promise: &Promise,
-        io_bell: InternalFd,
-    ) -> Result<(), Errno> {
-        let runtime = control.runtime;
-        let ring_size = runtime.config.ring_size;
-        let memory = Segment::create(ring_size)?;
-        let segment = Segment::map(memory.as_fd(), ring_size)?;
-        let io = runtime.choose_io();
-        let frame = Frame::Segment {
-            ring_size: ring_size as u64,
-        }
-        .encode();
-        let raw = self.fd.as_raw_fd();
-        let terms = terms(
-            runtime,
-            token,
-            promise.peer_window,
-            promise.peer_pid,
-            self.uid,
-            promise.capabilities,
-            Name::default(),
-        );
-        let link = Link::new(
-            Box::new(Shm::with_peer(segment, End::Acceptor, io_bell, self.fd)),
-            terms,
-        );
-        // Before the peer has anything: it is to learn at once that there will be no link.
-        if !control.adopt_link(&link, io, raw) {
-            return Err(Errno::NOMEM);
-        }
-        runtime.accept_on(&link);
-        let shared = [memory.as_fd(), runtime.io(io).bell.as_fd()];
-        passing::send(sys::borrow(raw), &frame, &shared).inspect_err(|_| control.is_left(&link))
-    }
-}
-
-impl AsFd for Guest {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustix::event::epoll::EventFlags;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::sockopt;
 
-use super::contact::terms;
+use super::contact::{Goal, terms};
+use super::crowd::Origin;
 use super::dialing::{Dialing, FIRST_NS};
 use super::io_thread::{Command, Control, Source};
 use super::shelf;
 use super::wire::Name;
 use crate::config::Config;
+use crate::contain;
 use crate::fabric::FabricKind;
 use crate::fabric::plain::Plain;
 use crate::fabric::remote::carrier::Posted;
@@ -28,6 +30,7 @@ use crate::fabric::stream::{Heard, Read, Reader, Stream, StreamCarrier};
 use crate::link::{Link, Token, overdrafts};
 use crate::real::sys::{Errno, InternalFd, now_ns};
 use crate::runtime::Runtime;
+use crate::socket::addr::Address;
 use crate::stats::{self, Reason};
 
 /// See the module.
@@ -154,6 +157,16 @@ impl Session {
             .min()
     }
 
+    /// Where the peer is.
+    pub fn comes_from(&self) -> Option<Origin> {
+        Address::peer_of(self.as_fd().as_raw_fd()).map(|remote| Origin::of(&remote))
+    }
+
+    /// Who waits for it, as the first link there.
+    pub fn awaited_by(&self) -> Option<Goal> {
+        self.dialing.first
+    }
+
     /// Whether the peer made it and has not begun a carrier yet.
     pub fn awaits_carrier(&self) -> bool {
         self.carried_by.is_some() && self.remote.carrier() == 0
@@ -208,6 +221,7 @@ impl Session {
 
     /// Does what can be done now; false when the session is over.
     pub fn advance(&mut self, control: &mut Control, expired: bool) -> bool {
+        contain::provoked("session");
         if expired {
             self.dial_on_time(control);
             if self.carried_by.is_some_and(|by| by <= now_ns()) {

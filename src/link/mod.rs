@@ -5,6 +5,7 @@
 //!
 //! Lock order: a link's `rx`, then a socket, then a link's `tx`, then an epoll set's ready list.
 
+mod half;
 pub mod order;
 pub mod overdrafts;
 pub mod record;
@@ -16,13 +17,14 @@ pub mod turn;
 mod tx;
 pub mod ways;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::conn::Violation;
 use crate::conn::user_buf::UserBuf;
+use crate::contain;
 use crate::control::io_thread::Command;
 use crate::control::wire::Name;
 use crate::fabric::{Fabric, FabricKind, RingMemory, SLOT_IO};
@@ -30,6 +32,7 @@ use crate::poll::waiter::{Waiter, Wakes};
 use crate::real::sys::Errno;
 use crate::socket::Socket;
 use crate::stats::{self, LinkState, LinkStats};
+use half::Half;
 use record::{HEADER, Kind};
 use rx::Rx;
 use slots::Slots;
@@ -108,6 +111,9 @@ pub struct Link {
     /// A sender or an owed record waits for ring space.
     full: AtomicBool,
     dead: AtomicBool,
+    condemned: AtomicBool,
+    /// For [`condemn`](Self::condemn).
+    me: Weak<Link>,
     /// Slots whose bell the peer was offered.
     offered: AtomicU64,
     /// Fast connect.
@@ -132,13 +138,15 @@ impl Link {
         stats.rx_ring_size.store(rx.size as u64, Ordering::Relaxed);
         stats.set_state(LinkState::Up);
         stats::add(&stats::global().links_opened, 1);
-        let link = Arc::new(Link {
+        let link = Arc::new_cyclic(|me| Link {
+            me: me.clone(),
             tx: Mutex::new(Tx::new(fabric.tx())),
             rx: Mutex::new(Rx::new(rx)),
             slots: Slots::new(),
             seen: AtomicU64::new(0),
             full: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            condemned: AtomicBool::new(false),
             offered: AtomicU64::new(0),
             ways: Ways::default(),
             stats,
@@ -166,6 +174,18 @@ impl Link {
         self.remote
     }
 
+    /// The sending half, locked.
+    #[inline]
+    fn tx(&self) -> Half<'_, Tx> {
+        Half::new(self, &self.tx)
+    }
+
+    /// The receiving half, locked.
+    #[inline]
+    fn rx(&self) -> Half<'_, Rx> {
+        Half::new(self, &self.rx)
+    }
+
     /// Runs `change` while nobody writes records. If it gives a ring, they are written there afterwards, from
     /// the cursor at which they stopped.
     ///
@@ -175,7 +195,7 @@ impl Link {
         &self,
         change: impl FnOnce() -> Result<(T, Option<RingMemory>), E>,
     ) -> Result<T, E> {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         let (result, ring) = change()?;
         if let Some(ring) = ring {
             tx.move_to(ring);
@@ -216,6 +236,12 @@ impl Link {
     /// Whether it can carry no more traffic.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether something of our own went wrong in it.
+    #[inline]
+    fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Acquire)
     }
 
     /// Whether a sender found the ring full and it has not been seen with room since.
@@ -284,8 +310,12 @@ impl Link {
         let mut broken = None;
         // With `until`, `poll_all` looks once more, at all of its links.
         take_turns(
-            || self.rx.try_lock(),
+            || Half::try_new(self, &self.rx),
             |mut rx| {
+                // Condemned while this thread waited its turn.
+                if self.is_dead() {
+                    return false;
+                }
                 let outcome = rx.run(self, until, &mut wakes);
                 self.seen.store(rx.seen(), Ordering::Relaxed);
                 left.append(&mut rx.left);
@@ -344,7 +374,7 @@ impl Link {
     /// Sends up to `buf.left()` bytes of `conn`; returns how many found room in the ring.
     /// Caller holds the socket's lock and has checked the connection's credit.
     pub fn send_data(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         let n = tx.data(self, conn, buf, max);
         self.let_go(tx);
         if n > 0 {
@@ -356,7 +386,7 @@ impl Link {
     /// Takes up to `max` bytes of `conn`, at most a record's, for when there is ring space. Returns how many. For
     /// a connection of which it was said that it can be written to, and which waits for room from now on.
     pub fn overdraw(&self, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         let taken = tx.overdraw(self, conn, buf, max);
         self.let_go(tx);
         self.fabric.notify(conn);
@@ -365,13 +395,13 @@ impl Link {
 
     /// Whether records wait for ring space.
     pub fn owes(&self) -> bool {
-        self.tx.lock().owes()
+        self.tx().owes()
     }
 
     /// Sends a record without stream bytes. It is never refused: without ring space it goes as
     /// soon as there is some, before any later record.
     pub fn send_control(&self, conn: u32, kind: Kind, payload: &[u8]) {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         tx.control(self, conn, kind, payload);
         self.let_go(tx);
         self.fabric.notify(conn);
@@ -379,7 +409,7 @@ impl Link {
 
     /// Gives the lock back; tells the readers of records that were owed and have been written by the way.
     #[inline]
-    fn let_go(&self, mut tx: MutexGuard<'_, Tx>) {
+    fn let_go(&self, mut tx: Half<'_, Tx>) {
         let late = tx.take_late();
         drop(tx);
         for conn in late {
@@ -395,7 +425,7 @@ impl Link {
 
     /// Gives bytes of the peer's stream on `conn` back to it: all that nobody has read here.
     pub fn send_returned(&self, conn: u32, bytes: &[u8]) {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         tx.give_back(self, conn, bytes);
         self.let_go(tx);
         self.fabric.notify(conn);
@@ -404,7 +434,7 @@ impl Link {
 
     /// `socket` wants to hear of ring space; false if there is some by now. Caller holds its lock.
     pub fn wait_for_room(&self, socket: &'static Socket) -> bool {
-        self.tx.lock().wait(self, socket)
+        self.tx().wait(self, socket)
     }
 
     /// The I/O thread's turn: as [`poll`](Self::poll), and asks for space anew if it is wanted.
@@ -418,7 +448,7 @@ impl Link {
     /// Whether there may be room. On a link to another host whoever asks may be the only one who will ever do: that another
     /// thread has the lock is no reason to leave it at that.
     fn has_room(&self) -> bool {
-        match self.tx.try_lock() {
+        match Half::try_new(self, &self.tx) {
             Some(mut tx) => tx.has_room(self),
             None => self.remote,
         }
@@ -426,7 +456,7 @@ impl Link {
 
     /// Goes on with owed records and wakes senders if there is room now.
     fn resume_senders(&self, wakes: &mut Wakes) {
-        let mut tx = self.tx.lock();
+        let mut tx = self.tx();
         let waiting = tx.resume(self);
         self.let_go(tx);
         for socket in waiting {
@@ -450,7 +480,7 @@ impl Link {
 
     /// The same for a caller that makes up for what was missed meanwhile ([`poll_missed`](Self::poll_missed)).
     pub fn open_unseen(self: &Arc<Self>, socket: &'static Socket, beyond: bool) -> Option<u32> {
-        let mut rx = self.rx.lock();
+        let mut rx = self.rx();
         // Under the lock: a link that is retired later tells this connection too.
         if self.is_dead() {
             return None;
@@ -467,7 +497,7 @@ impl Link {
 
     /// The socket of connection `id`.
     pub fn socket_of(&self, id: u32) -> Option<&'static Socket> {
-        self.rx.lock().conns.get(id)
+        self.rx().conns.get(id)
     }
 
     /// Opens a connection under the id that the peer chose (the accepting end). False: the id is
@@ -478,7 +508,7 @@ impl Link {
             true => crate::fabric::network::glance(),
             false => drop(self.poll(None)),
         }
-        let mut rx = self.rx.lock();
+        let mut rx = self.rx();
         let opened = match self.is_dead() {
             true => None,
             false => rx.conns.open_as(id, socket),
@@ -508,14 +538,14 @@ impl Link {
         arrived: Option<u64>,
         lease: Option<Lease>,
     ) {
-        let mut rx = self.rx.lock();
+        let mut rx = self.rx();
         // Before the id can be another connection's.
         self.fabric.set_slot(id, crate::fabric::SLOT_NONE);
         let mut late = Vec::new();
         if !unknown {
             // Under the same lock: who hears of the `Close` may use the id anew at once, which has to
             // find it free here; and who finds it free here must not be told `Close` afterwards.
-            let mut tx = self.tx.lock();
+            let mut tx = self.tx();
             match arrived {
                 Some(arrived) => tx.control(self, id, Kind::Close, &arrived.to_le_bytes()),
                 None => tx.control(self, id, Kind::Close, &[]),
@@ -563,14 +593,14 @@ impl Link {
 
     /// Whether it carries no connection, at either end.
     pub fn is_unused(&self) -> bool {
-        self.rx.try_lock().is_some_and(|rx| rx.conns.are_free())
+        Half::try_new(self, &self.rx).is_some_and(|rx| rx.conns.are_free())
     }
 
     /// Ends it unless it has come to carry something: from now on nothing is opened on it. Returns whether it
     /// is over.
     pub fn retire_if_unused(&self) -> bool {
         // Under the lock, as `open` is.
-        let rx = self.rx.lock();
+        let rx = self.rx();
         if rx.conns.are_free() && !self.dead.swap(true, Ordering::AcqRel) {
             self.stats.set_state(LinkState::Draining);
         }
@@ -588,26 +618,54 @@ impl Link {
         self.finish(Errno::CONNRESET, false, true);
     }
 
-    fn finish(self: &Arc<Self>, error: Errno, violated: bool, dead: bool) {
-        if self.dead.swap(true, Ordering::AcqRel) {
-            return;
+    /// A defect of our own has shown while something was done to it: nothing that it holds is sure any more. From here on
+    /// nothing is taken in and nothing sent; the control thread resets its connections and hangs up. Takes no lock.
+    #[cold]
+    pub fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+        if !self.dead.swap(true, Ordering::AcqRel)
+            && let (Some(link), Some(runtime)) = (self.me.upgrade(), crate::runtime::started())
+        {
+            runtime.command(Command::Condemned(link));
         }
+    }
+
+    /// The control thread's turn with one that was condemned. One connection that cannot be ended keeps no other from it.
+    pub fn bury(self: &Arc<Self>) {
+        // To the peer this process lives on, and has just closed what it had: it is to know better.
+        contain::catch("the end of a link", || {
+            let ids: Vec<u32> = self.rx().conns.sockets().map(|(id, _)| id).collect();
+            self.tx().give_up(self, ids.into_iter());
+        });
+        self.end(Errno::CONNRESET, true, false);
+    }
+
+    fn finish(self: &Arc<Self>, error: Errno, violated: bool, dead: bool) {
+        if !self.dead.swap(true, Ordering::AcqRel) {
+            self.end(error, violated, dead);
+        }
+    }
+
+    fn end(self: &Arc<Self>, error: Errno, violated: bool, dead: bool) {
+        const PLACE: &str = "the end of a link";
         let mut wakes = Wakes::new(None);
         let mut left;
         let refused;
         {
-            let mut rx = self.rx.lock();
+            let mut rx = self.rx();
             if !violated {
                 // A peer that is gone sends nothing more: this is all there will ever be.
-                let _ = rx.run(self, None, &mut wakes);
+                let _ = contain::catch(PLACE, || rx.run(self, None, &mut wakes));
                 self.seen.store(rx.seen(), Ordering::Relaxed);
             }
             left = core::mem::take(&mut rx.left);
             refused = core::mem::take(&mut rx.refused);
             for (id, socket) in rx.conns.sockets() {
-                if dead && socket.outlives_peer(self, &mut wakes)
-                    || socket.link_gone(self, error, violated, &mut wakes)
-                {
+                let leaves = contain::catch(PLACE, || {
+                    dead && socket.outlives_peer(self, &mut wakes)
+                        || socket.link_gone(self, error, violated, &mut wakes)
+                });
+                if leaves == Some(true) {
                     left.push((socket, id));
                 }
             }
@@ -615,7 +673,7 @@ impl Link {
         wakes.ring();
         self.see_off(left);
         refused.into_iter().for_each(Socket::discard);
-        self.tx.lock().forget_owed();
+        self.tx().forget_owed();
         // A peer that broke the protocol does not know: its connections must not wait for us.
         self.fabric.hang_up();
         self.stats.set_state(LinkState::Failed);

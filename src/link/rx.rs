@@ -9,6 +9,7 @@ use super::stamp::Stamp;
 use super::ways::{Grant, Lease, MOST_WAYS, Open};
 use super::{Link, max_payload};
 use crate::conn::{Chunk, Conn, Violation};
+use crate::contain;
 use crate::control::contact::window_is_sane;
 use crate::fabric::{MAX_CONNS, RingMemory};
 use crate::poll::waiter::Wakes;
@@ -86,6 +87,7 @@ impl Rx {
             if end > self.ends.unwrap_or(produced).min(produced) {
                 return Err(Violation);
             }
+            contain::provoked("rx.run");
             let payload: *const u8 = self.ring.at(self.seen + HEADER as u64);
             match (header.kind, self.conns.get(header.conn)) {
                 (Kind::Data, Some(socket)) => {

@@ -7,6 +7,7 @@ use super::record::{HEADER, Header, Kind, span};
 use super::stamp::Stamp;
 use super::{Link, max_payload, overdrafts};
 use crate::conn::user_buf::UserBuf;
+use crate::contain;
 use crate::fabric::RingMemory;
 use crate::socket::Socket;
 use crate::stats;
@@ -56,6 +57,10 @@ pub struct Tx {
     /// readers yet.
     late: Vec<u32>,
     waiting: Vec<&'static Socket>,
+    /// Connections that were closed here since the link was condemned: their peers have not heard of it.
+    unheard: Vec<u32>,
+    /// Their peers are being told.
+    is_telling: bool,
 }
 
 // SAFETY: the ring memory is plain mapped memory, written only under the lock that holds this.
@@ -70,7 +75,16 @@ impl Tx {
             owed: VecDeque::new(),
             late: Vec::new(),
             waiting: Vec::new(),
+            unheard: Vec::new(),
+            is_telling: false,
         }
+    }
+
+    /// The link is condemned: nothing more is written. What connections still write goes nowhere, as behind a reset that
+    /// they have not heard of.
+    #[inline]
+    fn is_over(&self, link: &Link) -> bool {
+        link.is_condemned() && !self.is_telling
     }
 
     /// Free ring bytes; looks at the peer's cursor only if fewer than `want` are known to be free.
@@ -121,10 +135,14 @@ impl Tx {
     /// Appends `Data` records with up to `max` bytes of `buf`, publishing each as soon as it is
     /// complete: on shared memory that costs a store, and the peer copies while we go on.
     pub fn data(&mut self, link: &Link, conn: u32, buf: &mut UserBuf, max: usize) -> usize {
+        let max = max.min(buf.left());
+        if self.is_over(link) {
+            buf.skip(max);
+            return max;
+        }
         if !self.owed.is_empty() && !self.pay(link, false) {
             return 0;
         }
-        let max = max.min(buf.left());
         let largest = self.largest(link);
         let mut sent = 0;
         while sent < max {
@@ -138,6 +156,7 @@ impl Tx {
             }
             let len = want.min(room);
             self.header(conn, Kind::Data, len);
+            contain::provoked("tx.data");
             // SAFETY: room was checked above, mapped as in `header`.
             unsafe { buf.drain(self.ring.at(self.written + HEADER as u64), len) };
             self.written += span(len) as u64;
@@ -180,6 +199,14 @@ impl Tx {
     }
 
     fn owe(&mut self, link: &Link, conn: u32, kind: Kind, payload: Payload) {
+        if self.is_over(link) {
+            match payload {
+                Payload::Data(_) => overdrafts::settled(),
+                Payload::Few(..) if kind == Kind::Close => self.unheard.push(conn),
+                Payload::Few(..) => {}
+            }
+            return;
+        }
         self.owed.push_back(Owed {
             conn,
             kind,
@@ -207,6 +234,17 @@ impl Tx {
         !self.owed.is_empty()
     }
 
+    /// Nothing more is written but that these connections are reset, as far as there is room. (The cursor moves when a record
+    /// is whole: the next one can be written wherever it was that something went wrong.)
+    pub fn give_up(&mut self, link: &Link, conns: impl Iterator<Item = u32>) {
+        self.is_telling = true;
+        self.forget_owed();
+        let conns = conns.chain(core::mem::take(&mut self.unheard));
+        conns.for_each(|conn| self.control(link, conn, Kind::Reset, &[]));
+        self.forget_owed();
+        self.is_telling = false;
+    }
+
     /// Nothing that is owed will ever be written.
     pub fn forget_owed(&mut self) {
         for owed in self.owed.drain(..) {
@@ -219,6 +257,9 @@ impl Tx {
     /// Writes owed records; true if none is left. Who reads them is in `late`, but for the last one if that is the
     /// caller's `own`.
     fn pay(&mut self, link: &Link, own: bool) -> bool {
+        if self.is_over(link) {
+            return self.owed.is_empty();
+        }
         let before = self.written;
         while let Some(owed) = self.owed.pop_front() {
             let bytes = owed.payload.bytes();

@@ -446,7 +446,7 @@ impl Link {
             window: window_told(window),
         };
         let late = {
-            let mut tx = self.tx.lock();
+            let mut tx = self.tx();
             tx.control(self, conn, Kind::Open, &open.encode());
             tx.take_late()
         };

@@ -15,17 +15,67 @@ static MEMORY: netacc::memory::Allocator = netacc::memory::Allocator;
 
 macro_rules! exports {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
-        $(
-            /// # Safety
-            /// The contract of the libc function of this name.
-            // Together with what most calls need: a short-lived process maps each part of the code that it comes to.
-            #[unsafe(no_mangle)]
-            #[unsafe(link_section = ".text.netacc_hooks")]
-            pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
-                // SAFETY: the caller's contract.
-                unsafe { netacc::hooks::$name($($arg),*) }
-            }
-        )*
+        /// Each symbol's hook, as the C library would call it, and what a call returns whose hook panicked.
+        #[allow(non_snake_case, unused_imports, clippy::wildcard_imports)]
+        mod of {
+            $(
+                pub mod $name {
+                    use libc::*;
+
+                    #[unsafe(link_section = ".text.netacc_hooks")]
+                    pub unsafe extern "C-unwind" fn hook($($arg: $ty),*) -> $ret {
+                        netacc::contain::provoked(stringify!($name));
+                        // SAFETY: the caller's contract.
+                        unsafe { netacc::hooks::$name($($arg),*) }
+                    }
+
+                    #[cfg(target_arch = "x86_64")]
+                    pub unsafe extern "C" fn landing(exception: *mut c_void, first: usize) -> $ret {
+                        // SAFETY: the unwinder has stopped here with a panic of ours.
+                        unsafe { netacc::contain::failed(stringify!($name), exception, first) }
+                    }
+                }
+            )*
+        }
+
+        $(export!($name($($arg: $ty),*) -> $ret);)*
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! export {
+    // The only one with more arguments than there are registers for.
+    (syscall($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+        export!(syscall, netacc::contained!(seven: syscall, of::syscall::hook, of::syscall::landing), ($($arg: $ty),*) -> $ret);
+    };
+    ($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+        export!($name, netacc::contained!($name, of::$name::hook, of::$name::landing), ($($arg: $ty),*) -> $ret);
+    };
+    ($name:ident, $body:expr, ($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+        /// # Safety
+        /// The contract of the libc function of this name.
+        // Together with what most calls need: a short-lived process maps each part of the code that it comes to.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.netacc_hooks")]
+        pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
+            $body
+        }
+    };
+}
+
+/// (The frames that catch panics are written for one kind of processor.)
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! export {
+    ($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty) => {
+        /// # Safety
+        /// The contract of the libc function of this name.
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = ".text.netacc_hooks")]
+        pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
+            // SAFETY: the caller's contract.
+            unsafe { of::$name::hook($($arg),*) }
+        }
     };
 }
 
@@ -37,8 +87,11 @@ netacc::for_each_symbol!(exports);
 static LOADED: extern "C" fn() = {
     #[unsafe(link_section = ".text.netacc_hooks")]
     extern "C" fn loaded() {
-        netacc::exec::legacy::read();
-        netacc::hooks::activation::begin();
+        netacc::contain::begin();
+        netacc::contain::catch("the start", || {
+            netacc::exec::legacy::read();
+            netacc::hooks::activation::begin();
+        });
     }
     loaded
 };

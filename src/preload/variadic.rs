@@ -52,8 +52,35 @@ macro_rules! gather {
     };
 }
 
-gather!(execl, "8", "rsi", netacc::hooks::vexecl);
-gather!(execlp, "8", "rsi", netacc::hooks::vexeclp);
-gather!(execle, "8", "rsi", netacc::hooks::vexecle);
+/// The hooks of those that end here, and what a call returns whose hook panicked: see the exports.
+macro_rules! targets {
+    ($($name:ident $hook:path;)*) => {
+        mod of {
+            $(pub mod $name {
+                use core::ffi::{c_int, c_void};
+
+                pub unsafe extern "C" fn landing(exception: *mut c_void, first: usize) -> c_int {
+                    // SAFETY: the unwinder has stopped here with a panic of ours.
+                    unsafe { netacc::contain::failed(stringify!($name), exception, first) }
+                }
+            })*
+        }
+
+        $(#[unsafe(naked)]
+        unsafe extern "C-unwind" fn $name() {
+            netacc::contained!($name, $hook, of::$name::landing)
+        })*
+    };
+}
+
+targets! {
+    vexecl netacc::hooks::vexecl;
+    vexeclp netacc::hooks::vexeclp;
+    vexecle netacc::hooks::vexecle;
+}
+
+gather!(execl, "8", "rsi", vexecl);
+gather!(execlp, "8", "rsi", vexeclp);
+gather!(execle, "8", "rsi", vexecle);
 gather!(dprintf, "16", "rdx", crate::vdprintf);
 gather!(__dprintf_chk, "24", "rcx", crate::__vdprintf_chk);

@@ -149,7 +149,7 @@ macro_rules! originals {
                     };
                     target = resolve(NAME, &slots::$name);
                     if target.is_null() {
-                        return super::Missing::missing();
+                        return super::Failing::failing(libc::ENOSYS);
                     }
                 }
                 // SAFETY: the address is that of the libc function with this prototype; the caller
@@ -173,35 +173,45 @@ macro_rules! originals {
     };
 }
 
-/// What a call returns whose original this libc does not have: -1 and ENOSYS.
-trait Missing {
-    fn missing() -> Self;
+/// What a call returns that fails: also where this libc does not have its original (`ENOSYS`).
+pub trait Failing: Sized {
+    /// With that `errno`.
+    fn failing(errno: i32) -> Self;
+
+    /// The error itself, where it is that which the call returns.
+    fn told(errno: i32) -> Self {
+        Self::failing(errno)
+    }
 }
 
-macro_rules! missing {
-    ($($ty:ty),*) => {$(impl Missing for $ty {
-        fn missing() -> Self {
-            sys::set_errno(libc::ENOSYS);
+macro_rules! failing {
+    ($($ty:ty),*) => {$(impl Failing for $ty {
+        fn failing(errno: i32) -> Self {
+            sys::set_errno(errno);
             -1
+        }
+
+        fn told(errno: i32) -> Self {
+            errno as Self
         }
     })*};
 }
-missing!(i32, i64, isize);
+failing!(i32, i64, isize);
 
-impl<T> Missing for *mut T {
-    fn missing() -> Self {
-        sys::set_errno(libc::ENOSYS);
+impl<T> Failing for *mut T {
+    fn failing(errno: i32) -> Self {
+        sys::set_errno(errno);
         core::ptr::null_mut()
     }
 }
 
-impl Missing for () {
-    fn missing() {}
+impl Failing for () {
+    fn failing(_: i32) {}
 }
 
-impl Missing for libc::sighandler_t {
-    fn missing() -> Self {
-        sys::set_errno(libc::ENOSYS);
+impl Failing for libc::sighandler_t {
+    fn failing(errno: i32) -> Self {
+        sys::set_errno(errno);
         libc::SIG_ERR
     }
 }

@@ -220,6 +220,10 @@ counters! {
     mr_bytes_used,
     /// Records sent over links that had a queue pair: divided by work_requests, the messages of one work request.
     rdma_records,
+    /// Callers at a side port or at the rendezvous that were let go of unheard, for too many came at once.
+    turned_away,
+    /// Defects of NetACC's own that it has noticed; what they touched was reset (the log says more). After 16 of them the process is left to kernel TCP.
+    internal_faults,
 }
 
 impl Global {

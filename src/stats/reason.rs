@@ -88,6 +88,8 @@ reasons! {
         "The configuration leaves this program, or this peer and port, to the kernel: see NACC_PEERS, NACC_PROGRAMS and those that end in _EXCEPT (netacc_run --print-config CMD).",
     ServedByChildren = 29 "served_by_children"
         "This server gives each connection to a child process, where only the kernel can carry it: nothing to do.",
+    InternalFault = 30 "internal_fault"
+        "NetACC has noticed defects of its own in this process (internal_faults) and accelerates nothing new: the log (netacc_run -d) says where; please report it, and restart the program.",
 }
 
 impl Reason {

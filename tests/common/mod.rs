@@ -8,10 +8,10 @@
 
 pub mod counters;
 pub mod echo;
-pub mod older;
 pub mod ports;
 pub mod proc;
 pub mod services;
+pub mod special;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

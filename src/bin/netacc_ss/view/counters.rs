@@ -113,8 +113,15 @@ fn summary_of(pages: &[&Snapshot]) -> String {
         ),
         ("Spilled", bytes(count("spilled_bytes"))),
     ];
+    let faults = match count("internal_faults") {
+        0 => None,
+        n => Some((
+            "Faults",
+            format!("{n} of NetACC's own: the log (netacc_run -d) says where"),
+        )),
+    };
     let mut out = String::from("Summary:\n");
-    for (title, text) in lines {
+    for (title, text) in lines.into_iter().chain(faults) {
         let _ = writeln!(out, "  {title:<11} {text}");
     }
     out
