@@ -115,9 +115,20 @@ def write_csv(path, report):
                     out.writerows([key, line, x, number + 1, value] for x, value in zip(found["values"], values, strict=True))
 
 
-def measured(args, curves):
-    """A report: every curve's values of every round."""
-    need("redis-server", "redis-benchmark", "prlimit")
+def draw(args, curves, title, report):
+    """Writes the picture, if one is asked for."""
+    if args.svg:
+        how = report["measured"]
+        drawn = [as_drawn(curves[key], found["rounds"]) for key, found in report["curves"].items()]
+        counts = {len(rounds) for found in report["curves"].values() for rounds in found["rounds"].values()}
+        number = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+        args.svg.write_text(picture(title, drawn, f"{how['date']}, {how['machine']}; medians of {number} rounds, bars from the least "
+                                                  "to the most"))
+
+
+def measured(args, curves, title):
+    """Measures, and writes after each curve what there is: a run that is stopped has not been in vain."""
+    need("redis-server", "redis-benchmark", "memcached", "prlimit")
     bin_dir = binaries(args.bin)
     report = {"measured": {"rounds": args.rounds, "seconds": args.seconds, **this_machine()}, "curves": {}}
     with tempfile.TemporaryDirectory(prefix="netacc-curves-") as work:
@@ -128,11 +139,15 @@ def measured(args, curves):
                 rounds = measure(key, curves[key], args, bin_dir, Path(work))
             except (CaseFailed, *UNFORESEEN) as failure:
                 raise Failure(f"{key}: {failure}") from failure
-            report["curves"][key] = {"title": curves[key].title, "values": list(curves[key].values), "rounds": rounds,
-                                     "others": round(neighbours.share(), 3)}
+            share = round(neighbours.share(), 3)
+            report["curves"][key] = {"title": curves[key].title, "values": list(curves[key].values), "rounds": rounds, "others": share}
             print_curve(as_drawn(curves[key], rounds))
-            print(f"  (others had {100 * neighbours.share():.0f} % of the processors meanwhile)")
-    return report
+            print(f"  (others had {100 * share:.0f} % of the processors meanwhile)", flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(report, indent=1))
+            if args.csv:
+                write_csv(args.csv, report)
+            draw(args, curves, title, report)
 
 
 def main():
@@ -140,20 +155,17 @@ def main():
     interruptible()
     curves, title = GROUPS[args.group]
     begun = time.monotonic()
-    report = json.loads(args.source.read_text()) if args.source else measured(args, curves)
-    drawn = [as_drawn(curves[key], report["curves"][key]["rounds"]) for key in args.curves if key in report["curves"]]
-    if args.source:
-        for one in drawn:
-            print_curve(one)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
-    if args.csv:
-        write_csv(args.csv, report)
-    if args.svg:
-        how = report["measured"]
-        args.svg.write_text(picture(title, drawn, f"{how['date']}, {how['machine']}; medians of {how['rounds']} rounds, bars from the "
-                                                  "least to the most"))
-    print(f"\n{time.monotonic() - begun:.0f} s")
+    if not args.source:
+        measured(args, curves, title)
+        print(f"\n{time.monotonic() - begun:.0f} s")
+        return
+    try:
+        report = json.loads(args.source.read_text())
+        for key, found in report["curves"].items():
+            print_curve(as_drawn(curves[key], found["rounds"]))
+        draw(args, curves, title, report)
+    except (OSError, ValueError, KeyError) as error:
+        raise Failure(f"{args.source}: {error}; write it with --json") from error
 
 
 if __name__ == "__main__":

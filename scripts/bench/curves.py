@@ -95,7 +95,8 @@ def lines(name, *works):
 PING_PONG = ("ping-pong, 64 B", lambda side: messages.peer(side, "--size", "64"), "per_second")
 PAIRS = ("three pairs on two cores", lambda side: messages.peer(side, "--size", "64", pairs=3), "per_second")
 REDIS = ("redis, 100 clients", lambda side: redis.server(side, "tcp", "-c", "100"), "SET")
-REDIS_THREADS = ("redis, 4 client threads", lambda side: redis.server(side, "tcp", "-c", "100", "--threads", "4"), "SET")
+# Four threads at each end on two cores.
+MEMCACHED = ("memcached, 4 client threads", messages.memcached, "per_second")
 STREAM = ("stream of 64 B", lambda side: messages.peer(side, "--size", "64", "--sink"), "per_second")
 BULK = ("stream of 1 MiB", lambda side: messages.peer(side, "--size", str(1 << 20), "--sink"), "mb_per_second")
 LARGE = ("64 KiB there and back", lambda side: messages.peer(side, "--size", str(1 << 16)), "per_second")
@@ -113,7 +114,7 @@ def remote(work):
 
 
 SETTINGS = {
-    "spin": Curve("NACC_SPIN_US", "µs", (0, 5, 20, 50, 100, 200), lines("NACC_SPIN_US", PING_PONG, REDIS, PAIRS, REDIS_THREADS),
+    "spin": Curve("NACC_SPIN_US", "µs", (0, 5, 20, 50, 100, 200), lines("NACC_SPIN_US", PING_PONG, REDIS, PAIRS, MEMCACHED),
                   default=50),
     "record": Curve("NACC_SOR_MSG_SIZE", "bytes", tuple(1024 << 2 * n for n in range(6)),
                     lines("NACC_SOR_MSG_SIZE", BULK, LARGE, CROWD), default=16 << 10),
