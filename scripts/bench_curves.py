@@ -122,8 +122,7 @@ def draw(args, curves, title, report):
         drawn = [as_drawn(curves[key], found["rounds"]) for key, found in report["curves"].items()]
         counts = {len(rounds) for found in report["curves"].values() for rounds in found["rounds"].values()}
         number = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-        args.svg.write_text(picture(title, drawn, f"{how['date']}, {how['machine']}; medians of {number} rounds, bars from the least "
-                                                  "to the most"))
+        args.svg.write_text(picture(title, drawn, f"{how['date']}, {how['machine']}; medians of {number} rounds; bars: least, most"))
 
 
 def measured(args, curves, title):
