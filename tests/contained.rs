@@ -138,7 +138,6 @@ fn a_fault_in_a_client_costs_one_connection() {
         "opening:3",
         "peer",
         "obey",
-        "obey:2",
     ] {
         check_once(None, Some(place));
     }
