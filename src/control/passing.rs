@@ -66,12 +66,11 @@ pub fn receive_unlisted(from: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec
     Ok((got.bytes, fds))
 }
 
-/// Whether what a peer has passed as a bell can be one: nothing else is written to, and nothing that waits.
+/// Whether what a peer has passed as a bell can be one: an eventfd, and what else has no file, is of no kind. (How it is to be
+/// written to is its owner's affair, who may sleep in reading it.)
 pub fn is_bell(fd: &InternalFd) -> bool {
     const KIND: u32 = 0o170_000;
-    // (An eventfd, and what else has no file, is of no kind.)
     rustix::fs::fstat(fd).is_ok_and(|found| found.st_mode & KIND == 0)
-        && rustix::io::ioctl_fionbio(fd, true).is_ok()
 }
 
 /// Who made a Unix socket's other end, as the kernel tells it.
