@@ -1,19 +1,22 @@
 #!/bin/bash
 # Builds the fuzz targets with libFuzzer's coverage, which needs no nightly compiler, and runs each for a while.
 #
-#   fuzz/run.sh [--seconds N] [TARGET...]
+#   fuzz/run.sh [--seconds N] [--coverage] [TARGET...]
 #
+# --coverage then tells how much of the code that reads bytes from outside is reached by all inputs that are kept.
 # Begins with the inputs in fuzz/seeds/TARGET. What it finds of new ones stays in target/fuzz/corpus/TARGET; an input that breaks
 # something is kept in target/fuzz/, and its name is said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=20
+coverage=
 targets=()
 while [ $# -gt 0 ]; do
     case $1 in
         --seconds) seconds=$2; shift ;;
-        -*) echo "fuzz: no option '$1': fuzz/run.sh [--seconds N] [TARGET...]" >&2; exit 2 ;;
+        --coverage) coverage=1 ;;
+        -*) echo "fuzz: no option '$1': fuzz/run.sh [--seconds N] [--coverage] [TARGET...]" >&2; exit 2 ;;
         *) targets+=("$1") ;;
     esac
     shift
@@ -26,7 +29,10 @@ flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-arg
 flags+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
 host=$(rustc -vV | sed -n 's/^host: //p')
 # With a target named, build scripts are built without the flags.
-RUSTFLAGS=$flags CARGO_TARGET_DIR=$out/build cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
+build() {
+    RUSTFLAGS=$flags CARGO_TARGET_DIR=$out/$1 cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
+}
+build build
 
 for target in "${targets[@]}"; do
     program=$out/build/$host/release/$target
@@ -46,3 +52,11 @@ for target in "${targets[@]}"; do
     covered=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
     echo "fuzz: $target: $runs executions in $seconds s, $covered places of the code reached, nothing broken"
 done
+
+if [ "$coverage" ]; then
+    mkdir -p "$out/driver"
+    cc -O1 -Wall -c -o "$out/driver/coverage.o" fuzz/coverage.c
+    ar rcs "$out/driver/libcoverage.a" "$out/driver/coverage.o"
+    CUSTOM_LIBFUZZER_PATH=$(realpath "$out/driver/libcoverage.a") CUSTOM_LIBFUZZER_STD_CXX=none build covered
+    python3 -B fuzz/coverage.py "$out/covered/$host/release" "$out/corpus" "${targets[@]}"
+fi

@@ -34,7 +34,7 @@ fn side(library_fails: Option<&str>) -> Command {
     if let Some(place) = library_fails {
         command.env("NACC_PROVOKE", place);
     }
-    command.arg(script("contained.py"));
+    command.arg(script("steady.py"));
     command
 }
 
@@ -45,7 +45,10 @@ fn run(server_fails: Option<&str>, client_fails: Option<&str>, count: usize) -> 
     let stderr = File::create(&path).expect("a file");
     let port = ports::pair();
     let started = |mut command: Command, role: &str| {
-        command.args([role, &port.to_string(), &count.to_string()]);
+        command.args([role, &port.to_string()]);
+        if role == "connect" {
+            command.arg(count.to_string());
+        }
         command.stderr(Stdio::from(stderr.try_clone().expect("a descriptor")));
         Proc::start(command)
     };

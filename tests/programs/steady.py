@@ -1,8 +1,9 @@
-"""An application whose library has a defect: it goes on, whatever the defect hits.
+"""An application that goes on, whatever hits it or its library, and checks every byte.
 
 serve PORT       echoes each connection until it ends, and says what went wrong, until a line comes
 connect PORT N   sends and receives on N connections, one after the other, and says of each whether it was whole or how it ended;
                  then waits for a line
+stream PORT      sends and receives on one connection until a line comes, and says how it went
 """
 
 import errno
@@ -39,7 +40,7 @@ def serve(port):
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    listener.listen(16)
+    listener.listen(512)
     threading.Thread(target=accept, args=(listener,), daemon=True).start()
     sys.stdin.readline()
 
@@ -57,6 +58,30 @@ def accept(listener):
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
 
 
+def there_and_back(connection, sent):
+    connection.sendall(sent)
+    got = b""
+    while len(got) < len(sent):
+        more = connection.recv(len(sent) - len(got))
+        if not more:
+            return "ended"
+        got += more
+    return "whole" if got == sent else "GARBLED"
+
+
+def stream(port):
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.settimeout(60)
+    print("connected", flush=True)
+    times = 0
+    how = "whole"
+    while how == "whole" and not select.select([sys.stdin], [], [], 0)[0]:
+        how = there_and_back(connection, os.urandom(20_000))
+        times += 1
+    print(how, times, flush=True)
+    sys.stdin.readline()
+
+
 def once(port):
     connection = None
     try:
@@ -64,16 +89,9 @@ def once(port):
         connection.settimeout(20)
         connection.connect(("127.0.0.1", port))
         for size in (1, 1000, 100_000):
-            sent = os.urandom(size)
-            connection.sendall(sent)
-            got = b""
-            while len(got) < size:
-                more = connection.recv(size - len(got))
-                if not more:
-                    return "ended"
-                got += more
-            if got != sent:
-                return "GARBLED"
+            how = there_and_back(connection, os.urandom(size))
+            if how != "whole":
+                return how
         return "whole"
     except socket.timeout:
         return "TIMED OUT"
@@ -90,7 +108,5 @@ def connect(port, count):
     sys.stdin.readline()
 
 
-if sys.argv[1] == "serve":
-    serve(int(sys.argv[2]))
-else:
-    connect(int(sys.argv[2]), int(sys.argv[3]))
+role, arguments = sys.argv[1], [int(argument) for argument in sys.argv[2:]]
+{"serve": serve, "connect": connect, "stream": stream}[role](*arguments)
