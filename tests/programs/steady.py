@@ -79,6 +79,8 @@ def stream(port):
         how = there_and_back(connection, os.urandom(20_000))
         times += 1
     print(how, times, flush=True)
+    # The line that has ended it, and the one that ends the process.
+    sys.stdin.readline()
     sys.stdin.readline()
 
 
