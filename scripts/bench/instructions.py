@@ -31,14 +31,14 @@ class Work:
 
 
 WORKS = {
-    "ping-pong": Work("a message of 64 B there and back, blocking calls", ("--work", "ping-pong"), (1000, 5000), 3400),
-    "asleep": Work("the same, the server asleep", ("--work", "asleep"), (200, 1200), 4850),
-    "stream": Work("a message of 64 B one way", ("--work", "stream"), (5120, 51200), 895),
-    "bulk": Work("16 KiB one way", ("--work", "stream", "--size", "16384"), (500, 2500), 1920),
-    "epoll-1": Work("there and back by epoll, 1 connection", ("--work", "epoll"), (1000, 5000), 4560),
-    "epoll-100": Work("there and back by epoll, 100 connections at once", ("--work", "epoll", "--active", "100"), (1000, 11000), 2960),
-    "idle-1000": Work("1 connection by epoll, 1,000 idle beside it", ("--work", "epoll", "--idle", "1000"), (1000, 5000), 4560),
-    "idle-10000": Work("1 connection by epoll, 10,000 idle beside it", ("--work", "epoll", "--idle", "10000"), (1000, 31000), 6400),
+    "ping-pong": Work("a message of 64 B there and back, blocking calls", ("--work", "ping-pong"), (1000, 5000), 3590),
+    "asleep": Work("the same, the server asleep", ("--work", "asleep"), (200, 1200), 5030),
+    "stream": Work("a message of 64 B one way", ("--work", "stream"), (5120, 51200), 945),
+    "bulk": Work("16 KiB one way", ("--work", "stream", "--size", "16384"), (500, 2500), 2025),
+    "epoll-1": Work("there and back by epoll, 1 connection", ("--work", "epoll"), (1000, 5000), 4760),
+    "epoll-100": Work("there and back by epoll, 100 connections at once", ("--work", "epoll", "--active", "100"), (1000, 11000), 3070),
+    "idle-1000": Work("1 connection by epoll, 1,000 idle beside it", ("--work", "epoll", "--idle", "1000"), (1000, 5000), 4800),
+    "idle-10000": Work("1 connection by epoll, 10,000 idle beside it", ("--work", "epoll", "--idle", "10000"), (1000, 31000), 6700),
 }
 
 

@@ -143,6 +143,8 @@ impl Conn {
     ///
     /// # Errors
     /// [`Violation`] when the peer sends beyond its grant or after its end.
+    // Once for each record: a call costs as much as what it does.
+    #[inline(always)]
     pub fn on_data(&mut self, chunk: Chunk) -> Result<u32, Violation> {
         let over = self.rx_fin || self.rx_left || self.is_reset() && !self.refused;
         if !self.windows.arrived(chunk.len()) || over {
