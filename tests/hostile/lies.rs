@@ -154,7 +154,7 @@ fn a_hello_that_lies_is_declined_or_comes_to_nothing() {
             stream.write_all(&bytes).expect("connected");
         }
     }
-    victim.is_unharmed();
+    victim.comes_through();
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn what_belongs_elsewhere_is_turned_away() {
             }
         }
     }
-    victim.is_unharmed();
+    victim.comes_through();
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn memory_is_for_who_was_promised_it_once() {
     for no_bell in [&reading, &writing, &file] {
         assert_eq!(attach(None, &[no_bell]).0, None);
     }
-    victim.is_unharmed();
+    victim.comes_through();
 }
 
 #[test]
@@ -276,11 +276,10 @@ fn bells_that_are_none_are_not_rung() {
         })
     ));
     drop(linked);
-    victim.is_unharmed();
+    victim.comes_through();
 }
 
 #[test]
-#[ignore = "one of its connections sometimes stays open at the victim: not understood yet"]
 fn a_connection_is_opened_once_and_within_the_link() {
     if bare() {
         return;
@@ -333,5 +332,5 @@ fn a_connection_is_opened_once_and_within_the_link() {
     };
     assert_eq!(say(victim.side_port(), &stand.encode()), b"");
     drop((kept, stream, linked));
-    victim.is_unharmed();
+    victim.comes_through();
 }
