@@ -1,6 +1,7 @@
 /* In libFuzzer's place: runs a target once on each input of some folders, and tells which places of the code were reached. A line
  * for each: its address in the program, and 1 or 0. */
 
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <link.h>
 #include <stdint.h>
