@@ -55,7 +55,7 @@ def all_of(scene, _injector, args, tell):
     shim = build(scene.work)
     wrong, noticed, number, _ = trial(scene, shim, "0")
     tell(f"{number} allocations")
-    yield "memory: no allocation fails", 1, bool(noticed), wrong
+    yield "memory: no allocation fails", 1, int(bool(noticed)), wrong
     once, on = plan(number, args)
     for name, wanted in ((args.fault, args.fault or []),) if args.fault else (("one allocation", once), ("all allocations from one on", on)):
         with ThreadPoolExecutor(args.jobs) as pool:

@@ -117,4 +117,4 @@ def all_of(scene, _injector, args, tell):
                 continue
             if noticed:
                 tell(f"{what}: {noticed}")
-            yield f"environment: {what}", 1, bool(noticed), wrong
+            yield f"environment: {what}", 1, int(bool(noticed)), wrong
