@@ -1,5 +1,5 @@
 """Short connections: `short.py serve PORT thread|fork|some` answers each request of a connection, in a thread or a child process of
-its own, or every third in a thread and the others in children; `short.py PORT` is the client, and reads commands from standard input:
+its own, or every third itself and the others in children; `short.py PORT` is the client, and reads commands from standard input:
 
 short N: N connections, one after the other, with a request each
 long N: one connection with N requests, closed after them
@@ -38,8 +38,12 @@ def serve(port, how):
     print("listening", flush=True)
     for number in itertools.count():
         connection, _ = listener.accept()
-        if how == "thread" or how == "some" and number % 3 == 2:
+        if how == "thread":
             threading.Thread(target=lambda c: (answer(c), c.close()), args=(connection,), daemon=True).start()
+            continue
+        if how == "some" and number % 3 == 2:
+            answer(connection)
+            connection.close()
             continue
         if os.fork() == 0:
             listener.close()
