@@ -102,9 +102,7 @@ pub fn timespec(ns: i64) -> libc::timespec {
 fn fill(ctx: &Ctx) -> Res<Out> {
     let (fd, name) = (ctx.fd(0)?, ctx.word(0)?);
     let own = format!("{name}/fill");
-    // The kernel's TCP asks again after 200 ms whether a closed window is still closed, and may then get rid of some.
-    const PROBE: Duration = Duration::from_millis(240);
-    let quiet = Duration::from_nanos(ctx.time(1)?.unwrap_or(20_000_000) as u64).max(PROBE);
+    let quiet = Duration::from_nanos(ctx.time(1)?.unwrap_or(20_000_000) as u64);
     let (mut total, mut refused) = (0, 0);
     while refused < 4 {
         let data = pattern::bytes(ctx.sent(&own), 16_384);
