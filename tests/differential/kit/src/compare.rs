@@ -5,7 +5,7 @@ use crate::lang::{Action, Arg, Scenario};
 use crate::run::{Pace, Trace, run};
 
 /// How often a scenario that differs is run again before it is believed.
-pub const AGAIN: u32 = 2;
+pub const AGAIN: u32 = 5;
 /// And how much slower.
 const SLOWER: u32 = 10;
 
