@@ -55,7 +55,6 @@ test: ## build, then run every test
 	@$(MAKE) --no-print-directory test-lab
 	@python3 -B scripts/redis_suite.py --bin $(RELEASE) $(ARGS)
 	@$(MAKE) --no-print-directory programs ARGS=--short
-	@$(MAKE) --no-print-directory faults ARGS=--short
 
 # Its own directory: the flag makes another build of everything.
 test-loom: cargo ## models of the lock-free parts: every interleaving, every stale read
